@@ -1,0 +1,41 @@
+"""Outputs that appear whole or not at all."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def folder(path: str | os.PathLike) -> Iterator[Path]:
+    """Yield an empty folder beside `path` to fill; it takes the name `path` when the block ends well.
+
+    What stood at `path` is replaced. If the block raises, the unfinished folder is removed and `path` stays as
+    it was; a killed process leaves only the unfinished `.<name>.part`, which the next run clears.
+    """
+    path = Path(path)
+    unfinished = path.with_name(f".{path.name}.part")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    try:
+        yield unfinished
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+    if path.is_dir():
+        shutil.rmtree(path)
+    unfinished.rename(path)
+
+
+@contextlib.contextmanager
+def file(path: str | os.PathLike) -> Iterator[Path]:
+    """Yield a path beside `path` to write to; the finished file takes the name `path` when the block ends well."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield unfinished
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)

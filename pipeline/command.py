@@ -1,0 +1,33 @@
+"""How every stage meets the command line: help, one line for an error, honest exit codes."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+
+from pipeline.errors import UserError
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """An argument parser whose help shows defaults and which knows --debug."""
+    made = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    made.add_argument("--debug", action="store_true", help="show the traceback of an error instead of one line")
+    return made
+
+
+def run(main: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> None:
+    """Call `main(arguments)` and leave the process: 0 done, 1 failed work, 2 wrong parameters, 130 interrupted.
+
+    A UserError is printed as one line on stderr; with --debug, and for any other exception, its traceback shows.
+    """
+    try:
+        main(arguments)
+    except UserError as error:
+        if arguments.debug:
+            raise
+        print(f"{main.__module__ if main.__module__ != '__main__' else sys.argv[0]}: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.stderr.flush()
+        os._exit(130)

@@ -1,0 +1,273 @@
+"""Pictures out of anybody's files and into ours.
+
+Everything is decoded with Pillow in one of `FORMATS`, after its size was read from the header and found
+small enough. What comes out is upright 8-bit RGB:
+
+    EXIF orientation    applied (an EXIF block that can't be parsed says nothing)
+    grayscale           replicated to three channels
+    16 bits a channel   the high byte (v >> 8), colour and grayscale alike
+    alpha               dropped: the colour stored under it stays, nothing is composited
+    palette             looked up
+    CMYK, YCbCr         converted by Pillow's plain formula; colour profiles (ICC) are not applied
+    several frames      the first
+    32 bits a channel   refused: their range isn't known
+"""
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from pipeline import atomic
+from pipeline.errors import UserError
+
+FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF", "PPM", "JPEG2000")
+"""What is tried (JPEG includes MPO, the cameras' file of several JPEGs). Formats that Pillow hands to another
+program (EPS) are left out on purpose."""
+
+MAX_PIXELS = 50_000_000
+"""Default size limit."""
+
+PILLOW_LIMIT = 2 * Image.MAX_IMAGE_PIXELS
+"""178,956,970 pixels: above this Pillow refuses whatever limit is asked for."""
+
+MASK_THRESHOLD = 128
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def _printable(text: str) -> str:
+    return text if text.isprintable() else repr(text)
+
+
+class BadImage(UserError):
+    """A file that can't be used as a picture: `path`, and `reason` in one line."""
+
+    def __init__(self, path, reason: str):
+        super().__init__(path, reason)  # both, so that the error survives pickling between processes
+        self.path = Path(path)
+        self.reason = " ".join(reason.split())
+
+    def __str__(self) -> str:
+        return f"{_printable(str(self.path))}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded file: `pixels` uint8 RGB (H, W, 3), upright; its `format` as Pillow names it; and what had to
+    be done to its pixels, in words (`conversions` is empty for plain upright 8-bit RGB)."""
+
+    pixels: np.ndarray
+    format: str
+    conversions: tuple[str, ...]
+
+
+@contextlib.contextmanager
+def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
+    """The file with its header read and its size allowed; whatever goes wrong with it becomes a BadImage."""
+    try:
+        if not path.exists():
+            raise BadImage(path, "no such file")
+        if not path.is_file():
+            raise BadImage(path, "not a file")
+        if path.stat().st_size == 0:
+            raise BadImage(path, "0 bytes")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of large sizes and odd metadata; sizes are checked below
+            with Image.open(path, formats=FORMATS) as picture:
+                width, height = picture.size
+                if width * height > max_pixels:
+                    raise BadImage(path, f"{width}x{height} is {width * height} pixels, the limit is {max_pixels}")
+                yield picture
+    except BadImage:
+        raise
+    except UnidentifiedImageError:
+        raise BadImage(path, f"not a picture in one of the formats {', '.join(FORMATS)}") from None
+    except Image.DecompressionBombError as error:
+        raise BadImage(path, f"{error} (the limit here is {max_pixels} pixels)") from None
+    except Exception as error:  # Pillow's decoders raise a dozen kinds for broken files
+        raise BadImage(path, f"can't be decoded: {error or type(error).__name__}") from error
+
+
+def _orientation(picture: Image.Image) -> int:
+    try:
+        value = picture.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # a broken EXIF block in a good picture
+        return 1
+    return value if value in _UPRIGHT else 1
+
+
+def _is_16_bit(picture: Image.Image) -> bool:
+    # Pillow decodes 16-bit colour to its high bytes and says so only in the raw mode of its decoder
+    portable = picture.mode == "I" and picture.format == "PPM"
+    return portable or picture.mode.startswith("I;16") or any(";16" in str(tile.args) for tile in picture.tile)
+
+
+def _eight_bit(picture: Image.Image) -> Image.Image:
+    """The same picture in mode L, RGB, RGBA or another 8-bit mode that Pillow can convert to RGB."""
+    if picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PPM"):
+        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    if picture.mode in ("I", "F"):
+        raise ValueError("32 bits a channel, whose range isn't known; save it with 8 or 16")
+    unpremultiplied = {"RGBa": "RGBA", "La": "LA"}
+    return picture.convert(unpremultiplied[picture.mode]) if picture.mode in unpremultiplied else picture
+
+
+def header_size(path, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """(height, width) of the upright picture, from the header; nothing is decoded.
+
+    Raises BadImage for a file that isn't a picture or has more than `max_pixels` pixels.
+    """
+    with _opened(Path(path), max_pixels) as picture:
+        width, height = picture.size
+        # of a TIFF file Pillow tells the upright size already
+        turned = picture.format != "TIFF" and _orientation(picture) >= 5
+    return (width, height) if turned else (height, width)
+
+
+def _conversions(picture: Image.Image) -> list[str]:
+    """What it takes to make the pixels of this picture 8-bit RGB, in words; asked before it is loaded."""
+    mode, words = picture.mode, []
+    if _is_16_bit(picture):
+        words.append("16 bit to 8")
+    if mode in ("1", "L", "LA", "La", "I") or mode.startswith("I;16"):
+        words.append("grayscale replicated")
+    elif mode in ("P", "PA"):
+        words.append("palette looked up")
+    elif mode not in ("RGB", "RGBA", "RGBa", "RGBX"):
+        words.append(f"{mode} to RGB")
+    if mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info:
+        words.append("alpha dropped")
+    return words
+
+
+def read(path, *, max_pixels: int = MAX_PIXELS) -> Picture:
+    """Decode a picture and say what was done to it (see the head of this file for what is done when).
+
+    Raises BadImage, naming file and reason, for a file that is missing, empty, truncated, no picture, of 32 bits
+    a channel, or of more than `max_pixels` pixels (found in the header, before anything is decoded).
+    """
+    with _opened(Path(path), max_pixels) as picture:
+        conversions = _conversions(picture)
+        orientation = _orientation(picture)  # loads a PNG, whose EXIF block may stand at its end
+        if orientation != 1:
+            conversions.append(f"turned upright (EXIF orientation {orientation})")
+        picture.load()
+        plain = _eight_bit(picture)
+        if orientation != 1 and picture.format != "TIFF":  # Pillow turns TIFF files itself, while loading
+            plain = plain.transpose(_UPRIGHT[orientation])
+        pixels = np.array(plain.convert("RGB"))
+        return Picture(pixels, picture.format, tuple(conversions))
+
+
+def read_rgb(path, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """The picture as upright uint8 RGB (H, W, 3). Raises BadImage as `read` does."""
+    return read(path, max_pixels=max_pixels).pixels
+
+
+def read_mask(path, size: tuple[int, int] | None = None, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """A mask file as bool (H, W), True = in: its first colour channel (alpha ignored), 128 and above.
+
+    Soft edges are cut at 128. Grayscale, RGB, RGBA, palette, 16-bit and JPEG masks all do; a mask is turned
+    upright like a picture. Raises BadImage if `size` = (height, width) of the image is given and differs, if
+    the file can't be read, and if it has content that all stays below 128 (a mask of zeros and ones, say).
+    An all-zero mask is returned as it is.
+    """
+    if size is not None:
+        refuse_other_size(path, header_size(path, max_pixels=max_pixels), size)
+    return threshold(path, read_rgb(path, max_pixels=max_pixels))
+
+
+def threshold(path, pixels: np.ndarray) -> np.ndarray:
+    """The mask in an already decoded file, see `read_mask`: uint8 (H, W, 3) -> bool (H, W). `path` is for the
+    BadImage raised for content that all stays below 128."""
+    channel = pixels[:, :, 0]
+    brightest = int(channel.max())
+    if 0 < brightest < MASK_THRESHOLD:
+        raise BadImage(path, f"no pixel of this mask reaches {MASK_THRESHOLD}; the brightest is {brightest}, 255 = in")
+    return channel >= MASK_THRESHOLD
+
+
+def refuse_other_size(path, found: tuple[int, int], image: tuple[int, int], what: str = "mask") -> None:
+    """Raise BadImage, naming both sizes, if `found` differs from the size of the image; both (height, width)."""
+    if tuple(found) != tuple(image):
+        raise BadImage(path, f"the {what} is {found[1]}x{found[0]}, its image {image[1]}x{image[0]}")
+
+
+def _picture(array: np.ndarray) -> Image.Image:
+    if array.dtype == bool and array.ndim == 2:
+        return Image.fromarray(array.astype(np.uint8) * 255)
+    if array.dtype == np.uint8 and (array.ndim == 2 or array.ndim == 3 and array.shape[2] == 3):
+        return Image.fromarray(np.ascontiguousarray(array))
+    raise ValueError(f"expected uint8 (H, W, 3), uint8 (H, W) or bool (H, W), got {array.dtype} {array.shape}")
+
+
+def write_jpeg(path, array: np.ndarray, quality: int = 95, subsampling: str = "4:4:4") -> None:
+    """Write uint8 RGB (H, W, 3) or uint8 grayscale (H, W) as JPEG; the file appears whole or not at all.
+
+    `quality` 1..100; `subsampling` of the colour planes "4:4:4", "4:2:2" or "4:2:0". Same pixels, same bytes.
+    """
+    if array.dtype == bool:
+        raise ValueError("a mask belongs in a PNG, not in a JPEG")
+    with atomic.file(path) as unfinished:
+        _picture(array).save(unfinished, "JPEG", quality=quality, subsampling=subsampling)
+
+
+def write_png(path, array: np.ndarray) -> None:
+    """Write uint8 RGB (H, W, 3), uint8 grayscale (H, W) or a bool mask (H, W; True becomes 255) as 8-bit PNG;
+    the file appears whole or not at all. Same pixels, same bytes."""
+    with atomic.file(path) as unfinished:
+        _picture(array).save(unfinished, "PNG")
+
+
+def resize(array: np.ndarray, size: tuple[int, int], kind: str = "image") -> np.ndarray:
+    """Resize as protocol seam-256 does (specs/harmonization.md 6.3).
+
+    kind "image": uint8 (H, W, 3) or (H, W), bilinear with antialiasing (Pillow), rounded to uint8;
+    kind "mask": bool (H, W), nearest (Pillow). `size` is (height, width); an array of that size comes back
+    untouched.
+    """
+    if kind not in ("image", "mask"):
+        raise ValueError(f"kind is {kind!r}, expected 'image' or 'mask'")
+    if (array.dtype == bool) != (kind == "mask"):
+        raise ValueError(f"a {kind} can't be {array.dtype}: images are uint8, masks bool")
+    height, width = size
+    if array.shape[:2] == (height, width):
+        return array
+    filter_ = Image.Resampling.BILINEAR if kind == "image" else Image.Resampling.NEAREST
+    resized = np.array(_picture(array).resize((width, height), filter_))
+    return resized >= MASK_THRESHOLD if kind == "mask" else resized
+
+
+def inside(root, name: str) -> Path:
+    """`root / name` for a file name that came from a list or a table of someone else's.
+
+    Raises UserError, in one line that shows the name, if it leads out of the folder: an absolute path, a `..`
+    anywhere in it, or a symbolic link that ends elsewhere. The folder itself may be a link. Whether the file
+    exists isn't asked.
+    """
+    root = Path(root)
+    shown = _printable(str(name))
+    if not isinstance(name, str) or not name.strip() or "\0" in name:
+        raise UserError(f"{name!r} is not a file name")
+    relative = PurePosixPath(name)
+    if relative.is_absolute() or ".." in relative.parts:
+        raise UserError(f"{shown}: leads out of the folder {root}")
+    path = root / relative
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise UserError(f"{shown}: is a link that leads out of the folder {root}")
+    if path.resolve() == root.resolve():
+        raise UserError(f"{shown}: names the folder {root} itself")
+    return path

@@ -1,0 +1,41 @@
+"""Progress with rate and time left: a bar on a terminal, a line now and then in a log."""
+
+import sys
+import time
+
+from tqdm import tqdm
+
+SECONDS_BETWEEN_LINES = 15.0
+
+
+class Progress:
+    """Counts `total` items; use as a context manager and call `add()`. Writes to stderr."""
+
+    def __init__(self, describe: str, total: int, unit: str = "images"):
+        self.describe, self.total, self.unit = describe, total, unit
+        self.done = 0
+        self.bar = tqdm(total=total, desc=describe, unit=f" {unit}", file=sys.stderr) if sys.stderr.isatty() else None
+        self.started = self.spoken = time.monotonic()
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *failure) -> None:
+        if self.bar is not None:
+            self.bar.close()
+        elif failure[0] is None:
+            self._say()
+
+    def add(self, count: int = 1) -> None:
+        self.done += count
+        if self.bar is not None:
+            self.bar.update(count)
+        elif time.monotonic() - self.spoken > SECONDS_BETWEEN_LINES:
+            self._say()
+
+    def _say(self) -> None:
+        self.spoken = time.monotonic()
+        rate = self.done / max(self.spoken - self.started, 1e-9)
+        left = (self.total - self.done) / rate if rate else float("inf")
+        ends = f", {left:.0f} s left" if self.done < self.total else f" in {self.spoken - self.started:.1f} s"
+        print(f"{self.describe}: {self.done}/{self.total} {self.unit}, {rate:.1f}/s{ends}", file=sys.stderr, flush=True)
