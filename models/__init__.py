@@ -1,0 +1,93 @@
+"""The registry: a network is found by the name of its file, `models/<task>/<name>.py`.
+
+Importing this package imports no network and not even torch, so that whatever only needs the names stays
+light; a network's file is imported when `create` asks for it.
+"""
+
+import difflib
+import importlib
+import inspect
+import types
+import typing
+from pathlib import Path
+
+TASKS = ("localization", "harmonization", "inpainting")
+
+
+def names(task: str | None = None) -> tuple[str, ...]:
+    """Names of all methods, or of one task's, in alphabetical order within each task."""
+    if task is not None and task not in TASKS:
+        raise ValueError(f"no task {task!r}; the tasks are {', '.join(TASKS)}")
+    here = Path(__file__).parent
+    return tuple(
+        path.stem
+        for one in (TASKS if task is None else (task,))
+        for path in sorted((here / one).glob("*.py"))
+        if not path.stem.startswith("_")
+    )
+
+
+def task_of(name: str) -> str:
+    """The task of a method. Raises ValueError, naming the nearest known name, when there is no such method."""
+    for task in TASKS:
+        if name in names(task):
+            return task
+    near = difflib.get_close_matches(name, names(), n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"no model {name!r}{hint} (known: {', '.join(names())})")
+
+
+def create(name: str, **hyperparameters) -> "Model":
+    """Build a method from its hyperparameters; what is left out takes the published value.
+
+    Raises ValueError for an unknown name, an unknown hyperparameter or one of the wrong type.
+    """
+    module = importlib.import_module(f"models.{task_of(name)}.{name}")
+    (cls,) = (
+        value
+        for value in vars(module).values()
+        if inspect.isclass(value) and value.__module__ == module.__name__ and hasattr(value, "task")
+    )
+    _check(name, cls, hyperparameters)
+    return cls(**hyperparameters)
+
+
+def _check(name: str, cls: type, hyperparameters: dict) -> None:
+    accepted = {
+        key: parameter
+        for key, parameter in inspect.signature(cls.__init__).parameters.items()
+        if key != "self" and parameter.kind is not parameter.VAR_KEYWORD and parameter.kind is not parameter.VAR_POSITIONAL
+    }
+    hints = typing.get_type_hints(cls.__init__)
+    for key, value in hyperparameters.items():
+        if key not in accepted:
+            near = difflib.get_close_matches(key, accepted, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"{name} has no hyperparameter {key!r}{hint} (known: {', '.join(accepted) or 'none'})")
+        if key in hints and not _fits(value, hints[key]):
+            expected = getattr(hints[key], "__name__", None) if isinstance(hints[key], type) else str(hints[key])
+            raise ValueError(f"{name}: {key} = {value!r}, expected {expected}")
+
+
+def _fits(value, hint) -> bool:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return value in arguments
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, one) for one in arguments)
+    if origin in (tuple, list):
+        each = arguments[0] if arguments else object
+        return isinstance(value, (tuple, list)) and all(_fits(one, each) for one in value)
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint is type(None):
+        return value is None
+    return isinstance(value, hint) if isinstance(hint, type) else True
+
+
+def __getattr__(attribute: str):
+    if attribute == "Model":
+        return importlib.import_module("models.base").Model
+    raise AttributeError(f"module 'models' has no attribute {attribute!r}")

@@ -1,0 +1,52 @@
+"""What every network of the benchmark has in common."""
+
+from torch import Tensor, nn
+
+Batch = dict[str, Tensor]
+"""float32 tensors in [0, 1].
+
+localization, harmonization: composite (N, 3, H, W), mask (N, 1, H, W; 1 = foreground), real (N, 3, H, W)
+inpainting:                  image (N, 3, H, W), hole (N, 1, H, W; 1 = hole)
+"""
+
+
+class Model(nn.Module):
+    """A method of the benchmark, trained or not.
+
+    A subclass sets `task` and, if it learns, `players` (the networks that take turns within one training
+    step, in that order) and `phases`. A method with nothing to train leaves `players` empty.
+
+    The hyperparameters are the keyword arguments of the constructor, annotated with int, float, bool, str,
+    tuple[...] or Literal[...]; their defaults are the published ones.
+    """
+
+    task: str
+    players: tuple[str, ...] = ()
+    phases: tuple[str, ...] = ("train",)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Prediction in [0, 1]: (N, 1, H, W) for localization, (N, 3, H, W) otherwise, as the network draws
+        it, before it is pasted into the input. Reads only what is given at test time: composite
+        (localization), composite and mask (harmonization), image and hole (inpainting; what the image holds
+        inside the hole must not matter)."""
+        raise TypeError(f"{type(self).__name__} has no forward")
+
+    def loss(self, player: str, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The scalar that `player` minimizes on this batch, and its named parts as detached scalars."""
+        raise TypeError(f"{type(self).__name__} has nothing to train")
+
+    def parameters_of(self, player: str) -> list[nn.Parameter]:
+        """The parameters that `player` moves. With one player: all of them."""
+        if self.players == (player,):
+            return list(self.parameters())
+        raise ValueError(f"{type(self).__name__} has no player {player!r}; it has {self.players}")
+
+    def predictor_parameters(self) -> list[nn.Parameter]:
+        """What `forward` uses, which is what tables count: a GAN leaves its discriminators out."""
+        return list(self.parameters())
+
+    def enter(self, phase: str) -> None:
+        """Freeze and thaw what the paper says for this phase (one of `phases`). Called before the first step
+        of a phase and again whenever the model was put in training mode."""
+        if phase not in self.phases:
+            raise ValueError(f"{type(self).__name__} has no phase {phase!r}; it has {self.phases}")
