@@ -1,0 +1,94 @@
+"""How well a probability map finds the pasted region (specs/localization.md, 3.3).
+
+AP is scikit-learn's `average_precision_score` over the pixels of one image; F1 and IoU are taken at 0.5 (strictly
+above) of the map as it is (`f1`, `iou`) and of the map stretched to its own range (`f1_minmax`, `iou_minmax`), the
+convention of the public code (DIRL), kept for comparison with printed tables.
+"""
+
+import numpy as np
+
+from pipeline.metrics.inputs import check_mask, check_probability, check_same_size
+
+METRICS = (
+    "ap",
+    "f1",
+    "iou",
+    "precision",
+    "recall",
+    "f1_minmax",
+    "iou_minmax",
+    "precision_minmax",
+    "recall_minmax",
+)
+
+
+def score(probability: np.ndarray, mask: np.ndarray) -> dict[str, float]:
+    """Score one probability map; every value is in [0, 1], larger is better.
+
+    probability: float (H, W) in [0, 1], 1 = inharmonious foreground. mask: bool (H, W), True = foreground.
+
+    Edges: with an empty mask there is nothing to find, and every value is NaN: excluded from means, and counted
+    (the exclusion depends on the mask alone, so all models keep the same images). With a mask that fills the image
+    AP is 1 for every map. A constant map has AP = foreground share; raw, it is all foreground above 0.5 and empty
+    otherwise; stretched, it is empty. An empty prediction has precision 0, as in scikit-learn.
+
+    Raises ValueError, one line, for another dtype or size, NaN, or values outside [0, 1].
+    """
+    check_probability("probability", probability)
+    check_mask("mask", mask)
+    check_same_size("probability", probability, "mask", mask)
+    if not mask.any():
+        return dict.fromkeys(METRICS, float("nan"))
+    raw = at_threshold(probability > 0.5, mask)
+    stretched = at_threshold(stretch(probability) > 0.5, mask)
+    return {
+        "ap": average_precision(probability, mask),
+        "f1": raw["f1"],
+        "iou": raw["iou"],
+        "precision": raw["precision"],
+        "recall": raw["recall"],
+        **{f"{name}_minmax": value for name, value in stretched.items()},
+    }
+
+
+def average_precision(probability: np.ndarray, mask: np.ndarray) -> float:
+    """Mean over the foreground pixels of the precision at each one's value: the share of foreground among all pixels
+    whose value is at least as high.
+
+    It equals the sum over distinct values, from high to low, of recall step times precision: no interpolation, and
+    pixels of equal value enter together. Needs a mask that is not empty.
+    """
+    levels = eight_bit_levels(probability)
+    if levels is not None:
+        foreground = np.bincount(levels[mask], minlength=256)[::-1]
+        precision = np.cumsum(foreground) / np.maximum(np.cumsum(np.bincount(levels.ravel(), minlength=256)[::-1]), 1)
+        return float(np.dot(foreground, precision) / foreground.sum())
+    pixels, foreground = np.sort(probability, axis=None), np.sort(probability[mask])
+    foreground_above = foreground.size - np.searchsorted(foreground, foreground)
+    return float(np.mean(foreground_above / (pixels.size - np.searchsorted(pixels, foreground))))
+
+
+def eight_bit_levels(probability: np.ndarray) -> np.ndarray | None:
+    """The map as uint8 if every value is a level / 255 in its own dtype (counting then replaces sorting), else None."""
+    real = probability.dtype.type
+    levels = np.rint(probability * real(255)).astype(np.uint8)
+    return levels if np.array_equal((np.arange(256) / 255).astype(real)[levels], probability) else None
+
+
+def stretch(probability: np.ndarray) -> np.ndarray:
+    """The map stretched to its own range, float64; a range below 0.01 is only shifted to start at 0."""
+    shifted = probability.astype(np.float64) - float(probability.min())
+    spread = shifted.max()
+    return shifted if spread < 0.01 else shifted / spread
+
+
+def at_threshold(found: np.ndarray, mask: np.ndarray) -> dict[str, float]:
+    """F1, IoU, precision and recall of a bool (H, W) decision against a mask that is not empty."""
+    true_positives = int(np.count_nonzero(found & mask))
+    positives, foreground = int(np.count_nonzero(found)), int(np.count_nonzero(mask))
+    return {
+        "f1": 2 * true_positives / (positives + foreground),
+        "iou": true_positives / (positives + foreground - true_positives),
+        "precision": true_positives / positives if positives else 0.0,
+        "recall": true_positives / foreground,
+    }

@@ -1,0 +1,255 @@
+"""How far a mean can be trusted: bootstrap intervals, paired differences between models, ranks with ties.
+
+Scores of images are not independent when several composites are made from one photograph, so photographs (groups),
+not images, are drawn with replacement. All models and metrics see the same draws: what a seed decides is which
+photographs enter resample i, and nothing else does.
+
+NaN marks an image that a metric excludes; it never enters a mean, and the number of excluded images is returned
+beside every mean. An infinite score is an error.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from pipeline import seeds
+from pipeline.errors import UserError
+
+RESAMPLES = 1000
+LEVEL = 0.95
+
+
+class Interval(NamedTuple):
+    """A mean over images with its bootstrap percentile interval; NaN throughout where nothing can be said."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+    """Images that entered the mean."""
+    n_excluded: int
+    """Images left out because the metric is undefined there (NaN)."""
+    n_groups: int
+    """Photographs that the images come from; with fewer than 2 there is no interval (low = high = NaN)."""
+
+
+class Difference(NamedTuple):
+    """Mean of first - second over the images that both have a score for, with its interval."""
+
+    mean: float
+    low: float
+    high: float
+    p: float
+    """Two-sided: twice the share (1 + k) / (1 + resamples) of resamples on the rarer side of 0, at most 1; a mean of
+    exactly 0 counts for both sides."""
+    n: int
+    n_excluded: int
+    n_groups: int
+
+
+def mean_interval(values, groups=None, *, seed: int, resamples: int = RESAMPLES, level: float = LEVEL) -> Interval:
+    """Mean of `values` (images,) with its interval over `groups` (images,), for example photograph names.
+
+    Without groups every image is its own. `level` is the share of resampled means inside the interval.
+    """
+    column = np.asarray(values, dtype=np.float64)[:, None]
+    return mean_intervals(column, groups, seed=seed, resamples=resamples, level=level)[0]
+
+
+def mean_intervals(
+    values, groups=None, *, seed: int, resamples: int = RESAMPLES, level: float = LEVEL
+) -> list[Interval]:
+    """`mean_interval` of each column of `values` (images, columns), all on the same draws."""
+    values, codes = _checked(values, groups, resamples, level)
+    means, n, n_groups, resampled = _resample(values, codes, seed, resamples)
+    low, high = _percentiles(resampled, n_groups, level)
+    columns = (means, low, high, n, len(values) - n, n_groups)
+    return [Interval(*column) for column in zip(*(column.tolist() for column in columns))]
+
+
+def paired_difference(
+    first, second, groups=None, *, seed: int, resamples: int = RESAMPLES, level: float = LEVEL
+) -> Difference:
+    """Mean of first - second, two models' scores (images,) of the same images in the same order."""
+    first, second = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    if first.shape != second.shape:
+        raise ValueError(f"paired scores of {first.size} and {second.size} images; both models need the same images")
+    for scores in (first, second):
+        _refuse_infinite(scores)
+    return _paired_differences((first - second)[:, None], groups, seed, resamples, level)[0]
+
+
+def rank(
+    scores: pd.DataFrame,
+    groups=None,
+    *,
+    higher_is_better: bool,
+    seed: int,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+) -> pd.DataFrame:
+    """Ranks of the models in the columns of `scores` (one row per image), best first.
+
+    One model is better than another when the interval of their paired difference leaves out 0. A model's `rank` is 1
+    plus the number of models that are better than it: models that nobody beats share rank 1. Being tied is not
+    transitive, so `rank_worst`, the number of models it does not beat (itself included), is given too: the ranks that
+    the data allow it are rank..rank_worst.
+
+    Returns columns model, mean, low, high, n, n_excluded, n_groups, rank, rank_worst.
+    """
+    names = list(scores.columns)
+    if len(set(names)) != len(names):
+        raise ValueError(f"models named twice: {sorted({name for name in names if names.count(name) > 1})}")
+    values = scores.to_numpy(dtype=np.float64)
+    _refuse_infinite(values)
+    sign = 1 if higher_is_better else -1
+    options = {"seed": seed, "resamples": resamples, "level": level}
+    left, right = np.triu_indices(len(names), k=1)
+    better = np.zeros((len(names), len(names)), dtype=bool)  # [i, j]: i is better than j
+    if left.size:
+        differences = sign * (values[:, left] - values[:, right])
+        for i, j, found in zip(left, right, _paired_differences(differences, groups, **options)):
+            better[i, j], better[j, i] = found.low > 0, found.high < 0
+    result = pd.DataFrame(mean_intervals(values, groups, **options), columns=Interval._fields)
+    result.insert(0, "model", names)
+    result["rank"] = 1 + better.sum(axis=0)
+    result["rank_worst"] = len(names) - better.sum(axis=1)
+    order = (-sign * result["mean"]).argsort(kind="stable")  # NaN means come last
+    return result.iloc[order].reset_index(drop=True)
+
+
+def intervals_table(
+    table: pd.DataFrame,
+    metrics: list[str],
+    by: list[str],
+    group: str | None = None,
+    *,
+    seed: int,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+) -> pd.DataFrame:
+    """One row per combination of the columns `by` (such as model and subset) and metric: `by`, metric, Interval.
+
+    `group` names the column that tells photographs apart; without it every row is its own.
+    """
+    rows = []
+    for key, part in table.groupby(by, sort=True, dropna=False):
+        groups = None if group is None else part[group]
+        found = mean_intervals(part[metrics], groups, seed=seed, resamples=resamples, level=level)
+        rows += [(*key, metric, *interval) for metric, interval in zip(metrics, found)]
+    return pd.DataFrame(rows, columns=[*by, "metric", *Interval._fields])
+
+
+def paired_table(
+    table: pd.DataFrame,
+    metric: str,
+    image: str = "image_id",
+    group: str | None = None,
+    *,
+    seed: int,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+) -> pd.DataFrame:
+    """Every ordered pair of models of one sub-dataset: first, second, Difference (first - second).
+
+    `table` holds a row per (model, image). Raises UserError if an image occurs twice for a model, or if a model lacks
+    an image that another has (fewer images would be compared than the table claims).
+    """
+    scores, groups = wide(table, metric, image, group)
+    names = list(scores.columns)
+    pairs = [(i, j) for i in range(len(names)) for j in range(len(names)) if i != j]
+    values = scores.to_numpy(dtype=np.float64)
+    _refuse_infinite(values)
+    if not pairs:
+        return pd.DataFrame(columns=["first", "second", *Difference._fields])
+    left, right = np.array(pairs).T
+    found = _paired_differences(values[:, left] - values[:, right], groups, seed, resamples, level)
+    rows = [(names[i], names[j], *difference) for (i, j), difference in zip(pairs, found)]
+    return pd.DataFrame(rows, columns=["first", "second", *Difference._fields])
+
+
+def wide(
+    table: pd.DataFrame, metric: str, image: str = "image_id", group: str | None = None
+) -> tuple[pd.DataFrame, np.ndarray | None]:
+    """Scores with a row per image and a column per model, and the images' groups; complete or UserError."""
+    twice = table.duplicated(["model", image])
+    if twice.any():
+        row = table[twice].iloc[0]
+        raise UserError(f"{int(twice.sum())} scores occur twice, such as {row[image]!r} of {row['model']!r}")
+    counts = table.groupby("model")[image].nunique()
+    scores = table.pivot(index=image, columns="model", values=metric)
+    if (counts != len(scores)).any():
+        short = counts.idxmin()
+        raise UserError(f"model {short!r} has scores for {counts[short]} of {len(scores)} images")
+    if group is None:
+        return scores, None
+    return scores, table.drop_duplicates(image).set_index(image)[group].loc[scores.index].to_numpy()
+
+
+def _paired_differences(differences: np.ndarray, groups, seed: int, resamples: int, level: float) -> list[Difference]:
+    differences, codes = _checked(differences, groups, resamples, level)
+    means, n, n_groups, resampled = _resample(differences, codes, seed, resamples)
+    low, high = _percentiles(resampled, n_groups, level)
+    drawn = (~np.isnan(resampled)).sum(axis=0)
+    rarer = np.minimum((resampled <= 0).sum(axis=0), (resampled >= 0).sum(axis=0))
+    p = np.where(n_groups < 2, np.nan, np.minimum(1, 2 * (1 + rarer) / (1 + drawn)))
+    columns = (means, low, high, p, n, len(differences) - n, n_groups)
+    return [Difference(*column) for column in zip(*(column.tolist() for column in columns))]
+
+
+def _checked(values, groups, resamples: int, level: float) -> tuple[np.ndarray, np.ndarray]:
+    """Values as float64 (images, columns) and an integer per image for its group, 0 .. groups - 1."""
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim != 2:
+        raise ValueError(f"scores have shape {values.shape}, expected (images, columns)")
+    _refuse_infinite(values)
+    if resamples < 1 or not 0 < level < 1:
+        raise ValueError(f"resamples = {resamples}, level = {level}; expected at least 1, and a share between 0 and 1")
+    if groups is None:
+        return values, np.arange(len(values))
+    groups = np.asarray(groups)
+    if groups.shape != values.shape[:1]:
+        raise ValueError(f"{groups.size} groups for {len(values)} images")
+    if pd.isna(groups).any():
+        raise ValueError(f"{int(pd.isna(groups).sum())} images have no group")
+    return values, np.unique(groups, return_inverse=True)[1]
+
+
+def _refuse_infinite(values: np.ndarray) -> None:
+    infinite = int(np.isinf(values).sum())
+    if infinite:
+        raise ValueError(f"{infinite} scores are infinite; a score is finite, or NaN where a metric excludes the image")
+
+
+def _resample(values: np.ndarray, codes: np.ndarray, seed: int, resamples: int):
+    """Means (columns,), images used, groups used, and resampled means (resamples, columns).
+
+    A group enters with the sum and the number of its scores, so a resample is one row of "how often is each group
+    drawn" times two small matrices. A resample that draws no score at all is NaN.
+    """
+    used = ~np.isnan(values)
+    n_groups = int(codes.max()) + 1 if len(codes) else 0
+    sums, counts = np.zeros((n_groups, values.shape[1])), np.zeros((n_groups, values.shape[1]))
+    np.add.at(sums, codes, np.where(used, values, 0))
+    np.add.at(counts, codes, used)
+    with np.errstate(invalid="ignore"):
+        means = sums.sum(axis=0) / counts.sum(axis=0)
+    rng = seeds.rng("bootstrap", seed)
+    resampled = np.full((resamples, values.shape[1]), np.nan)
+    chunk = max(1, 2**22 // max(n_groups, 1))  # bounds the memory at 32 MiB
+    for start in range(0, resamples if n_groups else 0, chunk):
+        rows = min(chunk, resamples - start)
+        draws = rng.integers(0, n_groups, (rows, n_groups)) + n_groups * np.arange(rows)[:, None]
+        times = np.bincount(draws.ravel(), minlength=rows * n_groups).reshape(rows, n_groups).astype(np.float64)
+        with np.errstate(invalid="ignore"):
+            resampled[start : start + rows] = (times @ sums) / (times @ counts)
+    return means, used.sum(axis=0), (counts > 0).sum(axis=0), resampled
+
+
+def _percentiles(resampled: np.ndarray, n_groups: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
+    """Ends of the interval per column; NaN with fewer than 2 groups, of which no spread can be seen."""
+    ends = np.full((2, resampled.shape[1]), np.nan)
+    enough = n_groups >= 2
+    ends[:, enough] = np.nanquantile(resampled[:, enough], [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return ends[0], ends[1]
