@@ -1,0 +1,82 @@
+"""L_seg, the loss that DIRL and its successors put on every mask: BCE + (1 - SSIM) + (1 - soft IoU).
+
+Source: specs/localization.md, section 4 (published: the three terms, weights 1/1/1, the SSIM window; ours: the
+1e-6 in the IoU's denominator and the clamp of probabilities). MadisNet sets the SSIM weight to 0.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+SMALLEST = 1e-6
+WINDOW, SIGMA = 11, 1.5
+C1, C2 = 0.01**2, 0.03**2
+
+
+def ssim_map(x: Tensor, y: Tensor) -> Tensor:
+    """Structural similarity of two float32 maps (N, 1, H, W) in [0, 1], per pixel, in [-1, 1].
+
+    Gaussian window of 11x11, sigma 1.5; beyond the border lie zeros, as in the published code.
+    """
+    offsets = torch.arange(WINDOW, device=x.device, dtype=x.dtype) - WINDOW // 2
+    taps = torch.exp(-0.5 * (offsets / SIGMA) ** 2)
+    taps = taps / taps.sum()
+    sums = torch.cat([x, y, x * x, y * y, x * y])
+    sums = F.conv2d(sums, taps.view(1, 1, -1, 1), padding=(WINDOW // 2, 0))
+    sums = F.conv2d(sums, taps.view(1, 1, 1, -1), padding=(0, WINDOW // 2))
+    mean_x, mean_y, square_x, square_y, product = sums.chunk(5)
+    variances = square_x - mean_x**2 + square_y - mean_y**2
+    covariance = product - mean_x * mean_y
+    means = mean_x**2 + mean_y**2
+    return (2 * mean_x * mean_y + C1) * (2 * covariance + C2) / ((means + C1) * (variances + C2))
+
+
+def soft_iou(probability: Tensor, mask: Tensor) -> Tensor:
+    """Intersection over union of soft masks (N, 1, H, W), per image: (N,). An empty mask gives 0."""
+    intersection = (probability * mask).sum((1, 2, 3))
+    union = probability.sum((1, 2, 3)) + mask.sum((1, 2, 3)) - intersection
+    return intersection / (union + SMALLEST)
+
+
+@dataclass(frozen=True)
+class RegionLoss:
+    """bce · BCE + ssim · (1 - SSIM) + iou · (1 - soft IoU). A term of weight 0 is not computed.
+
+    Raises ValueError if a weight is negative or all are 0.
+    """
+
+    bce: float = 1.0
+    ssim: float = 1.0
+    iou: float = 1.0
+
+    def __post_init__(self):
+        if min(self.bce, self.ssim, self.iou) < 0 or max(self.bce, self.ssim, self.iou) == 0:
+            raise ValueError(
+                f"bce_weight {self.bce}, ssim_weight {self.ssim}, iou_weight {self.iou}: "
+                "expected none below 0 and one at least above 0"
+            )
+
+    def __call__(self, prediction: Tensor, mask: Tensor, logits: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
+        """The scalar loss and its unweighted terms, detached, by the names bce, ssim and iou.
+
+        `prediction` (N, 1, H, W): probabilities in [0, 1], or logits. `mask` (N, 1, H, W) in [0, 1], 1 = foreground.
+        Computed in float32 also under autocast. Raises ValueError when the shapes differ.
+        """
+        if prediction.shape != mask.shape:
+            raise ValueError(f"prediction {tuple(prediction.shape)} and mask {tuple(mask.shape)} differ in shape")
+        with torch.autocast(prediction.device.type, enabled=False):
+            prediction, mask = prediction.float(), mask.float()
+            # a probability of exactly 0 or 1 has no finite cross-entropy; logits need no clamp
+            probability = prediction.sigmoid() if logits else prediction.clamp(SMALLEST, 1 - SMALLEST)
+            terms = {}
+            if self.bce:
+                cross_entropy = F.binary_cross_entropy_with_logits if logits else F.binary_cross_entropy
+                terms["bce"] = cross_entropy(prediction if logits else probability, mask)
+            if self.ssim:
+                terms["ssim"] = 1 - ssim_map(probability, mask).mean()
+            if self.iou:
+                terms["iou"] = 1 - soft_iou(probability, mask).mean()
+            total = sum(getattr(self, name) * term for name, term in terms.items())
+        return total, {name: term.detach() for name, term in terms.items()}

@@ -1,0 +1,49 @@
+import pytest
+import torch
+from torchvision.models import resnet34
+
+from models.layers.resnet_unet import ResNetEncoder, UNetDecoder
+
+
+def parameters(module):
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def test_published_sizes():
+    """specs/localization.md 5.1: encoder 35.44M, decoder with head 13.31M."""
+    with torch.device("meta"):
+        assert round(parameters(ResNetEncoder()) / 1e6, 2) == 35.44
+        assert round((parameters(UNetDecoder()) + 65) / 1e6, 2) == 13.31
+
+
+def test_levels_halve_four_times():
+    levels = ResNetEncoder(width=2).eval()(torch.zeros(1, 3, 64, 32))
+    assert [tuple(level.shape) for level in levels] == [
+        (1, 2, 64, 32), (1, 4, 32, 16), (1, 8, 16, 8), (1, 16, 8, 4), (1, 16, 4, 2),
+    ]  # fmt: skip
+    assert UNetDecoder(width=2).eval()(levels).shape == (1, 2, 64, 32)
+
+
+def test_torchvision_weights_fill_four_layers_and_only_those(tmp_path):
+    torch.manual_seed(0)
+    published = resnet34(weights=None)
+    path = str(tmp_path / "resnet34.pth")
+    torch.save(published.state_dict(), path)
+    encoder = ResNetEncoder(backbone_weights=path).eval()
+    x = torch.rand(1, 64, 16, 16)
+    for name in ("layer1", "layer2", "layer3", "layer4"):
+        theirs = getattr(published.eval(), name)
+        assert torch.equal(getattr(encoder, name)(x), theirs(x))
+        x = theirs(x)
+
+
+def test_published_weights_do_not_fit_another_width(tmp_path):
+    path = str(tmp_path / "resnet34.pth")
+    torch.save(resnet34(weights=None).state_dict(), path)
+    with pytest.raises(ValueError, match=r"layer1.0.conv1.weight is \(64, 64, 3, 3\).*published width only"):
+        ResNetEncoder(width=8, backbone_weights=path)
+
+
+def test_width_must_be_positive():
+    with pytest.raises(ValueError, match="width = 0"):
+        ResNetEncoder(width=0)
