@@ -1,0 +1,80 @@
+"""Hinge losses and gradient penalty of the networks that train against a pair of discriminators.
+
+RainNet's supplementary, eqs 2-9, and the released codes of DoveNet and RainNet, which agree but for what is judged.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+Critic = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""(image (N, 3, H, W), mask (N, 1, H, W)) -> global and verification score, any shape, larger = more real."""
+
+
+def hinge_for_discriminator(real: Tensor, fake: Tensor) -> Tensor:
+    """mean relu(1 - real) + mean relu(1 + fake), a scalar, from scores of any shape."""
+    return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+
+
+def hinge_for_generator(fake: Tensor) -> Tensor:
+    """-mean fake, a scalar."""
+    return -fake.mean()
+
+
+def gradient_penalty(score: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
+    """mean over images of (|d score / d image| - 1)^2 at a random mix of each real image with its fake.
+
+    score: images (N, 3, H, W) -> (N, ...), computed per image. Gulrajani et al. 2017, without the factor 10.
+    The mix is drawn from torch's global generator. Differentiable in what `score` depends on.
+    """
+    share = torch.rand(len(real), 1, 1, 1, device=real.device, dtype=real.dtype)
+    mixed = torch.lerp(fake.detach(), real.detach(), share).requires_grad_()
+    (gradient,) = torch.autograd.grad(score(mixed).sum(), mixed, create_graph=True)
+    # the 1e-16 of the released codes keeps the norm differentiable at a gradient of 0
+    return ((gradient.flatten(1).float() + 1e-16).norm(dim=1) - 1).square().mean()
+
+
+def discriminator_game(
+    critic: Critic, real: Tensor, fake: Tensor, mask: Tensor, penalty_weight: float
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """What the two discriminators minimize together, and its parts: global, verification, gradient_penalty.
+
+    real, fake: (N, 3, H, W); no gradient flows to either. penalty_weight: of the gradient penalty on the mean of the two
+    scores (10 in the released codes); 0 leaves it out. Parts are detached and unweighted.
+    """
+    with parametrize.cached():
+        fake_scores, real_scores = critic(fake.detach(), mask), critic(real, mask)
+        parts = {
+            "global": hinge_for_discriminator(real_scores[0].float(), fake_scores[0].float()),
+            "verification": hinge_for_discriminator(real_scores[1].float(), fake_scores[1].float()),
+        }
+        loss = parts["global"] + parts["verification"]
+        if penalty_weight:
+            parts["gradient_penalty"] = gradient_penalty(lambda image: sum(critic(image, mask)) / 2, real, fake)
+            loss = loss + penalty_weight * parts["gradient_penalty"]
+    return loss, {name: part.detach() for name, part in parts.items()}
+
+
+def generator_game(discriminator: nn.Module, fake: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """The generator's global and verification loss, two scalars. The discriminator is a `Critic` that stays as it is:
+    no gradient is computed for its parameters."""
+    with frozen(discriminator), parametrize.cached():
+        whole, verified = discriminator(fake, mask)
+    return hinge_for_generator(whole.float()), hinge_for_generator(verified.float())
+
+
+@contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """Within, graphs are built without the network's parameters: gradients pass through it and none reach it."""
+    thawed = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    for parameter in thawed:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in thawed:
+            parameter.requires_grad_(True)
