@@ -48,7 +48,7 @@ class PartialConv2d(nn.Conv2d):
         with torch.no_grad():
             valid = self._valid_inputs(masks)
             new_mask = valid.clamp(0, 1)
-            scale = self.weight[0].numel() / (valid + 1e-8) * new_mask
+            scale = sum(self.sources) * self.kernel_size[0] * self.kernel_size[1] / (valid + 1e-8) * new_mask
         features = _keep(features, masks, self.sources)
         out = F.conv2d(features, self.weight, None, self.stride, self.padding, self.dilation)
         out = out * scale.to(out.dtype)

@@ -43,8 +43,9 @@ def discriminator_game(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """What the two discriminators minimize together, and its parts: global, verification, gradient_penalty.
 
-    real, fake: (N, 3, H, W); no gradient flows to either. penalty_weight: of the gradient penalty on the mean of the two
-    scores (10 in the released codes); 0 leaves it out. Parts are detached and unweighted.
+    real, fake: (N, 3, H, W); no gradient flows to either. penalty_weight: of the gradient penalty on the mean of the
+    two scores (10 in the released codes); 0 leaves it out. Parts are detached and unweighted. Normalized weights are
+    worked out once, and so is their power iteration.
     """
     with parametrize.cached():
         fake_scores, real_scores = critic(fake.detach(), mask), critic(real, mask)

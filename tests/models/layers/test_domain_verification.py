@@ -86,7 +86,8 @@ def test_batch_normalization_registers_as_the_released_code():
     level4 = [tuple(v.shape) for k, v in network.state_dict().items() if k.startswith("stages.3.")]
     assert level4[:5] == [(8,), (8,), (8,), (8,), ()] and level4[5] == (8, 4, 3, 3)
     level5 = [k for k in network.state_dict() if k.startswith("stages.4.")]
-    assert [k.split(".")[2] for k in level5 if k.endswith(("original", "running_mean"))] == ["conv", "local_conv", "norm", "local_norm"]
+    layers = [k.split(".")[2] for k in level5 if k.endswith(("original", "running_mean"))]
+    assert layers == ["conv", "local_conv", "norm", "local_norm"]
     assert shapes[0] == (1,) and shapes[1] == (1, 3, 3, 3)
 
 

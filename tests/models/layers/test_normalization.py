@@ -59,7 +59,8 @@ KINDS = ("half", "one pixel", "all but one pixel", "full and empty")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("offset", [0.0, 20.0])
 def test_rain_equals_numpy(kind, offset):
-    x = torch.randn(SHAPE, generator=torch.Generator().manual_seed(1)) * torch.tensor([0.2, 1, 3, 1, 1]).view(1, -1, 1, 1) + offset
+    spread = torch.tensor([0.2, 1, 3, 1, 1]).view(1, -1, 1, 1)
+    x = torch.randn(SHAPE, generator=torch.Generator().manual_seed(1)) * spread + offset
     layer = trained(SHAPE[1])
     expected = numpy_rain(x.numpy(), masks(kind).numpy(), layer)
     # a region of one pixel is its own mean; what float32 leaves of the difference is divided by sqrt(1e-5)

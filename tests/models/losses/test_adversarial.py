@@ -58,7 +58,8 @@ def test_the_penalty_is_taken_between_real_and_fake():
 
 def test_penalty_at_a_gradient_of_zero_is_differentiable():
     weight = torch.zeros(3, 4, 4, requires_grad=True)
-    gradient_penalty(lambda image: (image * weight).sum((1, 2, 3)), torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)).backward()
+    real, fake = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
+    gradient_penalty(lambda image: (image * weight).sum((1, 2, 3)), real, fake).backward()
     assert weight.grad.isfinite().all()
 
 

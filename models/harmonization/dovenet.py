@@ -1,0 +1,99 @@
+"""DoveNet: a gated U-Net against a global and a domain-verification discriminator.
+
+Cong et al., "DoveNet: Deep Image Harmonization via Domain Verification", CVPR 2020. Facts: specs/harmonization.md,
+sections 1 and 3. It differs from RainNet without RAIN in what is judged: the output as drawn, not pasted.
+
+As in the released code, the verification score is learned and the discriminators have a gradient penalty. Departures:
+discriminators as deep as the generator's levels ask for, so that images smaller than 256 pixels work; each player's
+loss draws anew, where the code draws once a step; and the spectral norms take one power iteration a step, not one a
+reading.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from models.base import Batch, Model
+from models.layers.domain_verification import DomainVerificationDiscriminator
+from models.layers.initialization import initialize_normal
+from models.layers.normalization import InstanceNorm
+from models.layers.unet import UNet
+from models.losses.adversarial import discriminator_game, generator_game
+
+PENALTY_WEIGHT = 10.0
+
+
+class DoveNet(Model):
+    task = "harmonization"
+
+    def __init__(
+        self,
+        norm: Literal["instance", "batch"] = "instance",
+        levels: int = 8,
+        width: int = 64,
+        dropout: float = 0.5,
+        adversarial: bool = True,
+        discriminator_width: int = 64,
+        gradient_penalty: bool = True,
+        global_weight: float = 1.0,
+        verification_weight: float = 1.0,
+        reconstruction_weight: float = 100.0,
+    ):
+        """norm: of all networks; the count of the paper is that of "instance", the released weights have "batch".
+        levels: log2 of the image's size at most. width: channels of the first level. adversarial: train against the
+        discriminators; without, only the reconstruction is trained and they are not built. The weights are those of the
+        losses with images in [-1, 1]."""
+        super().__init__()
+        self.weights = global_weight, verification_weight, reconstruction_weight
+        self.penalty_weight = PENALTY_WEIGHT if gradient_penalty else 0.0
+        self.players = ("discriminator", "generator") if adversarial else ("generator",)
+        layer = {"instance": InstanceNorm, "batch": nn.BatchNorm2d}[norm]
+        self.generator = UNet(
+            in_channels=4,
+            norm=lambda position, channels: layer(channels),
+            bias=norm == "instance",
+            levels=levels,
+            width=width,
+            dropout=dropout,
+            order=("gate", "down", "inside", "up"),
+        )
+        initialize_normal(self.generator)
+        if adversarial:
+            self.discriminator = DomainVerificationDiscriminator(levels - 1, discriminator_width, norm)
+            initialize_normal(self.discriminator)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """(N, 3, H, W) in [0, 1], to be pasted. Raises ValueError where H or W is not divisible by 2 ** levels."""
+        return (self._draw(batch) + 1) / 2
+
+    def loss(self, player: str, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Hinge losses of both discriminators and 100 times the L1 of the unpasted output, in [-1, 1]."""
+        real, mask = batch["real"] * 2 - 1, batch["mask"]
+        if player == "discriminator" and player in self.players:
+            with torch.no_grad():
+                drawn = self._draw(batch)
+            return discriminator_game(self.discriminator, real, drawn, mask, self.penalty_weight)
+        if player != "generator":
+            raise ValueError(f"DoveNet has no player {player!r}; it has {self.players}")
+        drawn = self._draw(batch)
+        parts = {"reconstruction": (drawn - real).abs().mean()}
+        loss = self.weights[2] * parts["reconstruction"]
+        if "discriminator" in self.players:
+            parts["global"], parts["verification"] = generator_game(self.discriminator, drawn, mask)
+            loss = loss + self.weights[0] * parts["global"] + self.weights[1] * parts["verification"]
+        return loss, {name: part.detach() for name, part in parts.items()}
+
+    def parameters_of(self, player: str) -> list[nn.Parameter]:
+        if player not in self.players:
+            raise ValueError(f"DoveNet has no player {player!r}; it has {self.players}")
+        return list(getattr(self, player).parameters())
+
+    def predictor_parameters(self) -> list[nn.Parameter]:
+        """The parameters of the generator: what a prediction needs, and what papers count."""
+        return list(self.generator.parameters())
+
+    def _draw(self, batch: Batch) -> Tensor:
+        """(N, 3, H, W) in [-1, 1], float32 also under autocast, as losses want it."""
+        image = torch.cat([batch["composite"] * 2 - 1, batch["mask"]], dim=1)
+        return self.generator(image).float().tanh()

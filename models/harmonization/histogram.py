@@ -1,0 +1,25 @@
+"""Histogram matching: the foreground takes the background's distribution in each of R, G and B.
+
+By scikit-image's match_histograms on the two sets of pixels (specs/harmonization.md, section 4).
+"""
+
+import numpy as np
+from skimage.exposure import match_histograms
+from torch import Tensor
+
+from models.base import Batch, Model
+from models.layers.array_recolor import recolor_each
+
+
+class Histogram(Model):
+    task = "harmonization"
+
+    def forward(self, batch: Batch) -> Tensor:
+        """(N, 3, H, W) in [0, 1]: multiples of 1/255 in the foreground, the composite elsewhere."""
+        return recolor_each(batch["composite"], batch["mask"], _match_histograms)
+
+
+def _match_histograms(image: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    # channel by channel: with a channel axis scikit-image truncates its interpolated values to uint8
+    channels = [match_histograms(channel[inside], channel[~inside]) for channel in np.moveaxis(image, 2, 0)]
+    return np.stack(channels, axis=-1).round().astype(np.uint8)

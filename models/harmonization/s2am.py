@@ -1,0 +1,66 @@
+"""S2AM: a U-Net with spatial-separated attention on its three outer skips.
+
+Cun and Pun, "Improving the Harmony of the Composite Image by Spatial-Separated Attention Module", IEEE TIP 2020. Facts:
+specs/harmonization.md, section 3.
+
+Departures from the released code: the loss is not multiplied by 1e10, which makes no difference to Adam; `global_skip`
+is its variant "with global skip", which adds the composite to the output.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.base import Batch, Model
+from models.layers.spatial_separated_attention import SpatialSeparatedAttention
+from models.layers.unet import UNet
+
+
+class S2AM(Model):
+    task = "harmonization"
+    players = ("network",)
+
+    def __init__(self, levels: int = 8, width: int = 64, global_skip: bool = False):
+        """levels: log2 of the image's size at most. width: channels of the first level. global_skip: add the
+        composite."""
+        super().__init__()
+        self.global_skip = global_skip
+        self.unet = UNet(
+            in_channels=4,
+            norm=lambda position, channels: nn.BatchNorm2d(channels),
+            bias=False,
+            gate=SpatialSeparatedAttention,
+            levels=levels,
+            width=width,
+            dropout=0.0,
+            order=("down", "up", "inside", "gate"),
+        )
+        _initialize_kaiming(self)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """(N, 3, H, W), clipped to [0, 1], to be pasted. Raises ValueError where H or W is not divisible by 2 ** levels
+        or (at 4 levels) is 16."""
+        return self._draw(batch).clamp(0, 1)
+
+    def loss(self, player: str, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Mean squared error of the whole output, unpasted and unclipped, on [0, 1]."""
+        if player not in self.players:
+            raise ValueError(f"S2AM has no player {player!r}; it has {self.players}")
+        error = F.mse_loss(self._draw(batch), batch["real"])
+        return error, {"mse": error.detach()}
+
+    def _draw(self, batch: Batch) -> Tensor:
+        drawn = self.unet(torch.cat([batch["composite"], batch["mask"]], dim=1), batch["mask"]).float()
+        return drawn + batch["composite"] if self.global_skip else drawn
+
+
+def _initialize_kaiming(network: nn.Module) -> None:
+    """As released: Kaiming normal by fan-in for convolutions and linear layers, N(1, 0.02) for batch normalization."""
+    for layer in network.modules():
+        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+            nn.init.kaiming_normal_(layer.weight, a=0, mode="fan_in")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        elif isinstance(layer, nn.BatchNorm2d):
+            nn.init.normal_(layer.weight, 1.0, 0.02)
+            nn.init.zeros_(layer.bias)
