@@ -72,12 +72,15 @@ def _check(name: str, cls: type, hyperparameters: dict) -> None:
 def _fits(value, hint) -> bool:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Literal:
-        return value in arguments
+        return any(value == one and type(value) is type(one) for one in arguments)
     if origin in (typing.Union, types.UnionType):
         return any(_fits(value, one) for one in arguments)
     if origin in (tuple, list):
-        each = arguments[0] if arguments else object
-        return isinstance(value, (tuple, list)) and all(_fits(one, each) for one in value)
+        if not isinstance(value, (tuple, list)):
+            return False
+        fixed = origin is tuple and Ellipsis not in arguments
+        each = arguments if fixed else arguments[:1] * len(value)
+        return len(value) == len(each) and all(_fits(one, two) for one, two in zip(value, each))
     if hint is float:
         return isinstance(value, (int, float)) and not isinstance(value, bool)
     if hint is int:

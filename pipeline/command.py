@@ -3,7 +3,9 @@
 import argparse
 import os
 import sys
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 
 from pipeline.errors import UserError
 
@@ -19,15 +21,18 @@ def run(main: Callable[[argparse.Namespace], None], arguments: argparse.Namespac
     """Call `main(arguments)` and leave the process: 0 done, 1 failed work, 2 wrong parameters, 130 interrupted.
 
     A UserError is printed as one line on stderr; with --debug, and for any other exception, its traceback shows.
+    The exit code is the same with --debug.
     """
     try:
         main(arguments)
     except UserError as error:
         if arguments.debug:
-            raise
-        print(f"{main.__module__ if main.__module__ != '__main__' else sys.argv[0]}: {error}", file=sys.stderr)
+            traceback.print_exc()
+        else:
+            print(f"{Path(sys.argv[0]).stem}: {' '.join(str(error).splitlines())}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
+        sys.stdout.flush()
         sys.stderr.flush()
         os._exit(130)

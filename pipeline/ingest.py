@@ -34,6 +34,7 @@ PHOTOGRAPHS = {
 INSTANCES = {
     "instance_id": str, "image_id": str, "category": str, "supercategory": str, "split": str, "mask": str,
     "image": str, "width": int, "height": int, "foreground_ratio": float, "area": int,
+    "mask_sha256": str,
 }  # fmt: skip
 
 
@@ -152,6 +153,7 @@ def _take(photograph: Photograph, folder: Path, source: str, longest_side, min_s
             "instance_id": instance.instance_id, "category": instance.category,
             "supercategory": instance.supercategory, "mask": f"masks/{name}.png",
             "foreground_ratio": area / (width * height), "area": area,
+            "mask_sha256": _sha256(folder / f"masks/{name}.png"),
         })  # fmt: skip
     return row, instances, rejected
 

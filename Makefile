@@ -1,0 +1,37 @@
+# The two commands of a fresh machine are `make repro` and `make test`; each sets up what is missing first.
+
+PYTHON ?= python3.11
+NAME ?= embedded
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PYTHONHASHSEED := 0
+
+.PHONY: repro test quick preset bench clean setup
+
+repro: setup                 ## photographs to results/ and report/index.html, all under one Ray head
+	python -m pipeline.graph --check
+	python -m pipeline.cluster dvc repro
+
+test: setup                  ## every test
+	python -m pytest -n 2 --dist worksteal
+
+quick: setup                 ## the tests that take no longer than seconds each
+	python -m pytest -m "not slow"
+
+preset: setup                ## make preset NAME=embedded|labelled|paper: the parameters of presets/NAME.yaml
+	@test -f presets/$(NAME).yaml || { echo "presets/$(NAME).yaml is missing; there are: $(basename $(notdir $(wildcard presets/*.yaml)))" >&2; exit 2; }
+	cp presets/$(NAME).yaml params.yaml
+	python -m pipeline.graph
+
+bench: setup                 ## ratios of speed and memory against peers
+	@for file in benchmarks/[a-z]*.py; do python -m benchmarks.$$(basename $$file .py) || exit 1; done
+
+clean:                       ## everything that was made but the environment and DVC's cache
+	rm -rf data artifacts results report .runs dvc.lock models/dvc.lock
+
+setup: .venv/ready
+
+.venv/ready: requirements.lock
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	touch $@

@@ -1,0 +1,244 @@
+"""What networks are fed: composites with their masks, photographs with holes.
+
+Manifests in, uint8 arrays out. A dataset knows nothing of devices or batches; `collate` makes the float32 batch
+that models/base.py describes.
+"""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+
+from pipeline import images, seeds, tables
+from pipeline.errors import UserError
+
+Item = dict[str, np.ndarray]
+"""uint8 RGB (H, W, 3) under composite, real, image; bool (H, W) under mask, hole."""
+
+PAIR_FILES = ("composite", "mask", "real")
+
+
+class Decoded:
+    """Decoded pictures, kept up to a number of bytes: epochs after the first then cost no decoding."""
+
+    def __init__(self, limit: int = 1 << 30):
+        self.free, self.kept = limit, {}
+
+    def __call__(self, read, file: str, **options) -> np.ndarray:
+        if (array := self.kept.get(file)) is None:
+            array = read(file, **options)
+            if array.nbytes <= self.free:
+                self.free -= array.nbytes
+                self.kept[file] = array
+        return array
+
+
+def pairs(subsets: list[Path], split: str, max_foreground: float = 1.0) -> pd.DataFrame:
+    """The rows of pairs.parquet of these sub-datasets in one split, files as paths from the working folder.
+
+    `subsets` are folders data/composites/<subset>. Composites whose foreground share is above `max_foreground` are left
+    out. Raises UserError when no row is left.
+    """
+    frames = []
+    for subset in subsets:
+        frame = tables.read(subset / "pairs.parquet")
+        frame = frame[(frame["split"] == split) & (frame["foreground_ratio"] <= max_foreground)]
+        frames.append(frame.assign(**{key: [str(subset / name) for name in frame[key]] for key in PAIR_FILES}))
+    rows = pd.concat(frames, ignore_index=True).sort_values("pair_id", kind="stable", ignore_index=True)
+    if rows.empty:
+        raise UserError(f"no {split} composite in {', '.join(map(str, subsets))} with a foreground of at most {max_foreground:g}")
+    return rows
+
+
+def photographs(root: Path, split: str) -> pd.DataFrame:
+    """The rows of a source's photographs.parquet in one split, `image` as a path from the working folder."""
+    frame = tables.read(root / "photographs.parquet")
+    frame = frame[frame["split"] == split].sort_values("image_id", ignore_index=True)
+    if frame.empty:
+        raise UserError(f"{root / 'photographs.parquet'}: no photograph in the split {split!r}")
+    return frame.assign(image=[str(root / name) for name in frame["image"]])
+
+
+class Composites:
+    """Composites with mask and real image, as items of (size, size) pixels.
+
+    `rows` needs the columns pair_id, composite, mask and real (file paths; real may be None on sets without
+    ground truth, the item then has no "real").
+    """
+
+    def __init__(self, rows: pd.DataFrame, size: int, masks_by_area: bool = False):
+        self.masks_by_area = masks_by_area
+        self.rows, self.size, self.decoded = rows.reset_index(drop=True), size, Decoded()
+        self.ids = list(rows["pair_id"])
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def item(self, index: int) -> Item:
+        """As the protocol seam-256 resizes: images bilinear with antialiasing; masks nearest (harmonization,
+        specs/harmonization.md 6.3) or by area and a threshold of one half (localization, specs/localization.md 3.3)."""
+        full = self._read(index)
+        if self.masks_by_area and full["mask"].shape != (self.size, self.size):
+            soft = cv2.resize(full.pop("mask").astype(np.float32), (self.size, self.size), interpolation=cv2.INTER_AREA)
+            return {"mask": soft >= 0.5} | {key: images.resize(value, (self.size, self.size), "image") for key, value in full.items()}
+        return {key: images.resize(value, (self.size, self.size), "mask" if value.dtype == bool else "image") for key, value in full.items()}
+
+    def augmented(self, index: int, augmentation, *seed) -> Item:
+        """A random resized crop and flip that belong to `seed`; colours are never touched, they are the label."""
+        rng = seeds.rng(*seed)
+        full = self._read(index)
+        height, width = full["mask"].shape
+        for _ in range(4):
+            top, left, side_y, side_x = _crop_box(rng, height, width, augmentation.crop)
+            window = np.s_[top : top + side_y, left : left + side_x]
+            if full["mask"][window].sum() > 10:
+                break
+        else:
+            window = np.s_[:, :]
+        flip = augmentation.flip and rng.random() < 0.5
+        return {key: _resized(value[window], self.size, flip) for key, value in full.items()}
+
+    def _read(self, index: int) -> Item:
+        row = self.rows.iloc[index]
+        composite = self.decoded(images.read_rgb, row["composite"])
+        item = {"composite": composite, "mask": self.decoded(images.read_mask, row["mask"], size=composite.shape[:2])}
+        if row["real"] is not None:
+            item["real"] = self.decoded(images.read_rgb, row["real"])
+            if item["real"].shape != composite.shape:
+                raise UserError(f"{row['real']} is {_size(item['real'])} and {row['composite']} is {_size(composite)}; they must be equal")
+        return item
+
+
+class Holes:
+    """Photographs with irregular holes, as items of (size, size) pixels.
+
+    `rows` needs image_id and image; `masks` needs mask (file paths). With `assigned` (image_id, hole_ratio_bucket,
+    mask; one row per item) the pairs are fixed; without it each draw takes a mask at random.
+    """
+
+    def __init__(self, rows: pd.DataFrame, masks: pd.DataFrame, size: int, assigned: pd.DataFrame | None = None):
+        self.masks, self.size, self.decoded = list(masks["mask"]), size, Decoded()
+        if assigned is None:
+            self.files, self.ids, self.fixed = list(rows["image"]), list(rows["image_id"]), None
+        else:
+            merged = assigned.merge(rows[["image_id", "image"]], on="image_id", validate="many_to_one")
+            self.files, self.fixed = list(merged["image"]), list(merged["mask"])
+            self.ids = [f"{one}_{bucket}" for one, bucket in zip(merged["image_id"], merged["hole_ratio_bucket"])]
+            self.rows = merged
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def item(self, index: int) -> Item:
+        """The centre square of the photograph, bicubic with antialiasing (specs/inpainting.md 13), and its assigned mask
+        (without one: the mask of its number)."""
+        picture = _centre_square(self.decoded(images.read_rgb, self.files[index]))
+        mask = self.fixed[index] if self.fixed else self.masks[index % len(self.masks)]
+        if picture.shape[:2] != (self.size, self.size):
+            picture = np.asarray(Image.fromarray(picture).resize((self.size, self.size), Image.Resampling.BICUBIC))
+        return {"image": picture, "hole": self._hole(mask)}
+
+    def augmented(self, index: int, augmentation, *seed) -> Item:
+        """A random square crop and flip, and a random mask, itself flipped and turned, that belong to `seed`."""
+        rng = seeds.rng(*seed)
+        picture = _centre_square(self.decoded(images.read_rgb, self.files[index]))
+        side = picture.shape[0]
+        top, left, side_y, side_x = _crop_box(rng, side, side, augmentation.crop)
+        picture = picture[top : top + side_y, left : left + side_x]
+        hole = np.rot90(self._hole(self.masks[rng.integers(len(self.masks))]), rng.integers(4))
+        if rng.random() < 0.5:
+            hole = hole[:, ::-1]
+        return {"image": _resized(picture, self.size, augmentation.flip and rng.random() < 0.5), "hole": np.ascontiguousarray(hole)}
+
+    def _hole(self, file: str) -> np.ndarray:
+        return images.resize(self.decoded(images.read_mask, file), (self.size, self.size), "mask")
+
+
+def for_training(task: str, data: list[Path], size: int, max_foreground: float = 1.0) -> tuple:
+    """(training set, validation set) of a task from its data folders.
+
+    localization, harmonization: data = sub-datasets, data/composites/<subset> each
+    inpainting: data = [data/sources/<source>, data/irregular_masks]; training draws its masks from those of the
+    training split, validation gives each photograph one of them
+    """
+    if task == "inpainting":
+        source, masks = data
+        return tuple(Holes(photographs(source, split), hole_masks(masks, "train"), size) for split in ("train", "val"))
+    return tuple(Composites(pairs(data, split, max_foreground), size, task == "localization") for split in ("train", "val"))
+
+
+def test_splits(task: str, data: list[Path]) -> list[str]:
+    """Names of the splits that a method is tested on, with these data folders."""
+    return ["test"]
+
+
+def for_testing(task: str, data: list[Path], size: int, split: str, max_foreground: float = 1.0) -> "Composites | Holes":
+    """The set that a method is tested on; data as in `for_training`. In inpainting every photograph comes with the
+    masks assigned to it, one of each hole-ratio bucket."""
+    if task == "inpainting":
+        source, masks = data
+        rows = tables.read(masks / "assigned.parquet")
+        assigned = rows.assign(mask=[str(masks / name) for name in rows["mask"]])
+        return Holes(photographs(source, split), hole_masks(masks, split), size, assigned)
+    return Composites(pairs(data, split, max_foreground), size, task == "localization")
+
+
+def manifests(data: list[Path]) -> list[Path]:
+    """The tables that say, by sha256, what stands in these data folders."""
+    names = ("pairs.parquet", "photographs.parquet", "masks.parquet", "assigned.parquet")
+    return [folder / name for folder in data for name in names if (folder / name).exists()]
+
+
+def hole_masks(root: Path, split: str) -> pd.DataFrame:
+    """The masks of one split, `mask` as a path from the working folder."""
+    frame = tables.read(root / "masks.parquet")
+    frame = frame[frame["split"] == split]
+    if frame.empty:
+        raise UserError(f"{root / 'masks.parquet'}: no mask in the split {split!r}")
+    return frame.assign(mask=[str(root / name) for name in frame["mask"]])
+
+
+def collate(items: list[Item]) -> dict[str, torch.Tensor]:
+    """A batch: float32 tensors in [0, 1], images (N, 3, H, W), masks (N, 1, H, W)."""
+    batch = {}
+    for key in items[0]:
+        stacked = torch.from_numpy(np.stack([one[key] for one in items]))
+        # contiguous, because torch 2.15 on a CPU corrupted memory in the backward pass of channels-last convolutions (seen: unet, width 8, 64 px)
+        batch[key] = stacked[:, None].float() if stacked.dtype == torch.bool else stacked.permute(0, 3, 1, 2).contiguous().float() / 255
+    return batch
+
+
+def _crop_box(rng: np.random.Generator, height: int, width: int, share) -> tuple[int, int, int, int]:
+    """Top, left, height and width of a crop whose area share lies in `share` (None: everything), its aspect ratio
+    within 3:4 and 4:3 of the picture's."""
+    if share is None:
+        return 0, 0, height, width
+    area = rng.uniform(share.low, share.high)
+    stretch = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)) / 2)
+    side_y = min(height, max(1, round(height * np.sqrt(area) * stretch)))
+    side_x = min(width, max(1, round(width * np.sqrt(area) / stretch)))
+    return int(rng.integers(height - side_y + 1)), int(rng.integers(width - side_x + 1)), side_y, side_x
+
+
+def _resized(array: np.ndarray, size: int, flip: bool) -> np.ndarray:
+    """Training pictures: area-weighted when they shrink, which costs a tenth of Pillow's antialiasing."""
+    if flip:
+        array = array[:, ::-1]
+    if array.dtype == bool:
+        return cv2.resize(np.ascontiguousarray(array).view(np.uint8), (size, size), interpolation=cv2.INTER_NEAREST).view(bool)
+    shrinks = min(array.shape[:2]) > size
+    return cv2.resize(np.ascontiguousarray(array), (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def _centre_square(picture: np.ndarray) -> np.ndarray:
+    height, width = picture.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return picture[top : top + side, left : left + side]
+
+
+def _size(picture: np.ndarray) -> str:
+    return f"{picture.shape[1]}x{picture.shape[0]}"

@@ -1,0 +1,176 @@
+"""The stages of each network, worked out from the code: what it imports is what its stages depend on.
+
+    python -m pipeline.graph            writes models/dvc.yaml for the methods that params.yaml names
+    python -m pipeline.graph --check    says whether it is what this command would write
+
+DVC's matrix can't give each item its own dependencies, and here each network's `deps` are exactly its import
+closure, so that an edit of one layer reruns the networks that use it and no other. The hand-written stages of
+dvc.yaml are held to the same rule by a test.
+"""
+
+import ast
+import shutil
+import sys
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+import models
+from pipeline import params
+from pipeline.errors import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("stages", "pipeline", "models")
+FILE = Path("models/dvc.yaml")
+
+HEAD = """\
+# Written by `python -m pipeline.graph` from params.yaml and the code; edits here are lost.
+# Two stages for each method: its deps are its import closure, its params the leaves it reads.
+
+"""
+
+
+def closure(*modules: str) -> list[str]:
+    """Files of this repository that importing these modules imports, themselves included, sorted.
+
+    Modules are dotted names ("stages.train"). Imports inside functions count; names that are imported by string do
+    not (a network, a kind of source): they are given as modules of their own. Empty `__init__.py` files are left out.
+    """
+    found, to_read = set(), [_file_of(module) for module in modules]
+    if None in to_read:
+        raise UserError(f"no module {modules[to_read.index(None)]!r} in this repository")
+    while to_read:
+        file = to_read.pop()
+        if file in found:
+            continue
+        found.add(file)
+        to_read += [one for name in _imports(file) for one in _files_of(name)]
+    return sorted(str(file.relative_to(ROOT)) for file in found if file.stat().st_size)
+
+
+def read_parameters(module: str, task: str | None = None, **names: str) -> list[str]:
+    """The leaves or blocks of params.yaml that a stage's module says it reads: its PARAMS, and its PARAMS_OF_TASK for
+    a task, with names filled in."""
+    declared = {}
+    for node in ast.parse(_file_of(module).read_text()).body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "").startswith("PARAMS"):
+            declared[node.targets[0].id] = ast.literal_eval(node.value)
+    keys = [*declared["PARAMS"], *declared.get("PARAMS_OF_TASK", {}).get(task, ())]
+    return [key.format(**names) for key in keys]
+
+
+def stages_of(name: str, parameters: params.Params) -> dict[str, dict]:
+    """The stages of one method, as models/dvc.yaml holds them. Without training there is only the second."""
+    task = models.task_of(name)
+    network = f"models.{task}.{name}"
+    if task == "inpainting":
+        data = [f"data/sources/{parameters.inpainting.source}", "data/irregular_masks"]
+    else:
+        data = [f"data/composites/{subset}" for subset in parameters.composites.subsets]
+    arguments = " ".join(["--data", *data])
+    weights = f"artifacts/models/{name}/weights.safetensors"
+    made = {}
+    trained = parameters.models[name].training is not None
+    if trained:
+        made[f"train-{name}"] = {
+            "wdir": "..",
+            "cmd": f"python -m stages.train {name} {arguments}",
+            "params": read_parameters("stages.train", task, model=name),
+            "deps": closure("stages.train", network) + data,
+            "outs": [f"artifacts/models/{name}"],
+        }
+    made[f"infer-{name}"] = {
+        "wdir": "..",
+        "cmd": f"python -m stages.infer {name} {f'--weights {weights} ' if trained else ''}{arguments}",
+        "params": read_parameters("stages.infer", task, model=name),
+        "deps": closure("stages.infer", network) + data + ([weights] if trained else []),
+        "outs": [f"artifacts/predictions/{name}", f"artifacts/index/{task}/{name}.json"],
+    }
+    return made
+
+
+def lists_stage(parameters: params.Params) -> dict[str, dict]:
+    """iHarmony4's lists over all sub-datasets; here because it depends on a list of folders too."""
+    folders = [f"data/composites/{subset}" for subset in parameters.composites.subsets]
+    lists = [f"{folder}/{subset}_{split}.txt" for folder, subset in zip(folders, parameters.composites.subsets) for split in ("train", "test")]
+    return {
+        "lists": {
+            "wdir": "..",
+            "cmd": f"python -m stages.lists {' '.join(folders)}",
+            "deps": closure("stages.lists") + lists + [f"{folder}/pairs.parquet" for folder in folders],
+            "outs": [f"data/composites/{name}_{split}.txt" for name in ("IHD", "le50") for split in ("train", "test")],
+        }
+    }
+
+
+def written(parameters: params.Params) -> str:
+    """The text of models/dvc.yaml."""
+    from io import StringIO
+
+    stages = lists_stage(parameters)
+    for name in parameters.models:
+        stages |= stages_of(name, parameters)
+    curves = [
+        {f"training loss, {task}": {"x": "step", "y": {f"../artifacts/models/{name}/history.csv": "loss" for name in trained}}}
+        for task in models.TASKS
+        if (trained := [name for name in parameters.models_of(task) if parameters.models[name].training is not None])
+    ]
+    yaml = YAML()
+    yaml.width = 200
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    text = StringIO()
+    yaml.dump({"stages": stages, "plots": curves}, text)
+    return HEAD + text.getvalue()
+
+
+def stale_outputs(parameters: params.Params) -> list[Path]:
+    """Outputs of methods that params.yaml no longer names; evaluation would go on counting them."""
+    folders = [ROOT / "artifacts/models", ROOT / "artifacts/predictions", *(ROOT / "artifacts/index" / task for task in models.TASKS)]
+    return [one for folder in folders if folder.is_dir() for one in sorted(folder.iterdir()) if one.stem not in parameters.models]
+
+
+def _imports(file: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            # "from a import b": b may be a module or a name inside a
+            names |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+    return {name for name in names if name.split(".")[0] in PACKAGES}
+
+
+def _files_of(name: str) -> list[Path]:
+    """The files that importing a dotted name runs: the packages on the way and the module."""
+    parts = name.split(".")
+    files = [_file_of(".".join(parts[: count + 1])) for count in range(len(parts))]
+    return [file for file in files if file is not None]
+
+
+def _file_of(module: str) -> Path | None:
+    path = ROOT.joinpath(*module.split("."))
+    for candidate in (path.with_suffix(".py"), path / "__init__.py"):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+def main() -> None:
+    try:
+        parameters = params.load(ROOT / "params.yaml")
+        text = written(parameters)
+        if "--check" in sys.argv[1:]:
+            if not (ROOT / FILE).exists() or (ROOT / FILE).read_text() != text:
+                raise UserError(f"{FILE} is stale; `python -m pipeline.graph` writes it anew")
+            return
+        (ROOT / FILE).write_text(text)
+        for path in stale_outputs(parameters):
+            print(f"removed {path.relative_to(ROOT)}: params.yaml names no such method", file=sys.stderr)
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""One map over many small items on a Ray cluster, in order, with memory that stays flat."""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+
+from pipeline import cluster
+from pipeline.progress import Progress
+
+
+def ordered_map(function: Callable, items: Sequence, *, describe: str, unit: str = "images", chunk: int = 4) -> Iterator:
+    """Yield `function(item)` for each item, in the order of the items.
+
+    The function and its items are pickled, so the function stands at module level. At most two chunks per core
+    are under way at a time. A task whose worker process dies is run again by Ray; an exception that the function
+    raises is raised here as it was.
+    """
+    import ray
+
+    with cluster.session(), Progress(describe, len(items), unit) as progress:
+
+        @ray.remote(num_cpus=1, max_retries=3)
+        def work(part):
+            import cv2
+
+            cv2.setNumThreads(1)
+            return [function(item) for item in part]
+
+        parts = iter([items[start : start + chunk] for start in range(0, len(items), chunk)])
+        under_way = deque()
+        at_once = 2 * max(int(ray.cluster_resources().get("CPU", 1)), 1)
+        try:
+            while True:
+                while len(under_way) < at_once and (part := next(parts, None)) is not None:
+                    under_way.append(work.remote(part))
+                if not under_way:
+                    return
+                results = ray.get(under_way.popleft())
+                for result in results:
+                    progress.add()
+                    yield result
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from None

@@ -1,0 +1,311 @@
+import copy
+import io
+import typing
+from pathlib import Path
+
+import pytest
+import torch
+from ruamel.yaml import YAML
+
+import models
+from pipeline import color_transfer, irregular_masks, params
+from pipeline.errors import ParameterError
+
+ROOT = Path(__file__).resolve().parents[2]
+PRESETS = sorted((ROOT / "presets").glob("*.yaml"))
+YAML_SAFE = YAML(typ="safe", pure=True)
+YAML_SAFE.sort_base_mapping_type_on_output = False
+
+
+@pytest.fixture(scope="module")
+def embedded() -> dict:
+    return YAML_SAFE.load((ROOT / "presets/embedded.yaml").read_text())
+
+
+@pytest.fixture
+def load(embedded, tmp_path):
+    """Load the embedded preset after setting (or, with `...`, deleting) the value at a dotted place."""
+
+    def edited(place: str | None = None, value=None):
+        content = copy.deepcopy(embedded)
+        if place is not None:
+            *way, last = place.split(".")
+            block = content
+            for key in way:
+                block = block[key]
+            if value is ...:
+                del block[last]
+            else:
+                block[last] = value
+        text = io.StringIO()
+        YAML_SAFE.dump(content, text)
+        file = tmp_path / "params.yaml"
+        file.write_text(text.getvalue())
+        return params.load(file)
+
+    return edited
+
+
+def refusal(load, place, value) -> str:
+    """The message, which must be one line that starts with the file."""
+    with pytest.raises(ParameterError) as caught:
+        load(place, value)
+    message = str(caught.value)
+    assert "\n" not in message and "params.yaml: " in message, message
+    assert caught.value.exit_code == 2
+    return message.split("params.yaml: ", 1)[1]
+
+
+# ---- presets
+
+
+@pytest.mark.parametrize("file", PRESETS, ids=lambda file: file.stem)
+def test_every_preset_is_complete_and_valid(file):
+    loaded = params.load(file)
+    for task in models.TASKS:
+        assert loaded.models_of(task), f"{file.name} names no method for {task}"
+
+
+@pytest.mark.parametrize("file", PRESETS, ids=lambda file: file.stem)
+def test_every_preset_spells_out_every_key_that_has_no_default(file):
+    # what pydantic fills in silently would make the file an incomplete account of the run
+    content = YAML_SAFE.load(file.read_text())
+    assert set(content) == set(params.Params.model_fields)
+    for block in ("irregular_masks", "localization", "inpainting", "training", "inference", "evaluation", "report"):
+        assert set(content[block]) == set(params.Params.model_fields[block].annotation.model_fields)
+
+
+@pytest.mark.parametrize("file", PRESETS, ids=lambda file: file.stem)
+def test_every_model_of_a_preset_builds_and_its_training_fits_it(file):
+    for name, block in params.load(file).models.items():
+        hyperparameters = dict(block.hyperparameters)
+        # pretrained weights can't be had here, and building on the meta device must not look for them
+        hyperparameters |= {key: "none" for key in hyperparameters if key.endswith("_weights")}
+        with torch.device("meta"):
+            model = params.build_model(name, hyperparameters)
+        assert model.task == models.task_of(name)
+        assert (block.training is not None) == bool(model.players), f"{name}: a training block exactly for what learns"
+        if block.training is not None:
+            assert set(block.training.phases) == set(model.phases[1:]), name
+            assert set(block.training.players) <= set(model.players), name
+
+
+def test_params_yaml_is_one_of_the_presets():
+    committed = (ROOT / "params.yaml").read_text()
+    assert committed in [file.read_text() for file in PRESETS]
+
+
+# ---- what is read
+
+
+def test_values_are_typed_and_exponents_are_numbers(load):
+    loaded = load("models.unet.training.optimization.learning_rate", 3e-4)
+    rate = loaded.models["unet"].training.optimization.learning_rate
+    assert rate == 0.0003 and isinstance(rate, float)
+    assert isinstance(loaded.seed, int) and isinstance(loaded.sources["bundled"].shortest_side, int)
+
+
+@pytest.mark.parametrize("text, number", [("1e-4", 1e-4), ("3e-4", 3e-4), ("1E5", 1e5), ("2.5e-3", 2.5e-3), ("1", 1.0)])
+def test_numbers_as_people_write_them(tmp_path, text, number):
+    content = (ROOT / "presets/embedded.yaml").read_text()
+    file = tmp_path / "params.yaml"
+    changed = content.replace("max_hue_rotation: 60", f"max_hue_rotation: {text}", 1)
+    assert changed != content
+    file.write_text(changed)
+    found = params.load(file).composites.rendering.filters.max_hue_rotation
+    assert found == number and type(found) is float
+
+
+def test_blocks_cannot_be_changed(load):
+    with pytest.raises(Exception, match="frozen"):
+        load().seed = 1
+
+
+def test_models_of_a_task_come_in_the_order_of_the_file(load, embedded):
+    loaded = load()
+    assert loaded.models_of("harmonization") == [name for name in embedded["models"] if models.task_of(name) == "harmonization"]
+
+
+def test_names_spelled_out_here_are_those_of_the_code():
+    assert typing.get_args(params.TransferMethod) == color_transfer.METHODS
+    assert typing.get_args(params.MaskKind) == irregular_masks.KINDS + irregular_masks.REGULAR_KINDS
+
+
+# ---- what is refused
+
+
+def test_unknown_keys_are_answered_with_the_nearest_known_one(load):
+    assert refusal(load, "sed", 3) == "sed is not a parameter; did you mean 'seed'?"
+    place = "models.unet.training.optimization.learning_rat"
+    assert refusal(load, place, 0.1) == f"{place} is not a parameter; did you mean 'learning_rate'?"
+    place = "composites.subsets.HCOCO.sorce"
+    assert refusal(load, place, "bundled").startswith(f"{place} is not a parameter; did you mean 'source'?")
+    assert refusal(load, "training.zzz", 1) == (
+        "training.zzz is not a parameter; known here: device, precision, workers, validation_images"
+    )
+
+
+def test_a_misspelled_key_is_told_before_the_key_it_leaves_missing(tmp_path):
+    file = tmp_path / "params.yaml"
+    file.write_text((ROOT / "presets/embedded.yaml").read_text().replace("image_size:", "image_sise:"))
+    with pytest.raises(ParameterError, match=r"image_sise is not a parameter; did you mean 'image_size'\? \(and 1 more\)"):
+        params.load(file)
+
+
+@pytest.mark.parametrize(
+    "place, value, message",
+    [
+        ("seed", "x", "seed = 'x': expected a valid integer"),
+        ("seed", True, "seed = True: expected a valid integer"),
+        ("seed", 1.5, "seed = 1.5: expected a valid integer"),
+        ("seed", "7", "seed = '7': expected a valid integer"),
+        ("image_size", None, "image_size = None: expected a valid integer"),
+        ("localization.max_foreground", "half", "localization.max_foreground = 'half': expected a valid number"),
+        ("models.unet.training.augmentation.flip", "yes", "models.unet.training.augmentation.flip = 'yes': expected a valid boolean"),
+        ("training", "cpu", "training = 'cpu': expected keys and values"),
+        ("models", None, "models = None: expected keys and values"),
+        ("composites.rendering.methods", "xiao", "composites.rendering.methods = 'xiao': expected a valid list"),
+        ("models.unet.hyperparameters", {1: 2}, "models.unet.hyperparameters.1 = 1: expected a valid string"),
+    ],
+)
+def test_wrong_types(load, place, value, message):
+    assert refusal(load, place, value) == message
+
+
+@pytest.mark.parametrize(
+    "place, value, message",
+    [
+        ("image_size", 16, "image_size = 16: expected greater than or equal to 32"),
+        ("seed", -1, "seed = -1: expected greater than or equal to 0"),
+        ("training.workers", 0, "training.workers = 0: expected greater than or equal to 1"),
+        ("training.device", "tpu", "training.device = 'tpu': expected 'cpu', 'gpu' or 'auto'"),
+        ("composites.rendering.jpeg_quality", 101, "composites.rendering.jpeg_quality = 101: expected less than or equal to 100"),
+        ("composites.rendering.methods", [], "composites.rendering.methods = []: expected at least 1 of them, found 0"),
+        ("composites.subsets.HCOCO.prefix", "cc", "composites.subsets.HCOCO.prefix = 'cc': expected text of the form ^[a-z]$"),
+        ("evaluation.confidence", 1, "evaluation.confidence = 1: expected less than 1"),
+        ("models.unet.training.optimization.learning_rate", 0, "models.unet.training.optimization.learning_rate = 0: expected greater than 0"),
+        ("models.unet.training.optimization.betas", [0.9], "models.unet.training.optimization.betas = [0.9]: expected at least 2 of them, found 1"),
+        ("models.unet.training.optimization.betas", [0.9, 1], "models.unet.training.optimization.betas.1 = 1: expected less than 1"),
+        ("models.unet.training.augmentation.crop", {"low": -1, "high": 1}, "models.unet.training.augmentation.crop.low = -1: expected greater than or equal to 0"),
+        ("sources", {}, "sources: expected at least 1 of them, found 0"),
+    ],
+)
+def test_impossible_values(load, place, value, message):
+    assert refusal(load, place, value) == message
+
+
+@pytest.mark.parametrize("number", [float("inf"), float("nan")])
+def test_numbers_must_be_finite(load, number):
+    assert refusal(load, "models.unet.training.optimization.learning_rate", number).endswith("expected a finite number")
+
+
+def test_bounds_the_wrong_way_round(load):
+    place = "composites.rendering.filters.colour_difference"
+    assert refusal(load, place, {"low": 40, "high": 3}) == f"{place}: low = 40.0 is not below high = 3.0"
+    place = "sources.bundled"
+    message = refusal(load, place + ".test_share", 0.9)
+    assert message.startswith(f"{place}: validation_share + test_share = ") and message.endswith("leaves nothing to train on")
+    place = "composites.subsets.HCOCO"
+    assert refusal(load, place + ".composites_per_object", 9) == f"{place}: composites_per_object = 9 is above max_per_object = 3"
+
+
+def test_missing_keys(load):
+    assert refusal(load, "seed", ...) == "seed is missing; expected a value here"
+    assert refusal(load, "report", ...) == "report is missing; expected a value here"
+
+
+def test_several_faults_are_counted(load):
+    assert refusal(load, "inference", {"batch_size": 0, "batchsize": 1}).endswith("did you mean 'batch_size'? (and 1 more)")
+
+
+def test_names_must_exist(load, embedded):
+    assert refusal(load, "models.unte", {"hyperparameters": {}}).startswith("models.unte: no model 'unte'; did you mean 'unet'?")
+    assert refusal(load, "inpainting.source", "photos") == "inpainting.source = 'photos': expected one of the sources (bundled)"
+    for key in ("source", "references"):
+        place = f"composites.subsets.HCOCO.{key}"
+        assert refusal(load, place, "photos") == f"{place} = 'photos': expected one of the sources (bundled)"
+    assert refusal(load, "composites.rendering.methods", ["xia"]) == (
+        "composites.rendering.methods.0 = 'xia': expected 'reinhard', 'xiao', 'fecker' or 'pitie'"
+    )
+    assert "irregular_masks.kinds.0 = 'stroke': expected 'random_walk', 'strokes'" in refusal(load, "irregular_masks.kinds", ["stroke"])
+
+
+def test_names_become_folders_and_must_not_lead_elsewhere(load, embedded):
+    block = embedded["sources"]["bundled"]
+    for name in ("../elsewhere", "a_b", "1st", ""):
+        assert refusal(load, "sources", {"bundled": block, name: block}).endswith("expected text of the form ^[A-Za-z][A-Za-z0-9]*$")
+
+
+def test_subsets_must_not_clash(load, embedded):
+    subset = embedded["composites"]["subsets"]["HCOCO"]
+    assert refusal(load, "composites.subsets.HFlickr", subset) == (
+        "composites.subsets.HFlickr.prefix = 'c': expected another letter than that of HCOCO"
+    )
+    # "All" is what tables call the images of all sub-datasets pooled
+    assert refusal(load, "composites.subsets.All", subset | {"prefix": "z"}).startswith("composites.subsets = 'All': expected another name")
+
+
+def test_files_that_hold_no_parameters(tmp_path):
+    file = tmp_path / "params.yaml"
+    with pytest.raises(ParameterError, match=r"params\.yaml is missing; `make preset NAME=embedded` writes the default"):
+        params.load(file)
+    for text, expected in [
+        ("", "the file = None: expected keys and values"),
+        ("- 1", r"the file = \[1\]: expected keys and values"),
+        ("seed: [", "is not YAML: .*line 1"),
+        ("seed: 1\nseed: 2", 'is not YAML: .*duplicate key "seed"'),
+        ("seed: !!python/object/apply:os.getcwd []", "is not YAML: could not determine a constructor"),
+    ]:
+        file.write_text(text)
+        with pytest.raises(ParameterError, match=expected) as caught:
+            params.load(file)
+        assert "\n" not in str(caught.value)
+    file.write_bytes(b"\xff\xfe\xfa")
+    with pytest.raises(ParameterError, match="can't be read: 'utf-8' codec"):
+        params.load(file)
+    with pytest.raises(ParameterError, match="can't be read: .*Is a directory"):
+        params.load(tmp_path)
+
+
+def test_hyperparameters_that_do_not_fit_the_network():
+    with pytest.raises(ParameterError) as caught:
+        params.build_model("unet", {"widht": 8})
+    start = "params.yaml: models.unet.hyperparameters: unet has no hyperparameter 'widht'; did you mean 'width'?"
+    assert str(caught.value).startswith(start) and "\n" not in str(caught.value)
+    with pytest.raises(ParameterError, match=r"models\.unet\.hyperparameters: unet: width = 'wide', expected int"):
+        params.build_model("unet", {"width": "wide"})
+    with pytest.raises(ParameterError, match=r"models\.constant_map\.hyperparameters: probability = 2"):
+        params.build_model("constant_map", {"probability": 2})
+
+
+# ---- the part that a stage declares
+
+
+def test_a_view_shows_what_is_declared_and_nothing_else(load):
+    view = load().only(("seed", "sources.{source}", "training.device"), source="bundled")
+    assert view.seed == load().seed
+    assert view.sources["bundled"].kind == "bundled" == view.sources.bundled.kind
+    assert view.training.device == "cpu"
+    for read, name in [
+        (lambda: view.image_size, "image_size"),
+        (lambda: view.training.workers, "training.workers"),
+        (lambda: view.composites.rendering, "composites"),
+    ]:
+        with pytest.raises(AttributeError, match=f"this stage reads {name}, which its PARAMS does not declare"):
+            read()
+
+
+def test_a_view_reaches_into_a_model_block(load):
+    view = load().only(("models.{model}.hyperparameters",), model="unet")
+    assert view.models["unet"].hyperparameters == load().models["unet"].hyperparameters
+    with pytest.raises(AttributeError, match=r"models\.unet\.training"):
+        view.models["unet"].training
+    with pytest.raises(AttributeError, match=r"models\.rfr"):
+        view.models["rfr"]
+
+
+def test_a_view_of_what_the_file_lacks_is_refused_with_the_nearest_name(load):
+    with pytest.raises(ParameterError, match="^sources has no 'bundle'; did you mean 'bundled'\\?$"):
+        load().only(("sources.{source}",), source="bundle")
+    with pytest.raises(ParameterError, match="^models has no 'xyz'; it has constant_map, "):
+        load().only(("models.{model}",), model="xyz")
