@@ -1,0 +1,171 @@
+"""The report: one HTML page that needs no file beside it, no script from elsewhere and no network.
+
+What it says is gathered here and laid out by page.html.j2 (with page.css and page.js written into it). The same inputs
+on the same machine give the same bytes: there is no date in it; durations come from the trainings themselves.
+"""
+
+from pathlib import Path
+
+import jinja2
+from markupsafe import Markup
+
+import models
+from pipeline import tables as parquet
+from pipeline.errors import UserError
+from pipeline.report import plots, provenance, sheets, tables
+
+HERE = Path(__file__).parent
+MAX_BYTES = 20_000_000
+WORST = 4
+"""Images shown per method among its worst."""
+
+SAMPLES = 3
+"""Composites shown per sub-dataset and transfer."""
+
+HISTOGRAMS = {
+    "foreground_ratio": ("foreground share", True),
+    "colour_difference": ("mean colour difference inside (CIE76)", False),
+    "hue_rotation": ("mean hue rotation inside, degrees", False),
+}
+"""Columns of pairs.parquet that the data sheet draws: title, and whether they are shares."""
+
+ABOUT = {
+    "localization": {
+        "asks": "Given a composite, where is the pasted region? A method gives a probability for every pixel.",
+        "metrics": (
+            ("AP", "average precision over the pixels of an image"),
+            ("F1, IoU", "of the pixels above 0.5"),
+        ),
+        "second": "found and missed",
+        "second_means": "white: found; orange: false alarm; blue: missed (threshold 0.5)",
+    },
+    "harmonization": {
+        "asks": "Given a composite and its mask, the foreground is repainted to fit. Outside the mask nothing is changed, byte for byte.",
+        "metrics": (
+            ("MSE, fMSE", "mean squared error over all pixels, and over the foreground alone (0 to 255)"),
+            ("PSNR", "in dB, at most 100"),
+            ("SSIM, fSSIM", "structural similarity over all pixels, and over the foreground"),
+        ),
+        "second": "errors",
+        "second_means": f"mean absolute difference from the truth, black 0 to bright {sheets.ERROR_CEILING} of 255 and above",
+    },
+    "inpainting": {
+        "asks": "Given a photograph with irregular holes, they are filled. Outside the holes nothing is changed, byte for byte.",
+        "metrics": (
+            ("SSIM", "structural similarity"),
+            ("PSNR", "in dB, at most 100"),
+            ("L1", "mean absolute error on the 0 to 1 scale, over all pixels"),
+        ),
+        "second": "errors",
+        "second_means": f"mean absolute difference from the truth, black 0 to bright {sheets.ERROR_CEILING} of 255 and above",
+    },
+}
+
+
+def render(parameters, *, results: Path, artifacts: Path, data: Path, file: Path, presets: Path) -> str:
+    """The page.
+
+    parameters: params.Params of the run, from `file`; `presets` is the folder of what it is compared with.
+    results, artifacts, data: the folders that the stages before wrote, from the working folder.
+
+    Raises UserError naming the file, when a table or a picture is missing, and when the page would pass MAX_BYTES.
+    """
+    read = {task: tables.read_results(task, results / task, artifacts / "index" / task) for task in models.TASKS}
+    tasks = [_task(one, parameters, artifacts) for one in read.values()]
+    subsets = [_subset(name, subset, data, parameters) for name, subset in parameters.composites.subsets.items()]
+    masks = _masks(data / "irregular_masks")
+    stated = [data / "composites" / one["name"] / "pairs.parquet" for one in subsets]
+    stated += [data / "irregular_masks" / name for name in ("masks.parquet", "assigned.parquet")]
+    stated += [results / task / "per_image.parquet" for task in models.TASKS]
+    run = {
+        "revision": provenance.revision(Path(".")),
+        "preset": provenance.preset(file, presets),
+        "machine": provenance.machine(),
+        "libraries": provenance.libraries(),
+        "tables": [tables.fingerprint(one) for one in stated],
+    }
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters["percent"] = lambda share: f"{share:.0%}"
+    html = environment.get_template("page.html.j2").render(
+        style=Markup((HERE / "page.css").read_text()),
+        script=Markup((HERE / "page.js").read_text()),
+        size=parameters.image_size,
+        level=parameters.evaluation.confidence,
+        resamples=parameters.evaluation.bootstrap,
+        tasks=tasks,
+        subsets=subsets,
+        masks=masks,
+        run=run,
+    ).strip()
+    weight = len(html.encode())
+    if weight > MAX_BYTES:
+        limit, rows = f"{MAX_BYTES / 1e6:.0f} MB", parameters.report.sheet_rows
+        raise UserError(f"the report would have {weight / 1e6:.1f} MB, the limit is {limit}; lower report.sheet_rows = {rows} in {file}")
+    return html
+
+
+def _task(results: tables.Results, parameters, artifacts: Path) -> dict:
+    shown = sheets.Shown(results, artifacts / "predictions", parameters.image_size)
+    trainings = [tables.read_training(artifacts / "models" / name) for name in results.trained]
+    look = plots.styles(results)
+    by_steps = "hole_ratio_bucket" if results.task == "inpainting" else "foreground_share"
+    by_kind = () if results.task == "inpainting" else ("transfer", "category")
+    steps = [plots.by_steps(results, by_steps, metric) for metric in _charted(results)]
+    kinds = [plots.by_kind(results, by, results.leading) for by in by_kind]
+    other_splits = sorted(set(results.summary["split"]) - {"test"})
+    return ABOUT[results.task] | {
+        "name": results.task,
+        "overview": tables.overview(results),
+        "leading": tables.METRICS[results.leading][0],
+        "headline": tables.score_table(results, "All"),
+        "subsets": [tables.score_table(results, one) for one in results.subsets] if len(results.subsets) > 1 else [],
+        "only_subset": results.subsets[0],
+        "real": [tables.score_table(results, "All", split) for split in other_splits],
+        "styles": [{"model": model, "key": Markup(plots.key(look[model])), "trained": model in results.trained} for model in results.order],
+        "breakdowns": [Markup(one) for one in (*steps, *kinds) if one],
+        "size_chart": Markup(chart) if (chart := plots.size_against_quality(results)) else None,
+        "curves": [Markup(one) for one in plots.training_curves(results, trainings)] if trainings else [],
+        "trainings": tables.training_rows(trainings, parameters.models),
+        "sheet": sheets.contact_sheet(shown, parameters.report.sheet_rows),
+        "worst": [{"model": model, "trained": model in results.trained, "strips": sheets.worst(shown, model, WORST)} for model in results.order],
+        "tables": tables.RESULT_TABLES,
+    }
+
+
+def _charted(results: tables.Results) -> list[str]:
+    """The metrics whose breakdown is drawn: all three of inpainting, else the leading one and IoU or PSNR."""
+    second = {"localization": ["ap", "iou"], "harmonization": ["fmse", "psnr"]}
+    return second.get(results.task, list(results.metrics))
+
+
+def _subset(name: str, subset, data: Path, parameters) -> dict:
+    folder = data / "composites" / name
+    pairs, rejected = parquet.read(folder / "pairs.parquet"), parquet.read(folder / "rejected.parquet")
+    filters = parameters.composites.rendering.filters
+    bounds = {
+        "foreground_ratio": (filters.foreground_ratio.low, filters.foreground_ratio.high),
+        "colour_difference": (filters.colour_difference.low, filters.colour_difference.high),
+        "hue_rotation": (filters.max_hue_rotation,),
+    }
+    drawn = [column for column in HISTOGRAMS if column in pairs and pairs[column].notna().any()]
+    references = data / "sources" / subset.references
+    return {
+        "name": name,
+        "recipe": subset.recipe,
+        "source": subset.source,
+        "references": subset.references,
+        "histograms": [Markup(plots.histogram(pairs[one], HISTOGRAMS[one][0], bounds[one], HISTOGRAMS[one][1])) for one in drawn],
+        "transfers": sheets.transfer_sheet(folder, pairs, references, SAMPLES),
+    } | tables.counts(pairs, rejected)
+
+
+def _masks(root: Path) -> dict:
+    masks, assigned = parquet.read(root / "masks.parquet"), parquet.read(root / "assigned.parquet")
+    by_split = masks["split"].value_counts().sort_index()
+    return sheets.mask_sheet(root, masks) | {
+        "by_split": [{"split": split, "n": int(n)} for split, n in by_split.items()],
+        "n_assigned": len(assigned),
+        "n_photographs": assigned["image_id"].nunique(),
+    }

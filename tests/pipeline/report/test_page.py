@@ -1,0 +1,157 @@
+import contextlib
+import hashlib
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from pipeline import params, tables
+from pipeline.errors import UserError
+from pipeline.report import page
+from tests.pipeline.report import project
+
+VOID = {"meta", "img", "input", "br", "hr", "link"}
+
+
+def render(root: Path) -> str:
+    with contextlib.chdir(root):
+        return page.render(
+            params.load(),
+            results=Path("results"), artifacts=Path("artifacts"), data=Path("data"), file=Path("params.yaml"), presets=Path("presets"),
+        )  # fmt: skip
+
+
+class Read(HTMLParser):
+    """What a page refers to, its text, and the tags that were left open."""
+
+    def __init__(self, html: str):
+        super().__init__(convert_charrefs=True)
+        self.open, self.sources, self.links, self.ids, self.words = [], [], [], [], []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        given = dict(attributes)
+        self.sources += [given[key] for key in ("src", "data-second", "poster") if key in given]
+        self.links += [given["href"]] if "href" in given else []
+        self.ids += [given["id"]] if tag in ("section", "nav", "main") and "id" in given else []
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        pass
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] not in ("script", "style"):
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Without the time that charts take, where they aren't what is asked."""
+    monkeypatch.setattr(page.plots, "_svg", lambda figure, name: "<svg></svg>")
+
+
+@pytest.fixture(scope="module")
+def html(finished):
+    return render(finished)
+
+
+@pytest.fixture(scope="module")
+def read(html):
+    return Read(html)
+
+
+def test_needs_nothing_beside_it(html, read):
+    assert read.open == []
+    assert len(read.sources) > 50 and all(one.startswith("data:image/") for one in read.sources)
+    # the only addresses are the names of markup languages
+    assert not re.search(r"(?i)(https?:)?//(?!www\.w3\.org/)[a-z0-9.-]+\.[a-z]{2,}", re.sub(r"base64,[A-Za-z0-9+/=]+", "", html))
+    assert "@import" not in html and "url(http" not in html
+
+
+def test_links_lead_to_tables_that_exist(finished, read):
+    outside = [one for one in read.links if not one.startswith("#")]
+    assert len(outside) > 20 and all((finished / "report" / one).resolve().is_file() for one in outside)
+    assert {one[1:] for one in read.links if one.startswith("#")} <= set(read.ids)
+
+
+def test_says_what_matters(finished, read):
+    for words in (
+        "Few photographs.", "Simulated data. HAdobe5k: all 8 composites", "preset small", "4 images of 2 photographs",
+        "without training", "at 48 in place of 256 pixels", "2 + 1", "candidates were rejected", "pairs.parquet", "$x^2$ <b>",
+    ):  # fmt: skip
+        assert words in read.text, words
+    for task, methods in project.METHODS.items():
+        for name in methods:
+            assert name in read.text
+        digest = re.search(rf"results/{task}/per_image\.parquet \d+ ([0-9a-f]{{16}})", read.text)
+        content = (finished / "results" / task / "per_image.parquet").read_bytes()
+        assert digest and digest.group(1) == hashlib.sha256(content).hexdigest()[:16]
+
+
+def test_headline_means_stand_in_the_page(finished, read):
+    for task, metric, decimals in (("localization", "ap", 3), ("harmonization", "fmse", 1), ("inpainting", "l1", 4)):
+        summary = tables.read(finished / "results" / task / "summary.parquet")
+        for mean in summary[metric]:
+            assert f"{mean:.{decimals}f}" in read.text
+
+
+def test_same_inputs_same_bytes(finished, html):
+    assert render(finished) == html
+
+
+@pytest.mark.parametrize("subsets", [("HCOCO",), ("HCOCO", "HAdobe5k", "HFlickr", "Hday2night")])
+def test_one_to_four_subsets_with_and_without_trained_networks(tmp_path, subsets):
+    root = project.build(tmp_path, subsets, trained=len(subsets) == 4)
+    text = Read(render(root)).text
+    if len(subsets) == 1:
+        assert "No method of this task was trained." in text and "By sub-dataset" not in text and "Simulated data" not in text
+        assert "There is one set of test images, HCOCO" in text
+    else:
+        assert "By sub-dataset" in text and "No method of this task was trained." not in text
+        assert "Simulated data. HAdobe5k: all 8 composites; Hday2night: all 8 composites" in text
+
+
+NEEDED = [
+    "results/localization/summary.parquet", "results/harmonization/ranks.parquet", "results/inpainting/breakdowns.parquet",
+    "artifacts/models/unet/history.parquet", "artifacts/models/rfr/training.json", "data/composites/HCOCO/pairs.parquet",
+    "data/composites/HAdobe5k/rejected.parquet", "data/irregular_masks/masks.parquet", "data/irregular_masks/assigned.parquet",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("missing", NEEDED)
+def test_what_is_missing_is_named(finished, tmp_path, missing, undrawn):
+    shutil.copytree(finished, tmp_path / "copy")
+    (tmp_path / "copy" / missing).unlink()
+    with pytest.raises(UserError, match=re.escape(missing)) as refusal:
+        render(tmp_path / "copy")
+    assert "\n" not in str(refusal.value)
+
+
+def test_too_heavy_a_page_is_refused(finished, monkeypatch, undrawn):
+    monkeypatch.setattr(page, "MAX_BYTES", 1000)
+    with pytest.raises(UserError, match=r"MB, the limit is 0 MB; lower report\.sheet_rows = 4 in params\.yaml"):
+        render(finished)
+
+
+def test_real_sets_without_what_only_synthesis_knows(finished, tmp_path):
+    """A sub-dataset of somebody else's has the contract's columns alone."""
+    root = tmp_path / "copy"
+    shutil.copytree(finished, root)
+    file = root / "data/composites/HAdobe5k/pairs.parquet"
+    pairs = tables.read(file)
+    kept = ["pair_id", "subset", "split", "composite", "mask", "real", "category", "foreground_ratio", "source_image", "reference_image", "transfer", "seed"]
+    tables.write(file, pairs[kept].assign(category=None, transfer=None, reference_image=None))
+    text = Read(render(root)).text
+    assert text.count("mean hue rotation inside") == 1  # of the other sub-dataset
+    assert "not known" in text and "Simulated data" not in text
