@@ -14,6 +14,7 @@ The environment, not params.yaml, says what the machine offers, because it must 
 import contextlib
 import logging
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -48,13 +49,16 @@ def session() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    quiet = {"logging_level": logging.WARNING, "log_to_driver": True, "configure_logging": True}
+    # what workers print stays in Ray's log files: errors are raised here anyway, and Ray Train alone prints dozens of
+    # lines about itself
+    quiet = {"logging_level": logging.WARNING, "log_to_driver": False, "configure_logging": True}
     address = os.environ.get("RAY_ADDRESS")
     if address:
+        _require_listener(address)
         try:
             ray.init(address=address, **quiet)
         except (ConnectionError, RuntimeError, ValueError) as error:
-            raise UserError(f"RAY_ADDRESS = {address!r}: no Ray cluster answers there ({str(error).splitlines()[0]})") from None
+            raise UserError(f"RAY_ADDRESS = {address!r}: no Ray cluster answers there ({' '.join(str(error).split())})") from None
     else:
         # loopback only: nobody outside this machine may reach a head started for one run
         ray.init(address="local", num_cpus=cpus(), include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
@@ -62,6 +66,17 @@ def session() -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _require_listener(address: str) -> None:
+    """Refuse at once an address where nothing listens; Ray would try again for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdecimal():
+        return  # such as "auto", which Ray resolves
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as error:
+        raise UserError(f"RAY_ADDRESS = {address!r}: no Ray cluster answers there ({error.strerror or error})") from None
 
 
 def require_gpus(count: int) -> None:

@@ -29,7 +29,8 @@ class Decoded:
 
     def __call__(self, read, file: str, **options) -> np.ndarray:
         if (array := self.kept.get(file)) is None:
-            array = read(file, **options)
+            # what made the file has held its size against a limit of params.yaml
+            array = read(file, max_pixels=images.PILLOW_LIMIT, **options)
             if array.nbytes <= self.free:
                 self.free -= array.nbytes
                 self.kept[file] = array
@@ -37,16 +38,17 @@ class Decoded:
 
 
 def pairs(subsets: list[Path], split: str, max_foreground: float = 1.0) -> pd.DataFrame:
-    """The rows of pairs.parquet of these sub-datasets in one split, files as paths from the working folder.
+    """The rows of pairs.parquet of these sub-datasets in one split, files as paths from the working folder; `real` is
+    missing where there is no ground truth.
 
-    `subsets` are folders data/composites/<subset>. Composites whose foreground share is above `max_foreground` are left
-    out. Raises UserError when no row is left.
+    `subsets` are folders data/composites/<subset> or data/real/<set>. Composites whose foreground share is above
+    `max_foreground` are left out. Raises UserError when no row is left.
     """
     frames = []
     for subset in subsets:
         frame = tables.read(subset / "pairs.parquet")
         frame = frame[(frame["split"] == split) & (frame["foreground_ratio"] <= max_foreground)]
-        frames.append(frame.assign(**{key: [str(subset / name) for name in frame[key]] for key in PAIR_FILES}))
+        frames.append(frame.assign(**{key: [str(subset / name) if isinstance(name, str) else None for name in frame[key]] for key in PAIR_FILES}))
     rows = pd.concat(frames, ignore_index=True).sort_values("pair_id", kind="stable", ignore_index=True)
     if rows.empty:
         raise UserError(f"no {split} composite in {', '.join(map(str, subsets))} with a foreground of at most {max_foreground:g}")
@@ -65,7 +67,7 @@ def photographs(root: Path, split: str) -> pd.DataFrame:
 class Composites:
     """Composites with mask and real image, as items of (size, size) pixels.
 
-    `rows` needs the columns pair_id, composite, mask and real (file paths; real may be None on sets without
+    `rows` needs the columns pair_id, composite, mask and real (file paths; real may be missing on sets without
     ground truth, the item then has no "real").
     """
 
@@ -104,11 +106,12 @@ class Composites:
     def _read(self, index: int) -> Item:
         row = self.rows.iloc[index]
         composite = self.decoded(images.read_rgb, row["composite"])
-        item = {"composite": composite, "mask": self.decoded(images.read_mask, row["mask"], size=composite.shape[:2])}
-        if row["real"] is not None:
+        item = {"composite": composite, "mask": self.decoded(images.read_mask, row["mask"])}
+        if isinstance(row["real"], str):
             item["real"] = self.decoded(images.read_rgb, row["real"])
-            if item["real"].shape != composite.shape:
-                raise UserError(f"{row['real']} is {_size(item['real'])} and {row['composite']} is {_size(composite)}; they must be equal")
+        for key, picture in item.items():
+            if picture.shape[:2] != composite.shape[:2]:
+                raise UserError(f"{row[key]} is {_size(picture)} and {row['composite']} is {_size(composite)}; they must be equal")
         return item
 
 
@@ -124,6 +127,8 @@ class Holes:
         if assigned is None:
             self.files, self.ids, self.fixed = list(rows["image"]), list(rows["image_id"]), None
         else:
+            if odd := set(assigned["image_id"]) ^ set(rows["image_id"]):
+                raise UserError(f"masks are assigned to other photographs than are tested: {sorted(odd)[0]} is on one side only")
             merged = assigned.merge(rows[["image_id", "image"]], on="image_id", validate="many_to_one")
             self.files, self.fixed = list(merged["image"]), list(merged["mask"])
             self.ids = [f"{one}_{bucket}" for one, bucket in zip(merged["image_id"], merged["hole_ratio_bucket"])]
@@ -171,8 +176,11 @@ def for_training(task: str, data: list[Path], size: int, max_foreground: float =
 
 
 def test_splits(task: str, data: list[Path]) -> list[str]:
-    """Names of the splits that a method is tested on, with these data folders."""
-    return ["test"]
+    """Names of the splits that a method is tested on, with these data folders: "test", and each real set under its own."""
+    if task == "inpainting":
+        return ["test"]
+    found = {split for folder in data for split in tables.read(folder / "pairs.parquet", ["split"])["split"].unique()}
+    return sorted(found - {"train", "val"}, key=lambda split: (split != "test", split))
 
 
 def for_testing(task: str, data: list[Path], size: int, split: str, max_foreground: float = 1.0) -> "Composites | Holes":
@@ -186,9 +194,14 @@ def for_testing(task: str, data: list[Path], size: int, split: str, max_foregrou
     return Composites(pairs(data, split, max_foreground), size, task == "localization")
 
 
+def scored(task: str, dataset: "Composites | Holes") -> int:
+    """How many items a task's metrics can be taken of: harmonization needs the real image."""
+    return int(dataset.rows["real"].notna().sum()) if task == "harmonization" else len(dataset)
+
+
 def manifests(data: list[Path]) -> list[Path]:
     """The tables that say, by sha256, what stands in these data folders."""
-    names = ("pairs.parquet", "photographs.parquet", "masks.parquet", "assigned.parquet")
+    names = ("pairs.parquet", "overlaps.parquet", "photographs.parquet", "masks.parquet", "assigned.parquet")
     return [folder / name for folder in data for name in names if (folder / name).exists()]
 
 

@@ -39,6 +39,7 @@ def indexes(folder: Path) -> list[dict]:
 
 def per_image(task: str, methods: list[dict], predictions: Path, size: int) -> pd.DataFrame:
     """Scores of every prediction: task, model, subset, split, image_id, photograph, what describes the image, metrics.
+    A composite without ground truth has nothing to score in harmonization, and no row.
 
     Raises UserError naming the method and the file where a prediction is missing, was changed after inference, or
     isn't a picture of size x size pixels.
@@ -60,43 +61,47 @@ def per_image(task: str, methods: list[dict], predictions: Path, size: int) -> p
                 item, about = dataset.item(number), _about(task, dataset, number, folders)
                 for model, manifest in manifests.items():
                     prediction = _prediction(predictions / model / split, manifest.loc[name], task, size)
-                    rows.append({"task": task, "model": model, "split": split, "image_id": name} | about | scoring.score(task, prediction, item))
+                    if scores := scoring.score(task, prediction, item):
+                        rows.append({"task": task, "model": model, "split": split, "image_id": name} | about | scores)
                     progress.add()
+    if not rows:
+        raise UserError(f"{task}: no image in {', '.join(methods[0]['data'])} has a ground truth to be scored by")
     frame = pd.DataFrame(rows)
     leading = ["task", "model", "subset", "split", "image_id", "photograph", *DESCRIBES[task]]
     frame = frame[leading + [column for column in frame if column not in leading]]
-    return frame.sort_values(["model", "subset", "image_id"], ignore_index=True)
+    return frame.sort_values(["model", "split", "subset", "image_id"], ignore_index=True)
 
 
 def summary(task: str, scores: pd.DataFrame, methods: list[dict]) -> pd.DataFrame:
-    """One row per model and sub-dataset, and "All": the mean over all images pooled.
+    """One row per model, split and sub-dataset, and "All": the mean over all images of the split pooled.
 
     Columns: task, model, subset, split, n_images, n_parameters, the means, and n_excluded, the images that some metric
     is undefined for (they are left out of that metric's mean alone).
     """
     parameters = {one["model"]: one["n_parameters"] for one in methods}
-    expected = {(one["model"], split): two["n_images"] for one in methods for split, two in one["splits"].items()}
+    expected = {(one["model"], split): two["n_scored"] for one in methods for split, two in one["splits"].items()}
     metrics = metric_columns(task, scores)
     pooled = pd.concat([scores, scores.assign(subset="All")])
     rows = []
     for (model, subset, split), part in pooled.groupby(["model", "subset", "split"], sort=True):
         if subset == "All" and len(part) != expected[model, split]:
-            raise UserError(f"{model}: {len(part)} scores for the {expected[model, split]} images of its manifest ({split})")
+            raise UserError(f"{model}: {len(part)} scores for the {expected[model, split]} images with a truth in its manifest ({split})")
         head = {"task": task, "model": model, "subset": subset, "split": split, "n_images": len(part), "n_parameters": parameters[model]}
         rows.append(head | part[metrics].mean().to_dict() | {"n_excluded": int(part[metrics].isna().any(axis=1).sum())})
     return pd.DataFrame(rows)
 
 
 def intervals(task: str, scores: pd.DataFrame, *, seed: int, resamples: int, level: float) -> pd.DataFrame:
-    """Bootstrap intervals, over photographs, of the means in `summary`: model, subset, metric, mean, low, high, n, ..."""
-    pooled = pd.concat([scores, scores.assign(subset="All")])
+    """Bootstrap intervals, over photographs, of the means of the split "test" in `summary`: model, subset, metric, mean, low,
+    high, n, ... (This and what follows leaves the real sets out.)"""
+    pooled = _tested_and_pooled(scores)
     options = {"seed": seed, "resamples": resamples, "level": level}
     return statistics.intervals_table(pooled, metric_columns(task, scores), ["model", "subset"], "photograph", **options)
 
 
 def differences(task: str, scores: pd.DataFrame, *, seed: int, resamples: int, level: float) -> pd.DataFrame:
     """Paired differences between every two models: subset, metric, first, second, mean (first - second), low, high, p, n."""
-    pooled = pd.concat([scores, scores.assign(subset="All")])
+    pooled = _tested_and_pooled(scores)
     options = {"seed": seed, "resamples": resamples, "level": level}
     parts = [
         statistics.paired_table(part, metric, "image_id", "photograph", **options).assign(subset=subset, metric=metric)
@@ -109,7 +114,7 @@ def differences(task: str, scores: pd.DataFrame, *, seed: int, resamples: int, l
 
 def ranks(task: str, scores: pd.DataFrame, *, seed: int, resamples: int, level: float) -> pd.DataFrame:
     """Ranks with ties of the models: subset, metric, model, mean, rank, rank_worst (pipeline/statistics.py)."""
-    pooled = pd.concat([scores, scores.assign(subset="All")])
+    pooled = _tested_and_pooled(scores)
     options = {"seed": seed, "resamples": resamples, "level": level}
     parts = []
     for subset, part in pooled.groupby("subset"):
@@ -123,7 +128,7 @@ def ranks(task: str, scores: pd.DataFrame, *, seed: int, resamples: int, level: 
 
 def breakdowns(task: str, scores: pd.DataFrame, *, seed: int, resamples: int, level: float) -> pd.DataFrame:
     """Means by what kind of image it is: by (the column), value, model, metric, mean, low, high, n."""
-    frame = scores
+    frame = scores[scores["split"] == "test"]
     by = ["category", "transfer"]
     if task == "inpainting":
         by = ["hole_ratio_bucket"]
@@ -142,10 +147,26 @@ def breakdowns(task: str, scores: pd.DataFrame, *, seed: int, resamples: int, le
     return frame[["by", *[column for column in frame if column != "by"]]]
 
 
+def overlaps(methods: list[dict]) -> pd.DataFrame | None:
+    """How far the test photographs of the real sets were seen in their training lists: set, subset and the counts of
+    overlaps.parquet; None where no set has such a table."""
+    files = [Path(one) / "overlaps.parquet" for one in methods[0]["data"]]
+    frames = [tables.read(file).assign(set=file.parent.name) for file in files if file.is_file()]
+    if not frames:
+        return None
+    frame = pd.concat(frames, ignore_index=True)
+    return frame[["set", *[column for column in frame if column != "set"]]]
+
+
 def headline(task: str, table: pd.DataFrame) -> dict:
     """The headline means of "All" for `dvc metrics show`: {model: {metric: mean}}."""
     pooled = table[(table["subset"] == "All") & (table["split"] == "test")]
     return {row["model"]: {metric: round(float(row[metric]), 4) for metric in scoring.HEADLINES[task]} for _, row in pooled.iterrows()}
+
+
+def _tested_and_pooled(scores: pd.DataFrame) -> pd.DataFrame:
+    tested = scores[scores["split"] == "test"]
+    return pd.concat([tested, tested.assign(subset="All")])
 
 
 def metric_columns(task: str, scores: pd.DataFrame) -> list[str]:

@@ -67,23 +67,23 @@ def stages_of(name: str, parameters: params.Params) -> dict[str, dict]:
         data = [f"data/sources/{parameters.inpainting.source}", "data/irregular_masks"]
     else:
         data = [f"data/composites/{subset}" for subset in parameters.composites.subsets]
-    arguments = " ".join(["--data", *data])
+    tested = data if task == "inpainting" else data + [f"data/real/{name}" for name in parameters.real_sets]
     weights = f"artifacts/models/{name}/weights.safetensors"
     made = {}
     trained = parameters.models[name].training is not None
     if trained:
         made[f"train-{name}"] = {
             "wdir": "..",
-            "cmd": f"python -m stages.train {name} {arguments}",
+            "cmd": f"python -m stages.train {name} --data {' '.join(data)}",
             "params": read_parameters("stages.train", task, model=name),
             "deps": closure("stages.train", network) + data,
             "outs": [f"artifacts/models/{name}"],
         }
     made[f"infer-{name}"] = {
         "wdir": "..",
-        "cmd": f"python -m stages.infer {name} {f'--weights {weights} ' if trained else ''}{arguments}",
+        "cmd": f"python -m stages.infer {name} {f'--weights {weights} ' if trained else ''}--data {' '.join(tested)}",
         "params": read_parameters("stages.infer", task, model=name),
-        "deps": closure("stages.infer", network) + data + ([weights] if trained else []),
+        "deps": closure("stages.infer", network) + tested + ([weights] if trained else []),
         "outs": [f"artifacts/predictions/{name}", f"artifacts/index/{task}/{name}.json"],
     }
     return made
@@ -92,12 +92,11 @@ def stages_of(name: str, parameters: params.Params) -> dict[str, dict]:
 def lists_stage(parameters: params.Params) -> dict[str, dict]:
     """iHarmony4's lists over all sub-datasets; here because it depends on a list of folders too."""
     folders = [f"data/composites/{subset}" for subset in parameters.composites.subsets]
-    lists = [f"{folder}/{subset}_{split}.txt" for folder, subset in zip(folders, parameters.composites.subsets) for split in ("train", "test")]
     return {
         "lists": {
             "wdir": "..",
             "cmd": f"python -m stages.lists {' '.join(folders)}",
-            "deps": closure("stages.lists") + lists + [f"{folder}/pairs.parquet" for folder in folders],
+            "deps": closure("stages.lists") + [f"{folder}/pairs.parquet" for folder in folders],
             "outs": [f"data/composites/{name}_{split}.txt" for name in ("IHD", "le50") for split in ("train", "test")],
         }
     }

@@ -4,21 +4,25 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
 from pipeline import cluster
+from pipeline.errors import UserError
 from pipeline.progress import Progress
+
+RETRIES = 3
+"""How often a task is run again whose worker process died."""
 
 
 def ordered_map(function: Callable, items: Sequence, *, describe: str, unit: str = "images", chunk: int = 4) -> Iterator:
     """Yield `function(item)` for each item, in the order of the items.
 
     The function and its items are pickled, so the function stands at module level. At most two chunks per core
-    are under way at a time. A task whose worker process dies is run again by Ray; an exception that the function
-    raises is raised here as it was.
+    are under way at a time. A task whose worker process dies is run again by Ray, and a UserError is raised when that
+    happens again and again; an exception that the function raises is raised here as it was.
     """
     import ray
 
     with cluster.session(), Progress(describe, len(items), unit) as progress:
 
-        @ray.remote(num_cpus=1, max_retries=3)
+        @ray.remote(num_cpus=1, max_retries=RETRIES)
         def work(part):
             import cv2
 
@@ -40,3 +44,8 @@ def ordered_map(function: Callable, items: Sequence, *, describe: str, unit: str
                     yield result
         except ray.exceptions.RayTaskError as error:
             raise error.cause from None
+        except ray.exceptions.WorkerCrashedError:
+            raise UserError(f"{describe}: a worker process died {1 + RETRIES} times at the same items; is there memory enough?") from None
+        finally:
+            for waiting in under_way:  # after an error, or when the caller wants no more of it
+                ray.cancel(waiting)

@@ -118,6 +118,18 @@ class Composites(Block):
     rendering: Rendering
 
 
+class RealSet(Block):
+    """Real composites, or iHarmony4 itself, as a further test set; becomes the stage real@<name>."""
+
+    kind: Literal["iharmony4", "pairs"] = Field(
+        description="iharmony4: a folder in iHarmony4's layout with its lists, of which the test lists are scored; "
+        "pairs: DIH99, RealHM, or any folder of composites and masks"
+    )
+    path: str = Field(description="folder that the composites lie in")
+    max_megapixels: Positive = Field(description="larger pictures are refused before they are decoded")
+    max_rejected: Share = Field(description="share of unusable composites above which the stage fails")
+
+
 class MasksPerBucket(Block):
     train: Count
     test: Count
@@ -218,6 +230,7 @@ class Params(Block):
     image_size: Annotated[int, Field(ge=32)] = Field(description="side in pixels that networks see and tables score")
     sources: dict[Name, Source] = Field(min_length=1)
     composites: Composites
+    real_sets: dict[Name, RealSet] = Field(description="may be empty")
     irregular_masks: IrregularMasks
     localization: Localization
     inpainting: Inpainting
@@ -337,6 +350,11 @@ def _check_names(path: Path, params: Params) -> None:
         for key in ("source", "references"):
             if getattr(subset, key) not in params.sources:
                 refuse(f"composites.subsets.{name}.{key}", getattr(subset, key), f"one of the sources ({sources})")
+        if subset.recipe != "transfer" and subset.references != subset.source:
+            refuse(f"composites.subsets.{name}.references", subset.references, f"{subset.source}, the source itself, whose other renditions are used")
+    for name in params.real_sets:
+        if name in ("train", "val", "test", "All"):
+            refuse("real_sets", name, "another name; it becomes the name of a split beside train, val and test")
     if params.inpainting.source not in params.sources:
         refuse("inpainting.source", params.inpainting.source, f"one of the sources ({sources})")
     for name, block in params.models.items():

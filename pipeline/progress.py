@@ -33,6 +33,13 @@ class Progress:
         elif time.monotonic() - self.spoken > SECONDS_BETWEEN_LINES:
             self._say()
 
+    def reach(self, done: int, total: int) -> None:
+        """The same for work that does its own counting and knows the total only when it has begun."""
+        self.total = total
+        if self.bar is not None:
+            self.bar.total = total
+        self.add(done - self.done)
+
     def _say(self) -> None:
         self.spoken = time.monotonic()
         rate = self.done / max(self.spoken - self.started, 1e-9)

@@ -16,6 +16,7 @@ import math
 import os
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -101,7 +102,8 @@ def train(job: Job) -> None:
             ),
         )
         try:
-            trainer.fit()
+            with contextlib.nullcontext() if alone else _printed_as_it_grows(job.folder / "training.log"):
+                trainer.fit()
         except UserError:
             raise
         except (ray.train.TrainingFailedError, ray.exceptions.RayError) as error:
@@ -135,6 +137,32 @@ def resolve_device(wanted: str, workers: int) -> str:
         with cluster.session():
             return "gpu" if ray.cluster_resources().get("GPU", 0) >= workers else "cpu"
     return "gpu" if torch.cuda.device_count() >= workers else "cpu"
+
+
+@contextlib.contextmanager
+def _printed_as_it_grows(log: Path):
+    """Print the lines that workers, wherever they are, add to a training's log while the block lasts."""
+    ended, position = threading.Event(), log.stat().st_size if log.exists() else 0
+
+    def follow() -> None:
+        nonlocal position
+        while True:
+            last = ended.wait(0.5)
+            if log.exists():
+                with open(log) as file:
+                    file.seek(position)
+                    print(file.read(), end="", flush=True)
+                    position = file.tell()
+            if last:
+                return
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def _ray_worker(config: dict) -> None:
@@ -240,7 +268,7 @@ class _Loop:
     def run(self) -> None:
         saved = self._load()
         steps_left = self._steps_left()
-        meter = _Meter(self.job.name, steps_left, self.batch_size, self.job.folder if self.rank == 0 else None)
+        meter = _Meter(self.job.name, steps_left, self.batch_size, shown=self.rank == 0)
         for self.phase in range(self.phase, len(self.phases)):
             name, epochs, learning_rate = self.phases[self.phase]
             for parameter in self.thawed:
@@ -300,7 +328,7 @@ class _Loop:
             for player, optimizer in self.optimizers.items():
                 self._turn(player, optimizer, factor, batch, ids, phase)
             self.step += 1
-            if meter.stepped(self.step, self.steps_per_epoch) > CHECKPOINT_SECONDS and self.rank == 0:
+            if meter.stepped() > CHECKPOINT_SECONDS and self.rank == 0:
                 self._save()
                 meter.saved()
             meter.waiting()
@@ -338,8 +366,7 @@ class _Loop:
         self.step, self.sums = 0, {}
         if self.rank == 0:
             self._keep_best(row)
-            line = meter.line(row, epochs, self._steps_left() - self.steps_per_epoch)
-            print(line, flush=True)
+            self._say(meter.line(row, epochs, self._steps_left() - self.steps_per_epoch))
         # the checkpoint says where the next epoch begins
         self.epoch += 1
         if self.rank == 0:
@@ -443,8 +470,13 @@ class _Loop:
             self.phase, self.epoch = self.phase + 1, 0
             return None
         if self.rank == 0:
-            print(f"{self.job.name}: going on from phase {self.phases[self.phase][0]}, epoch {self.epoch + 1}, step {self.step + 1}", flush=True)
+            self._say(f"{self.job.name}: going on from phase {self.phases[self.phase][0]}, epoch {self.epoch + 1}, step {self.step + 1}")
         return saved
+
+    def _say(self, text: str) -> None:
+        print(text, flush=True)
+        with open(self.job.folder / "training.log", "a") as log:
+            log.write(text + "\n")
 
     def _write_weights(self, file: Path) -> None:
         # safetensors refuses tensors that share memory, so each is written on its own
@@ -523,24 +555,22 @@ def _collate_with_ids(named_items: list) -> tuple[dict, list[str]]:
 class _Meter:
     """Clock of a training: images per second, share of time spent waiting for data, time left; never a result."""
 
-    def __init__(self, name: str, steps: int, batch_size: int, folder: Path | None):
-        self.name, self.batch_size, self.folder = name, batch_size, folder
+    def __init__(self, name: str, steps: int, batch_size: int, shown: bool):
+        self.name, self.batch_size = name, batch_size
         self.began = self.last_saved = self.epoch_began = time.monotonic()
         self.steps = self.epoch_steps = 0
-        self.wait = self.epoch_wait = 0.0
+        self.wait = 0.0
         from tqdm import tqdm
 
-        self.bar = tqdm(total=steps, desc=name, unit=" steps", file=sys.stderr) if folder and sys.stderr.isatty() else None
+        self.bar = tqdm(total=steps, desc=name, unit=" steps", file=sys.stderr) if shown and sys.stderr.isatty() else None
 
     def waiting(self) -> None:
         self.asked = time.monotonic()
 
     def arrived(self) -> None:
-        waited = time.monotonic() - self.asked
-        self.wait += waited
-        self.epoch_wait += waited
+        self.wait += time.monotonic() - self.asked
 
-    def stepped(self, step: int, of: int) -> float:
+    def stepped(self) -> float:
         """Count a step; returns the seconds since the last checkpoint."""
         self.steps += 1
         self.epoch_steps += 1
@@ -559,10 +589,7 @@ class _Meter:
             f"{self.name} {row['phase']} epoch {row['epoch']}/{epochs} step {row['step']}: {parts} | "
             f"{rate * self.batch_size:.1f} images/s, {steps_left / max(rate, 1e-9):.0f} s left"
         )
-        self.epoch_began, self.epoch_steps, self.epoch_wait = now, 0, 0.0
-        if self.folder:
-            with open(self.folder / "training.log", "a") as log:
-                log.write(text + "\n")
+        self.epoch_began, self.epoch_steps = now, 0
         return text
 
     def summary(self, device: torch.device, world: int) -> dict:

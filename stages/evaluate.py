@@ -22,6 +22,8 @@ def main(arguments) -> None:
         tables.write(out / "differences.parquet", evaluation.differences(task, scores, **options))
         tables.write(out / "ranks.parquet", evaluation.ranks(task, scores, **options))
         tables.write(out / "breakdowns.parquet", evaluation.breakdowns(task, scores, **options))
+        if (overlaps := evaluation.overlaps(methods)) is not None:
+            tables.write(out / "overlaps.parquet", overlaps)
         (out / "metrics.json").write_text(json.dumps(evaluation.headline(task, means), indent=1) + "\n")
 
 

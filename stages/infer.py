@@ -26,16 +26,21 @@ def main(arguments) -> None:
         for split in datasets.test_splits(task, data):
             (folder / split).mkdir()
             manifest = folder / split / "predictions.parquet"
+            build_data = functools.partial(datasets.for_testing, task, data, parameters.image_size, split, **options)
             predictions = predictor.predict_all(
                 build,
-                functools.partial(datasets.for_testing, task, data, parameters.image_size, split, **options),
+                build_data,
                 folder / split,
                 batch_size=parameters.inference.batch_size,
                 device=device,
                 describe=f"infer {name} {split}",
             )
             tables.write(manifest, predictions)
-            splits[split] = {"n_images": len(predictions), "predictions": hashlib.sha256(manifest.read_bytes()).hexdigest()}
+            splits[split] = {
+                "n_images": len(predictions),
+                "n_scored": datasets.scored(task, build_data()),
+                "predictions": hashlib.sha256(manifest.read_bytes()).hexdigest(),
+            }
     index = {
         "task": task,
         "model": name,
@@ -62,7 +67,7 @@ def _ready_model(name: str, hyperparameters: dict, weights: Path | None):
 if __name__ == "__main__":
     parser = command.parser(__doc__)
     parser.add_argument("model", help="a method of params.yaml")
-    parser.add_argument("--data", nargs="+", required=True, help="sub-datasets of composites, or source and masks for inpainting")
+    parser.add_argument("--data", nargs="+", required=True, help="sub-datasets of composites and real sets, or source and masks for inpainting")
     parser.add_argument("--weights", help="safetensors of a trained network; a method without training has none")
     parser.add_argument("--out", help="folder to write (artifacts/predictions/<model> if not given)")
     parser.add_argument("--index", help="file to write (artifacts/index/<task>/<model>.json if not given)")

@@ -26,8 +26,8 @@ def embedded() -> dict:
 def load(embedded, tmp_path):
     """Load the embedded preset after setting (or, with `...`, deleting) the value at a dotted place."""
 
-    def edited(place: str | None = None, value=None):
-        content = copy.deepcopy(embedded)
+    def edited(place: str | None = None, value=None, content=embedded):
+        content = copy.deepcopy(content)
         if place is not None:
             *way, last = place.split(".")
             block = content
@@ -243,6 +243,21 @@ def test_subsets_must_not_clash(load, embedded):
     )
     # "All" is what tables call the images of all sub-datasets pooled
     assert refusal(load, "composites.subsets.All", subset | {"prefix": "z"}).startswith("composites.subsets = 'All': expected another name")
+
+
+def test_renditions_come_from_the_source_itself(load, embedded):
+    subset = embedded["composites"]["subsets"]["HCOCO"] | {"recipe": "renditions", "prefix": "a", "references": "other"}
+    content = embedded | {"sources": {name: embedded["sources"]["bundled"] for name in ("bundled", "other")}}
+    content["composites"] = content["composites"] | {"subsets": {"HAdobe5k": subset}}
+    with pytest.raises(ParameterError, match="references = 'other': expected bundled, the source itself, whose other renditions are used"):
+        load(None, content=content)
+
+
+@pytest.mark.parametrize("name", ["train", "val", "test", "All"])
+def test_real_sets_are_not_called_like_splits(load, name):
+    real_set = {"kind": "pairs", "path": "there", "max_megapixels": 50, "max_rejected": 0.0}
+    assert load("real_sets.DIH99", real_set).real_sets["DIH99"].path == "there"
+    assert refusal(load, f"real_sets.{name}", real_set).startswith(f"real_sets = '{name}': expected another name")
 
 
 def test_files_that_hold_no_parameters(tmp_path):

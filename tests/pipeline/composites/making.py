@@ -61,14 +61,14 @@ def take_in(photographs: list[Photograph], out: Path, shares: tuple[float, float
     return out
 
 
-def photos(folder: Path) -> Path:
-    """16 photographs of the categories cup and tree, two of each split's of one scene; one lamp alone, in train."""
+def photos(folder: Path, photographs: int = 16) -> Path:
+    """Photographs with a cup and a tree each, two and more of one scene; and one with a lamp, the only one, in train."""
     made = []
-    for number in range(16):
+    for number in range(photographs):
         split = ("train", "train", "val", "test")[number % 4]
         objects = [("cup", ellipse(0.4, 0.35, 13 + number % 3)), ("tree", ellipse(0.7, 0.8, 9 + number % 4))]
-        made.append(photograph(folder / "files", f"p{number:02d}", split, objects, group=f"scene{number % 8}"))
-    made.append(photograph(folder / "files", "p90", "train", [("lamp", ellipse(0.5, 0.5, 12))]))
+        made.append(photograph(folder / "files", f"p{number:03d}", split, objects, group=f"scene{number % 8}"))
+    made.append(photograph(folder / "files", "p999", "train", [("lamp", ellipse(0.5, 0.5, 12))]))
     return take_in(made, folder / "photos")
 
 

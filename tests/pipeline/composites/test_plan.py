@@ -50,12 +50,12 @@ def known(source):
 
 @pytest.mark.parametrize("same_category", [True, False])
 def test_references_obey_every_rule(crowd, same_category):
-    objects = known(crowd)
+    objects = known(crowd).to_dict("index")
     plan, checked = plan_of(crowd, same_category=same_category, filters={"max_area_ratio": 4}), 0
     for target in plan:
-        own = objects.loc[target.image_id, target.object]
+        own = objects[target.image_id, target.object]
         for draw in (draw for draws in target.draws for draw in draws):
-            lender = objects.loc[draw.reference_image, draw.reference_object]
+            lender = objects[draw.reference_image, draw.reference_object]
             assert lender["split"] == own["split"] and lender["group"] != own["group"]
             assert not same_category or lender["category"] == own["category"]
             assert 1 / 4 <= lender["area"] / own["area"] <= 4 and lender["area"] >= 50

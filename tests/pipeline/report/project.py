@@ -180,7 +180,7 @@ def _predict(task: str, name: str, trained: bool, data: list[str]) -> None:
         "data": data,
         "options": options,
         "truth": [hashlib.sha256(one.read_bytes()).hexdigest() for one in datasets.manifests(folders)],
-        "splits": {"test": {"n_images": len(rows), "predictions": hashlib.sha256((out / "predictions.parquet").read_bytes()).hexdigest()}},
+        "splits": {"test": {"n_images": len(rows), "n_scored": len(rows), "predictions": hashlib.sha256((out / "predictions.parquet").read_bytes()).hexdigest()}},
     }
     file = Path("artifacts/index") / task / f"{name}.json"
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,81 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline import command
+from pipeline.errors import ParameterError, UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = """
+import sys
+from pipeline import command
+from pipeline.errors import ParameterError, UserError
+
+def main(arguments):
+    print("at work")
+    raise {error}
+
+if __name__ == "__main__":
+    command.run(main, command.parser("does nothing").parse_args())
+"""
+
+
+@pytest.fixture
+def script(tmp_path):
+    def run(error: str, *arguments: str) -> subprocess.CompletedProcess:
+        (tmp_path / "stage.py").write_text(SCRIPT.format(error=error))
+        command_line = [sys.executable, str(tmp_path / "stage.py"), *arguments]
+        return subprocess.run(command_line, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin"})
+
+    return run
+
+
+@pytest.mark.parametrize("error, code", [("UserError('a.png: truncated')", 1), ("ParameterError('a.png: truncated')", 2)])
+def test_an_error_of_the_users_is_one_line_and_a_code(script, error, code):
+    done = script(error)
+    assert (done.returncode, done.stderr, done.stdout) == (code, "stage: a.png: truncated\n", "at work\n")
+
+
+def test_several_lines_become_one(script):
+    assert script("UserError('first\\nsecond')").stderr == "stage: first second\n"
+
+
+@pytest.mark.parametrize("error, code", [("UserError('why')", 1), ("ParameterError('why')", 2)])
+def test_debug_shows_the_traceback_and_keeps_the_code(script, error, code):
+    done = script(error, "--debug")
+    assert done.returncode == code and "Traceback" in done.stderr and done.stderr.endswith("Error: why\n")
+
+
+def test_a_defect_of_ours_keeps_its_traceback(script):
+    done = script("KeyError('x')")
+    assert done.returncode == 1 and "Traceback" in done.stderr and "KeyError: 'x'" in done.stderr
+
+
+def test_interrupted(script):
+    done = script("KeyboardInterrupt")
+    assert (done.returncode, done.stderr, done.stdout) == (130, "interrupted\n", "at work\n")
+
+
+def test_wrong_usage_exits_with_2(script):
+    done = script("UserError('x')", "--no-such-option")
+    assert done.returncode == 2 and "unrecognized arguments: --no-such-option" in done.stderr and done.stdout == ""
+
+
+def test_help_shows_defaults(capsys):
+    parser = command.parser("makes things")
+    parser.add_argument("--size", default=7, help="in pixels")
+    with pytest.raises(SystemExit) as ended:
+        parser.parse_args(["--help"])
+    shown = capsys.readouterr().out
+    assert ended.value.code == 0 and "makes things" in shown and "in pixels (default: 7)" in shown and "--debug" in shown
+
+
+def test_work_that_is_done_leaves_nothing_to_say(capsys):
+    command.run(lambda arguments: None, command.parser("x").parse_args([]))
+    assert capsys.readouterr() == ("", "")
+
+
+def test_exit_codes_of_the_errors():
+    assert (UserError.exit_code, ParameterError.exit_code) == (1, 2) and issubclass(ParameterError, UserError)
