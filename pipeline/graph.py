@@ -36,9 +36,10 @@ def closure(*modules: str) -> list[str]:
     Modules are dotted names ("stages.train"). Imports inside functions count; names that are imported by string do
     not (a network, a kind of source): they are given as modules of their own. Empty `__init__.py` files are left out.
     """
-    found, to_read = set(), [_file_of(module) for module in modules]
-    if None in to_read:
-        raise UserError(f"no module {modules[to_read.index(None)]!r} in this repository")
+    for module in modules:
+        if _file_of(module) is None:
+            raise UserError(f"no module {module!r} in this repository")
+    found, to_read = set(), [file for module in modules for file in _files_of(module)]
     while to_read:
         file = to_read.pop()
         if file in found:

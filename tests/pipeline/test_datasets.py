@@ -10,31 +10,10 @@ from PIL import Image
 
 from pipeline import datasets, images, params, tables
 from pipeline.errors import UserError
+from tests.pipeline.tiny import random_picture, subset
 
 CROP = params.Augmentation(flip=True, crop=params.Shares(low=0.3, high=0.8))
 PLAIN = params.Augmentation(flip=False, crop=None)
-
-
-def picture(seed: int, height: int = 40, width: int = 60) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def subset(root: Path, rows: list[dict]) -> Path:
-    """A sub-dataset: every row a pair_id, split and foreground_ratio; its mask is the left part of the picture."""
-    for folder in ("composite_images", "masks", "real_images"):
-        (root / folder).mkdir(parents=True)
-    table = []
-    for number, row in enumerate(rows):
-        name = row["pair_id"]
-        mask = np.zeros((40, 60), bool)
-        mask[:, : round(60 * row["foreground_ratio"])] = True
-        images.write_png(root / f"composite_images/{name}.png", picture(number))
-        images.write_png(root / f"masks/{name}.png", mask)
-        images.write_png(root / f"real_images/{name}.png", picture(100 + number))
-        files = {"composite": f"composite_images/{name}.png", "mask": f"masks/{name}.png", "real": f"real_images/{name}.png"}
-        table.append({"subset": root.name, **files} | row)
-    tables.write(root / "pairs.parquet", pd.DataFrame(table))
-    return root
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +30,7 @@ def inpainting(tmp_path_factory) -> list[Path]:
     source, masks = root / "photos", root / "irregular_masks"
     rows, holes, assigned = [], [], []
     for number, split in enumerate(("train", "train", "val", "test", "test")):
-        images.write_png(source / f"images/p{number}.png", picture(number, 40, 60))
+        images.write_png(source / f"images/p{number}.png", random_picture(number, 40, 60))
         rows.append({"image_id": f"p{number}", "split": split, "image": f"images/p{number}.png"})
     for number, split in enumerate(("train", "train", "test", "test")):
         hole = np.zeros((16, 16), bool)
@@ -149,13 +128,13 @@ def test_colours_are_never_touched(composites):
 def test_pictures_of_another_size_are_refused_even_when_seen_before(tmp_path):
     (root,) = [subset(tmp_path / "HCOCO", [{"pair_id": name, "split": "test", "foreground_ratio": 0.5} for name in ("c1_1_1", "c1_1_2")])]
     rows = datasets.pairs([root], "test")
-    images.write_png(root / "real_images/c1_1_1.png", picture(1, 30, 60))
+    images.write_png(root / "real_images/c1_1_1.png", random_picture(1, 30, 60))
     with pytest.raises(UserError, match=r"real_images/c1_1_1\.png is 60x30 and .*composite_images/c1_1_1\.png is 60x40; they must be equal"):
         datasets.Composites(rows, 24).item(0)
     # one mask serves several composites; that it fitted the first says nothing of the second
-    images.write_png(root / "real_images/c1_1_1.png", picture(1))
-    images.write_png(root / "composite_images/c1_1_2.png", picture(1, 50, 60))
-    images.write_png(root / "real_images/c1_1_2.png", picture(1, 50, 60))
+    images.write_png(root / "real_images/c1_1_1.png", random_picture(1))
+    images.write_png(root / "composite_images/c1_1_2.png", random_picture(1, 50, 60))
+    images.write_png(root / "real_images/c1_1_2.png", random_picture(1, 50, 60))
     dataset = datasets.Composites(rows.assign(mask=rows["mask"][0]), 24)
     dataset.item(0)
     with pytest.raises(UserError, match=r"masks/c1_1_1\.png is 60x40 and .*c1_1_2\.png is 60x50"):

@@ -1,292 +1,267 @@
-"""The graph's promises: deps are import closures, params are what is read, an edit marks exactly what it can affect."""
+"""What dvc.yaml and models/dvc.yaml say of the stages, held against the code."""
 
 import ast
-import contextlib
-import json
-import os
-import shutil
 import subprocess
 import sys
+import typing
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 from ruamel.yaml import YAML
 
 import models
 from pipeline import graph, params
+from pipeline.errors import UserError
 
-ROOT = graph.ROOT
-HAND_WRITTEN = {"ingest": "stages.ingest", "synthesize": "stages.synthesize", "real": "stages.real", "irregular_masks": "stages.irregular_masks",
-                "evaluate": "stages.evaluate", "report": "stages.report"}  # fmt: skip
-CODE = ("stages", "pipeline", "models")
-
-
-def yaml(path: Path) -> dict:
-    return YAML(typ="safe", pure=True).load(path.read_text())
+ROOT = Path(__file__).resolve().parents[2]
+STAGES = sorted(file.stem for file in (ROOT / "stages").glob("*.py") if file.stem != "__init__")
+HAND_WRITTEN = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
+CODE = [file for package in graph.PACKAGES for file in sorted((ROOT / package).rglob("*.py"))]
 
 
-def definition(stage: dict) -> dict:
-    return stage.get("do", stage)
+def definition(stage: str) -> dict:
+    """A stage of dvc.yaml, whether written out, as foreach or as matrix."""
+    return HAND_WRITTEN[stage].get("do", HAND_WRITTEN[stage])
 
 
-@pytest.fixture(scope="module")
-def root_stages() -> dict:
-    return yaml(ROOT / "dvc.yaml")["stages"]
+def imports(file: Path) -> set[str]:
+    """Dotted names of all that a file imports, wherever in the file."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: a relative import, which the closure doesn't follow"
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
 
 
-def test_the_generated_file_is_fresh():
-    assert (ROOT / graph.FILE).read_text() == graph.written(params.load(ROOT / "params.yaml"))
+# ---- closures
 
 
-def test_every_stage_module_has_a_stage(root_stages):
-    modules = {f"stages.{file.stem}" for file in (ROOT / "stages").glob("[a-z]*.py")}
-    generated = {"stages.train", "stages.infer", "stages.lists"}
-    assert {HAND_WRITTEN[name] for name in root_stages} | generated == modules
-
-
-def test_hand_written_stages_depend_on_their_import_closure(root_stages):
-    for name, stage in root_stages.items():
-        listed = [one for one in definition(stage)["deps"] if one.endswith(".py")]
-        assert sorted(listed) == graph.closure(HAND_WRITTEN[name]), name
-
-
-def test_hand_written_stages_list_the_parameters_that_their_module_declares(root_stages):
-    for name, stage in root_stages.items():
-        declared = graph.read_parameters(HAND_WRITTEN[name], source="${key}", subset="${key}", real_set="${key}", name="${key}")
-        assert definition(stage).get("params", []) == declared, name
-
-
-@pytest.mark.parametrize("module", sorted({*HAND_WRITTEN.values(), "stages.train", "stages.infer", "stages.lists"}))
-def test_what_a_stage_loads_when_it_is_imported_lies_in_its_closure(module):
-    code = f"import {module}, sys, json; print(json.dumps([m.__file__ for m in sys.modules.values() if getattr(m, '__file__', None)]))"
-    loaded = json.loads(subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout)
-    ours = {str(Path(file).relative_to(ROOT)) for file in loaded if any((ROOT / package) in Path(file).parents for package in CODE)}
-    assert {file for file in ours if (ROOT / file).stat().st_size} <= set(graph.closure(module))
-
-
-def test_closure_by_hand():
+def test_closures_by_hand():
+    assert graph.closure("pipeline.errors") == ["pipeline/errors.py"]
+    assert graph.closure("pipeline.atomic") == ["pipeline/atomic.py"]
     assert graph.closure("pipeline.tables") == ["pipeline/atomic.py", "pipeline/errors.py", "pipeline/tables.py"]
-    unet = graph.closure("models.localization.unet")
-    assert "models/layers/resnet_unet.py" in unet and "models/base.py" in unet
-    assert "models/layers/partial_conv.py" not in unet and not any(file.startswith("pipeline") for file in unet)
+    assert graph.closure("models.base") == ["models/__init__.py", "models/base.py"]
+    found = graph.closure("models.harmonization.composite", "pipeline.seeds")
+    assert found == ["models/__init__.py", "models/base.py", "models/harmonization/composite.py", "pipeline/seeds.py"]
 
 
-def _read_names(module: str) -> set[str]:
-    """Every attribute and subscript name in the files of a stage's closure."""
-    names = set()
-    for file in graph.closure(module):
-        if file == "pipeline/params.py":
-            continue  # the schema names them all
-        for node in ast.walk(ast.parse((ROOT / file).read_text())):
-            if isinstance(node, ast.Attribute):
-                names.add(node.attr)
-            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                names.add(node.value)
-    return names
+def test_imports_inside_functions_count():
+    # trainer.train imports cluster when it needs Ray
+    assert "pipeline/cluster.py" in graph.closure("pipeline.trainer")
 
 
-@pytest.mark.parametrize("module", sorted({*HAND_WRITTEN.values(), "stages.train", "stages.infer"}))
-def test_declared_parameters_are_read(module):
-    names = _read_names(module)
-    for declared in graph.read_parameters(module, "localization", source="*", subset="*", model="*", real_set="*", name="*"):
-        for part in declared.split("."):
-            assert part == "*" or part in names, f"{module} declares {declared} and reads no {part}"
+def test_a_package_with_code_of_its_own_counts_and_an_empty_one_does_not():
+    found = graph.closure("pipeline.irregular_masks.recipes")
+    assert "pipeline/irregular_masks/__init__.py" in found and "pipeline/__init__.py" not in found
 
 
-def _imported_by(file: Path) -> set[str]:
-    return graph._imports(file)
+def test_a_networks_closure_holds_its_own_layers_and_no_other_network():
+    found = graph.closure("models.inpainting.rfr")
+    assert "models/layers/partial_conv.py" in found and "models/inpainting/pconv.py" not in found
+    assert "models/layers/partial_conv.py" not in graph.closure("models.localization.unet")
 
 
-def test_imports_run_one_way():
-    for file in (ROOT / "pipeline").rglob("*.py"):
-        assert not any(name.split(".")[0] == "stages" for name in _imported_by(file)), file
-        assert not any(name.startswith("models.") and name.split(".")[1] in models.TASKS for name in _imported_by(file)), file
-    for file in (ROOT / "models").rglob("*.py"):
-        assert not any(name.split(".")[0] in ("stages", "pipeline") for name in _imported_by(file)), file
-    for task in models.TASKS:
-        for file in (ROOT / "models" / task).glob("*.py"):
-            for name in _imported_by(file):
-                assert name.split(".")[1:2] in ([], ["base"], ["layers"], ["losses"]) or name == "models.base", f"{file} imports {name}"
+def test_a_module_that_is_not_there_is_named():
+    with pytest.raises(UserError, match="no module 'stages.nothing' in this repository"):
+        graph.closure("stages.train", "stages.nothing")
 
 
-def test_ray_stays_in_its_modules():
-    allowed = {"cluster.py", "trainer.py", "predictor.py", "parallel.py"}
-    for package in CODE:
-        for file in (ROOT / package).rglob("*.py"):
-            for node in ast.walk(ast.parse(file.read_text())):
-                found = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-                found += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-                if any(name.split(".")[0] == "ray" for name in found):
-                    assert file.parent.name == "pipeline" and file.name in allowed, file
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", STAGES)
+def test_what_python_loads_for_a_stage_is_in_its_closure(stage):
+    # found out by importing, not by reading the code
+    code = f"import sys, stages.{stage}; print(*(m.__file__ for n, m in list(sys.modules.items()) if n.split('.')[0] in {graph.PACKAGES!r}))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = {Path(file) for file in done.stdout.split()}
+    assert {str(file.relative_to(ROOT)) for file in loaded if file.stat().st_size} <= set(graph.closure(f"stages.{stage}"))
 
 
-def test_the_pipeline_names_no_network():
-    trained = set(models.names()) - {"composite"}  # also the word for a picture
-    for file in (ROOT / "pipeline").rglob("*.py"):
-        strings = {node.value for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
-        if "published" not in file.name and "protocols" not in file.name:
-            assert not trained & strings, f"{file} names {trained & strings}"
+# ---- deps and params of the stages
 
 
-# -- with DVC itself: the real graph, each command replaced by one that only writes the outputs
+@pytest.mark.parametrize("stage", sorted(HAND_WRITTEN))
+def test_code_deps_of_a_hand_written_stage_are_its_closure(stage):
+    deps = [one for one in definition(stage)["deps"] if one.endswith(".py")]
+    assert deps == sorted(set(deps)) or sorted(deps) == sorted(set(deps)), "no file twice"
+    assert set(deps) == set(graph.closure(f"stages.{stage}"))
+
+
+@pytest.mark.parametrize("stage", sorted(HAND_WRITTEN))
+def test_params_of_a_hand_written_stage_are_those_its_module_declares(stage):
+    names = {name: "${key}" for name in ("source", "subset", "name")}
+    assert definition(stage).get("params", []) == graph.read_parameters(f"stages.{stage}", **names)
+
+
+def test_every_stage_module_stands_in_one_of_the_two_files():
+    generated = {"train", "infer", "lists"}
+    assert set(STAGES) == set(HAND_WRITTEN) | generated and not set(HAND_WRITTEN) & generated
+
+
+def test_commands_are_those_that_a_person_can_type():
+    for stage in HAND_WRITTEN:
+        assert definition(stage)["cmd"].startswith(f"python -m stages.{stage}")
+
+
+def test_the_written_file_is_fresh():
+    assert (ROOT / graph.FILE).read_text() == graph.written(params.load(ROOT / "params.yaml")), "run `python -m pipeline.graph`"
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Path:
-    """The project with every stage "run"."""
-    folder = tmp_path_factory.mktemp("graph")
-    for name in CODE:
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "dvc.lock"))
-    shutil.copytree(ROOT / "presets", folder / "presets")
-    shutil.copy(ROOT / "presets" / "embedded.yaml", folder / "params.yaml")
-    shutil.copy(ROOT / ".dvcignore", folder / ".dvcignore")
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1"}
-    call = lambda *command: subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
-    call(sys.executable, "-m", "pipeline.graph")
-    (folder / "fake.py").write_text(
-        "import sys, pathlib\n"
-        "for name in sys.argv[1:]:\n"
-        "    path = pathlib.Path(name)\n"
-        "    path.parent.mkdir(parents=True, exist_ok=True)\n"
-        "    path.write_text(name)\n"
-    )
-    inside = ["photographs.parquet", "instances.parquet", "pairs.parquet", "weights.safetensors", "history.csv", "metrics.json"]
-    for source, target in ((ROOT / "dvc.yaml", folder / "dvc.yaml"), (folder / "models" / "dvc.yaml",) * 2):
-        content = yaml(source)
-        for stage in content["stages"].values():
-            made = definition(stage)
-            files = [out if Path(out).suffix else f"{out}/{name}" for out in made["outs"] for name in ([""] if Path(out).suffix else inside)]
-            files += [f"{out}/{Path(out).name}_{split}.txt" for out in made["outs"] if not Path(out).suffix for split in ("train", "test")]
-            files += [f"{out}/{{key}}_{split}.txt".replace("{key}", "${key}") for out in made["outs"] if "${key}" in out for split in ("train", "test")]
-            made["cmd"] = "python fake.py " + " ".join(sorted(set(files)))
-        with open(target, "w") as file:
-            YAML().dump(content, file)
-    call("git", "init", "-q")
-    call("dvc", "init", "-q")
-    call("dvc", "repro")
-    return folder
+def embedded() -> params.Params:
+    return params.load(ROOT / "presets" / "embedded.yaml")
 
 
-def marked(folder: Path, repo=None) -> set[str]:
-    """The stages whose own deps or params changed, as DVC's status of each dependency says."""
-    from dvc.repo import Repo
-
-    with contextlib.nullcontext(repo) if repo else Repo(str(folder)) as repo:
-        found = set()
-        for stage in repo.index.stages:
-            with repo.lock:
-                if any(dep.status() for dep in stage.deps) or stage.changed_stage():
-                    found.add(stage.addressing.split(":")[-1])
-        return found
-
-
-def leaves(block, place=()):
-    for key, value in block.items():
-        if isinstance(value, dict) and value and "hyperparameters" not in place:
-            yield from leaves(value, (*place, key))
-        else:
-            yield (*place, key), value
+def test_stages_of_a_trained_network(embedded):
+    stages = graph.stages_of("rfr", embedded)
+    assert list(stages) == ["train-rfr", "infer-rfr"]
+    train, infer = stages.values()
+    source = f"data/sources/{embedded.inpainting.source}"
+    assert train["cmd"] == f"python -m stages.train rfr --data {source} data/irregular_masks"
+    weights = "artifacts/models/rfr/weights.safetensors"
+    assert infer["cmd"] == f"python -m stages.infer rfr --weights {weights} --data {source} data/irregular_masks"
+    assert train["deps"] == graph.closure("stages.train", "models.inpainting.rfr") + [source, "data/irregular_masks"]
+    assert infer["deps"] == graph.closure("stages.infer", "models.inpainting.rfr") + [source, "data/irregular_masks", weights]
+    assert "models.rfr" in train["params"] and "seed" in train["params"] and "models.rfr.hyperparameters" in infer["params"]
+    assert "seed" not in infer["params"] and not any(key.startswith("models.") and "rfr" not in key for key in train["params"])
+    assert train["outs"] == ["artifacts/models/rfr"]
+    assert infer["outs"] == ["artifacts/predictions/rfr", "artifacts/index/inpainting/rfr.json"]
 
 
-def edited(value):
-    if isinstance(value, bool):
-        return not value
-    if isinstance(value, (int, float)):
-        return value + 1
-    if isinstance(value, list):
-        return value[:-1]
-    if isinstance(value, dict):
-        return value | {"width": 24}
-    return 640 if value is None else f"{value}x"
+def test_a_method_without_training_is_only_run(embedded):
+    assert list(graph.stages_of("telea", embedded)) == ["infer-telea"]
+    assert "--weights" not in graph.stages_of("telea", embedded)["infer-telea"]["cmd"]
 
 
-@pytest.mark.slow
-def test_nothing_is_marked_when_nothing_changed(finished):
-    assert marked(finished) == set()
+def test_what_is_read_for_one_task_alone_is_a_parameter_of_that_task_alone(embedded):
+    for name in ("unet", "rainnet", "rfr"):
+        for stage in graph.stages_of(name, embedded).values():
+            assert ("localization.max_foreground" in stage["params"]) == (name == "unet")
 
 
-@pytest.mark.slow
-def test_editing_a_leaf_marks_the_stages_that_read_it_and_no_other(finished):
-    original = (finished / "params.yaml").read_text()
-    readers = {}
-    for name, stage in yaml(finished / "dvc.yaml")["stages"].items():
-        module = HAND_WRITTEN[name]
-        content = yaml(finished / "params.yaml")
-        keys = {"ingest": content["sources"], "synthesize": content["composites"]["subsets"], "real": content.get("real_sets", {})}.get(name)
-        items = ["localization", "harmonization", "inpainting"] if name == "evaluate" else keys if keys is not None else [""]
-        for item in items:
-            label = f"{name}@{item}" if item else name
-            readers[label] = graph.read_parameters(module, source=item, subset=item, real_set=item, name=item)
-    for name in content["models"]:
-        task = models.task_of(name)
-        readers[f"infer-{name}"] = graph.read_parameters("stages.infer", task, model=name)
-        if "training" in content["models"][name]:
-            readers[f"train-{name}"] = graph.read_parameters("stages.train", task, model=name)
-    try:
-        for place, value in leaves(content):
-            key = ".".join(place)
-            if key in ("inpainting.source", "real_sets") or place[0] == "sources" and place[-1] in ("path", "kind") or place[-1] in ("source", "references"):
-                continue  # these name other stages: they change the graph itself
-            changed = yaml(finished / "params.yaml")
-            block = changed
-            for part in place[:-1]:
-                block = block[part]
-            block[place[-1]] = edited(value)
-            with open(finished / "params.yaml", "w") as file:
-                YAML().dump(changed, file)
-            expected = {name for name, read in readers.items() if any(key == one or key.startswith(f"{one}.") for one in read)}
-            assert marked(finished) == expected | {"report"}, key  # the report shows all parameters
-            (finished / "params.yaml").write_text(original)
-    finally:
-        (finished / "params.yaml").write_text(original)
+def test_methods_that_are_no_longer_named_leave_nothing_behind(embedded, tmp_path, monkeypatch):
+    monkeypatch.setattr(graph, "ROOT", tmp_path)
+    there = ["artifacts/models/unet", "artifacts/models/gone", "artifacts/predictions/gone", "artifacts/index/inpainting"]
+    for folder in there:
+        (tmp_path / folder).mkdir(parents=True)
+    for name in ("rfr", "gone"):
+        (tmp_path / f"artifacts/index/inpainting/{name}.json").touch()
+    found = {str(path.relative_to(tmp_path)) for path in graph.stale_outputs(embedded)}
+    assert found == {"artifacts/models/gone", "artifacts/predictions/gone", "artifacts/index/inpainting/gone.json"}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "place, stages",
-    [
-        (("models", "rainnet", "training", "epochs"), {"train-rainnet"}),
-        (("models", "rainnet", "hyperparameters"), {"train-rainnet", "infer-rainnet"}),
-        (("evaluation", "bootstrap"), {"evaluate@localization", "evaluate@harmonization", "evaluate@inpainting"}),
-        (("composites", "subsets", "HCOCO", "max_per_object"), {"synthesize@HCOCO"}),
-        (("localization", "max_foreground"), {"train-unet", "infer-unet", "infer-constant_map", "infer-gaussian_map", "infer-spectral_residual"}),
-    ],
-)
-def test_leaves_by_hand(finished, place, stages):
-    original = (finished / "params.yaml").read_text()
-    content = yaml(finished / "params.yaml")
-    block = content
-    for part in place[:-1]:
-        block = block[part]
-    block[place[-1]] = edited(block[place[-1]])
-    try:
-        with open(finished / "params.yaml", "w") as file:
-            YAML().dump(content, file)
-        assert marked(finished) == stages | {"report"}
-    finally:
-        (finished / "params.yaml").write_text(original)
+# ---- what a stage declares, it reads
 
 
-@pytest.mark.slow
-def test_editing_a_file_marks_the_stages_that_import_it_and_no_other(finished):
-    from dvc.repo import Repo
+def leaves(block) -> set[str]:
+    """Names of the leaves of a block of params.yaml."""
+    found = set()
+    for name, field in block.model_fields.items():
+        inner = params._blocks_in(field.annotation)
+        found |= set().union(*(leaves(one) for one in inner)) if inner else {name}
+    return found
 
-    content = yaml(finished / "params.yaml")
-    closures = {"lists": graph.closure("stages.lists")}
-    for name in yaml(finished / "dvc.yaml")["stages"]:
-        closures[name] = graph.closure(HAND_WRITTEN[name])
-    for name in content["models"]:
-        network = f"models.{models.task_of(name)}.{name}"
-        closures[f"infer-{name}"] = graph.closure("stages.infer", network)
-        if "training" in content["models"][name]:
-            closures[f"train-{name}"] = graph.closure("stages.train", network)
-    with Repo(str(finished)) as repo:
-        existing = {stage.addressing.split(":")[-1].split("@")[0] for stage in repo.index.stages}
-        for file in sorted({one for files in closures.values() for one in files}):
-            before = (finished / file).read_text()
-            (finished / file).write_text(before + "\n# edited\n")
-            try:
-                found = {one.split("@")[0] for one in marked(finished, repo)}
-                assert found == {name for name, files in closures.items() if file in files} & existing, file
-            finally:
-                (finished / file).write_text(before)
+
+def declared_leaves(key: str) -> set[str]:
+    """Names of the leaves that "training" or "models.{model}.hyperparameters" stands for."""
+    block = params.Params
+    for part in key.split("."):
+        if part.startswith("{"):
+            continue  # the name of an entry: its block was reached by the dictionary's field
+        field = block.model_fields[part]
+        inner = params._blocks_in(field.annotation)
+        if not inner:
+            return {part}
+        (block,) = inner
+    return leaves(block)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_declared_leaf_is_read_in_the_closure(stage):
+    declared = graph.read_parameters(f"stages.{stage}", **{name: f"{{{name}}}" for name in ("model", "source", "subset", "name")})
+    modules = [f"stages.{stage}"]
+    if stage in ("train", "infer"):
+        declared += [key for task in models.TASKS for key in graph.read_parameters(f"stages.{stage}", task, model="{model}")]
+    read = set()
+    for file in graph.closure(*modules):
+        if file != "pipeline/params.py":  # which holds them all
+            read |= {node.attr for node in ast.walk(ast.parse((ROOT / file).read_text())) if isinstance(node, ast.Attribute)}
+    unread = {leaf for key in declared for leaf in declared_leaves(key)} - read
+    assert not unread, f"stages/{stage}.py declares what nothing in its closure reads"
+
+
+def test_the_schema_is_walked_as_it_stands():
+    assert declared_leaves("seed") == {"seed"}
+    assert declared_leaves("training") == {"device", "precision", "workers", "validation_images"}
+    assert declared_leaves("models.{model}.hyperparameters") == {"hyperparameters"}
+    assert {"milestones", "betas", "flip", "low", "high", "epochs", "keep"} <= declared_leaves("models.{model}")
+    assert {"kind", "path", "test_share"} <= declared_leaves("sources.{source}")
+    assert typing.get_type_hints(params.Params)["seed"] is not None and issubclass(params.Params, BaseModel)
+
+
+# ---- imports run one way
+
+
+@pytest.mark.parametrize("package, may", [("stages", ("pipeline", "models")), ("pipeline", ("pipeline", "models")), ("models", ("models",))])
+def test_packages_import_one_way(package, may):
+    for file in CODE:
+        if file.relative_to(ROOT).parts[0] == package:
+            ours = {name for name in imports(file) if name.split(".")[0] in (*graph.PACKAGES, "tests", "benchmarks")}
+            assert all(name.split(".")[0] in may for name in ours), f"{file}: {sorted(ours)}"
+
+
+def test_networks_stand_on_layers_and_losses_and_never_on_one_another():
+    for file in CODE:
+        parts = file.relative_to(ROOT).parts
+        if parts[0] != "models" or len(parts) < 3:
+            continue
+        allowed = ("models.base", "models.layers", "models.losses")
+        for name in imports(file):
+            assert not name.startswith("models") or name == "models" or name.startswith(allowed), f"{file} imports {name}"
+
+
+def test_the_library_knows_no_network_by_name():
+    networks = set(models.names()) - {"composite"}  # which is also what a composite is called in every batch
+    for file in CODE:
+        parts = file.relative_to(ROOT).parts
+        if parts[0] == "models":
+            continue
+        assert not any(name.startswith(tuple(f"models.{task}" for task in models.TASKS)) for name in imports(file)), file
+        if file.name == "protocols.py":
+            continue  # names the evaluation code of publications, after which the networks are called too
+        constants = {node.value for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+        assert not constants & networks, f"{file} names {sorted(constants & networks)}"
+
+
+def test_ray_appears_in_four_files():
+    users = {str(file.relative_to(ROOT)) for file in CODE if any(name.split(".")[0] == "ray" for name in imports(file))}
+    assert users == {f"pipeline/{name}.py" for name in ("cluster", "trainer", "predictor", "parallel")}
+
+
+def test_stages_that_have_nothing_to_do_with_ray_never_come_near_it():
+    for stage in ("ingest", "lists", "evaluate", "report", "real"):
+        assert not {"pipeline/cluster.py", "pipeline/parallel.py"} & set(graph.closure(f"stages.{stage}")), stage
+
+
+# ---- the command
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-m", "pipeline.graph", *arguments], cwd=ROOT, capture_output=True, text=True)
+
+
+def test_check_says_whether_the_file_is_fresh(monkeypatch, capsys, tmp_path):
+    done = run("--check")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    monkeypatch.setattr(sys, "argv", ["graph", "--check"])
+    monkeypatch.setattr(graph, "FILE", Path(tmp_path / "dvc.yaml"))
+    for content in (None, "stages: {}\n"):
+        if content is not None:
+            (tmp_path / "dvc.yaml").write_text(content)
+        with pytest.raises(SystemExit) as ended:
+            graph.main()
+        assert ended.value.code == 1
+        assert "dvc.yaml is stale; `python -m pipeline.graph` writes it anew" in capsys.readouterr().err

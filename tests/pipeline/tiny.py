@@ -1,4 +1,4 @@
-"""Trainings that take a fraction of a second: pictures made on the spot, networks of a few hundred parameters."""
+"""Data sets of a few pictures, and trainings that take a fraction of a second with networks of a few hundred parameters."""
 
 import functools
 import os
@@ -6,15 +6,38 @@ import signal
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import nn
 from torch.nn import functional
 
 from models.base import Model
-from pipeline import params, seeds, trainer
+from pipeline import images, params, seeds, tables, trainer
 from pipeline.errors import UserError
 
 SIZE = 16
+
+
+def random_picture(seed: int, height: int = 40, width: int = 60) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def subset(root: Path, rows: list[dict]) -> Path:
+    """A sub-dataset on disk, every picture random. A row needs pair_id, split and foreground_ratio; the mask is that share
+    of the picture, on its left."""
+    table = []
+    for number, row in enumerate(rows):
+        name = row["pair_id"]
+        mask = np.zeros((40, 60), bool)
+        mask[:, : round(60 * row["foreground_ratio"])] = True
+        files = {"composite": f"composite_images/{name}.png", "mask": f"masks/{name}.png", "real": f"real_images/{name}.png"}
+        images.write_png(root / files["composite"], random_picture(number))
+        images.write_png(root / files["mask"], mask)
+        images.write_png(root / files["real"], random_picture(100 + number))
+        about = {"category": "cat", "transfer": "xiao", "simulated": False, "source_image": name.split("_")[0]}
+        table.append({"subset": root.name} | files | about | row)
+    tables.write(root / "pairs.parquet", pd.DataFrame(table))
+    return root
 
 
 class Pictures:
