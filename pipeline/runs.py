@@ -9,13 +9,19 @@ import json
 import sys
 from pathlib import Path
 
+from pipeline.errors import UserError
+
 RUNS = Path(".runs")
 ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("stages", "pipeline", "models")
 
 
 def run_folder(name: str, *parts) -> Path:
     """The run folder of a piece of work whose result depends on these parts (strings, numbers, dicts, files given as
-    Path, which count by content) and on the code that is loaded now. The folder need not exist yet."""
+    Path, which count by content) and on the code that is loaded now. The folder need not exist yet.
+
+    Raises UserError naming a file that doesn't exist.
+    """
     digest = hashlib.sha256(json.dumps([_stated(part) for part in parts], sort_keys=True).encode())
     for file in _loaded_code():
         digest.update(f"{file.relative_to(ROOT)}:".encode() + file.read_bytes())
@@ -24,12 +30,14 @@ def run_folder(name: str, *parts) -> Path:
 
 def _stated(part):
     if isinstance(part, Path):
+        if not part.is_file():
+            raise UserError(f"{part}: no such file")
         return hashlib.sha256(part.read_bytes()).hexdigest()
     return part.model_dump(mode="json") if hasattr(part, "model_dump") else part
 
 
 def _loaded_code() -> list[Path]:
     """Files of this repository's packages that this process has imported."""
-    files = {Path(module.__file__).resolve() for module in list(sys.modules.values()) if getattr(module, "__file__", None)}
-    packages = [ROOT / name for name in ("stages", "pipeline", "models")]
-    return sorted(file for file in files if any(package in file.parents for package in packages))
+    ours = [module for name, module in list(sys.modules.items()) if name.split(".")[0] in (*PACKAGES, "__main__")]
+    files = {Path(module.__file__).resolve() for module in ours if getattr(module, "__file__", None)}
+    return sorted(file for file in files if any(ROOT / package in file.parents for package in PACKAGES))

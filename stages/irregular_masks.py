@@ -15,6 +15,8 @@ def main(arguments) -> None:
     parameters = params.load().only(PARAMS)
     settings = parameters.irregular_masks
     per_bucket = {"train": settings.per_bucket.train, "test": settings.per_bucket.test}
+    photographs = tables.read(Path(arguments.source) / "photographs.parquet", ["image_id", "split"])
+    tested = sorted(photographs.loc[photographs["split"] == "test", "image_id"])
     with atomic.folder(Path(arguments.out).absolute()) as out:
         options = {"per_bucket": per_bucket, "size": parameters.image_size, "border": settings.border, "seed": parameters.seed}
         options["parallel_map"] = functools.partial(parallel.ordered_map, describe="irregular masks", unit="masks", chunk=32)
@@ -25,8 +27,6 @@ def main(arguments) -> None:
                 masks = build_from_folder(out, Path(settings.folder).absolute(), polarity=settings.polarity, **options)
         except ValueError as error:
             raise ParameterError(f"params.yaml: irregular_masks: {error}") from None
-        photographs = tables.read(Path(arguments.source) / "photographs.parquet")
-        tested = sorted(photographs.loc[photographs["split"] == "test", "image_id"])
         tables.write(out / "assigned.parquet", assign(tested, masks[masks["split"] == "test"], parameters.seed))
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import params, runs
+from pipeline.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 OPTIMIZATION = {"optimizer": "adam", "learning_rate": 0.1, "schedule": {"name": "constant"}}
@@ -32,6 +33,11 @@ def test_whatever_the_result_depends_on_makes_another_folder(tmp_path):
     found.add(runs.run_folder("unet", *base).name)
     found.add(runs.run_folder("rfr", *base).name)
     assert len(found) == 9
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"pairs\.parquet: no such file$"):
+        runs.run_folder("x", 1, tmp_path / "pairs.parquet")
 
 
 def test_the_order_of_keys_does_not_count():
