@@ -9,6 +9,7 @@ dvc.yaml are held to the same rule by a test.
 """
 
 import ast
+import functools
 import shutil
 import sys
 from pathlib import Path
@@ -129,6 +130,7 @@ def stale_outputs(parameters: params.Params) -> list[Path]:
     return [one for folder in folders if folder.is_dir() for one in sorted(folder.iterdir()) if one.stem not in parameters.models]
 
 
+@functools.cache
 def _imports(file: Path) -> set[str]:
     names = set()
     for node in ast.walk(ast.parse(file.read_text())):
