@@ -6,7 +6,9 @@ and 6.3, specs/localization.md 3, specs/inpainting.md 14, and the evaluators nam
 
 What no record can repeat, because it happens before or around the scoring: the input a network was given (each code
 resizes it its own way), data sets stored again in smaller size (RainNet, HDNet, saic), dropout left on (DoveNet),
-scores of whole batches (S2CRNet's training log, AustNet's validation), epochs chosen on the test set (HDNet).
+scores of whole batches (S2CRNet's training log, AustNet's validation), epochs chosen on the test set (HDNet). And
+predictions as inference saves them are rounded to 8 bits, which leaves truncation and unrounded scores nothing to act
+on. What of this concerns a record, its `caveat` says.
 """
 
 import io
@@ -17,12 +19,11 @@ from typing import Literal, NamedTuple
 import cv2
 import numpy as np
 from PIL import Image
-from skimage.metrics import structural_similarity
 
 from pipeline.metrics import inpainting as inpainting_metrics
 from pipeline.metrics import localization as localization_metrics
 from pipeline.metrics import ssim as structural
-from pipeline.metrics.harmonization import PSNR_CAP
+from pipeline.metrics.harmonization import PSNR_CAP, squared_differences
 from pipeline.metrics.inputs import check_image, check_mask, check_probability, check_same_size
 
 SEAM = "seam-256"
@@ -61,6 +62,19 @@ class Harmonization:
     """Numerator over 3 * area: squared differences inside the mask, or (whole) of the entire image."""
     fpsnr: bool = False
     ssim: Literal["seam", "iih", "cdtnet", "pctnet", "skimage"] | None = None
+    around: str = ""
+    """What its authors do around the scoring, see the head of this file."""
+
+    @property
+    def caveat(self) -> str:
+        """What sets the scores of predictions saved by inference apart from this evaluator's own; "" for nothing known."""
+        found = []
+        if self.image_filter != "bilinear":
+            found.append(f"its code resizes the network's input {'in OpenCV' if self.image_filter == 'opencv' else 'bicubic'}; ours was resized bilinear")
+        if self.rounding in ("truncated", "float"):
+            acts = "truncates" if self.rounding == "truncated" else "doesn't round"
+            found.append(f"it {acts}, and saved predictions are rounded already")
+        return "; ".join([*found, *([self.around] if self.around else [])])
 
 
 HARMONIZATION = (
@@ -70,21 +84,29 @@ HARMONIZATION = (
     Harmonization("iharmony4", "bicubic", "dither", "raw", "nearest", "composite", "iHarmony4: evaluation.py"),
     Harmonization("dovenet", "bicubic", "dither", "raw", "nearest", "output", "specs/harmonization.md 6.3: old tables"),
     Harmonization(
-        "dovenet-test", "bilinear", "nearest", "raw", "truncated", "output", "iHarmony4: DoveNet/test.py", fmse=None
+        "dovenet-test", "bilinear", "nearest", "raw", "truncated", "output", "iHarmony4: DoveNet/test.py", fmse=None,
+        around="its network runs in training mode unless told otherwise",
     ),
     Harmonization("bargainnet", "bilinear", "nearest", "raw", "truncated", "output", "BargainNet: test.py"),
-    Harmonization("rainnet", "bilinear", "nearest", "real", "truncated", "255", "RainNet: evaluate.py", fmse=None),
-    Harmonization("hdnet", "bilinear", "nearest", "real", "truncated", "255", "HDNet: train_evaluate.py", fmse="whole"),
     Harmonization(
-        "saic", "opencv", "opencv", "raw", "float", "target", "saic-vul: iharm/inference/metrics.py", epsilon=1e-6
+        "rainnet", "bilinear", "nearest", "real", "truncated", "255", "RainNet: evaluate.py", fmse=None,
+        around="its data set was stored again, smaller",
+    ),
+    Harmonization(
+        "hdnet", "bilinear", "nearest", "real", "truncated", "255", "HDNet: train_evaluate.py", fmse="whole",
+        around="its data set was stored again, smaller, and its epoch chosen on the test set",
+    ),
+    Harmonization(
+        "saic", "opencv", "opencv", "raw", "float", "target", "saic-vul: iharm/inference/metrics.py", epsilon=1e-6,
+        around="its HAdobe5k was stored again, smaller",
     ),
     Harmonization(
         "cdtnet", "opencv", "opencv", "raw", "float", "target", "CDTNet: iharm/inference/metrics.py", epsilon=1e-6,
-        fpsnr=True, ssim="cdtnet",
+        fpsnr=True, ssim="cdtnet", around="its HAdobe5k was stored again, smaller",
     ),
     Harmonization(
         "pctnet", "opencv", "opencv", "raw", "float", "255", "PCT-Net: iharm/inference/metrics.py", epsilon=1e-6,
-        mse="masked", ssim="pctnet",
+        mse="masked", ssim="pctnet", around="its HAdobe5k was stored again, smaller",
     ),
     Harmonization(
         "iih", "bicubic", "dither", "composite", "jpeg", "255",
@@ -101,6 +123,78 @@ HARMONIZATION = (
 )
 
 
+class HarmonizationTruth:
+    """What a composite, its real image and its mask are under each protocol, resized once for the predictions of all models.
+
+    composite, real: uint8 RGB at original resolution. mask: uint8 (0..255) or bool there. size: (height, width) of the
+    predictions. Raises ValueError, one line, for other dtypes or sizes.
+    """
+
+    def __init__(
+        self,
+        composite: np.ndarray,
+        real: np.ndarray,
+        mask: np.ndarray,
+        size: tuple[int, int],
+        protocols: tuple[Harmonization, ...] = HARMONIZATION,
+    ):
+        check_image("composite", composite)
+        check_image("real", real)
+        mask = _grey_mask(mask)
+        check_same_size("composite", composite, "real", real)
+        check_same_size("composite", composite, "mask", mask)
+        self.protocols = protocols
+        filters = {one.image_filter for one in protocols}
+        self.composites = {kind: _resized_image(composite, size, kind) for kind in filters}
+        self.targets = {(kind, False): _resized_image(real, size, kind) for kind in filters}
+        jpeg = {one.image_filter for one in protocols if one.rounding == "jpeg"}
+        self.targets |= {(kind, True): _from_jpeg(self.targets[kind, False]) for kind in jpeg}
+        self.weights = {kind: _resized_mask(mask, size, kind) for kind in {one.mask_filter for one in protocols}}
+
+    def score(self, prediction: np.ndarray) -> list[Row]:
+        """Scores of one prediction, as the network drew it, unpasted: uint8 RGB (H, W, 3) as saved, or float in [0, 1],
+        on which alone truncation can act. Raises ValueError, one line, for another dtype or size."""
+        drawn = _levels(prediction)
+        check_same_size("prediction", drawn, "the size to score at", next(iter(self.weights.values())))
+        seen, rows = {}, []
+        for protocol in self.protocols:
+            view = protocol.image_filter, protocol.mask_filter, protocol.background, protocol.rounding
+            if view not in seen:
+                seen[view] = self._seen(drawn, *view)
+            composite = self.composites[protocol.image_filter]
+            rows += [Row(protocol.name, *one) for one in _harmonization_scores(protocol, seen[view], composite)]
+        return rows
+
+    def _seen(self, drawn: np.ndarray, image_filter: str, mask_filter: str, background: str, rounding: str) -> "_Seen":
+        target, weight = self.targets[image_filter, rounding == "jpeg"], self.weights[mask_filter]
+        output = drawn
+        if background != "raw":
+            behind = self.targets[image_filter, False] if background == "real" else self.composites[image_filter]
+            output = _pasted(drawn, behind, weight, hard=mask_filter in ("nearest", "dither"))
+        output = _stored(output, rounding)
+        if output.dtype == np.uint8:
+            # exact: three squared 8-bit differences are below 2^24
+            squared = cv2.transform(squared_differences(output, target).astype(np.float32), THIRDS * 3).astype(np.float64) / 3
+        else:
+            squared = cv2.transform(np.square(output - target), THIRDS)
+        return _Seen(output, target, weight, float(squared.mean()), float((squared * weight).sum()), float(weight.sum()))
+
+
+class _Seen(NamedTuple):
+    """One prediction as a protocol looks at it."""
+
+    output: np.ndarray
+    """(H, W, 3) in 0..255, uint8 or, where it isn't rounded, float64."""
+    target: np.ndarray
+    """uint8 (H, W, 3)"""
+    weight: np.ndarray
+    """float64 (H, W), the mask in [0, 1]"""
+    mse: float
+    masked: float
+    """Sum over the pixels of weight times squared difference, mean over the channels."""
+    area: float
+
+
 def harmonization(
     prediction: np.ndarray,
     composite: np.ndarray,
@@ -108,55 +202,34 @@ def harmonization(
     mask: np.ndarray,
     protocols: tuple[Harmonization, ...] = HARMONIZATION,
 ) -> list[Row]:
-    """Score one prediction under every protocol.
-
-    prediction: as the network drew it, unpasted, at the size to score at (256x256 in all public protocols): uint8 RGB
-    (H, W, 3) as saved, or float in [0, 1], on which alone truncation can act. composite, real: uint8 RGB at original
-    resolution. mask: uint8 (0..255) or bool there.
+    """Score one prediction under every protocol; arguments as of HarmonizationTruth and its `score`, at the prediction's
+    size (256x256 in all public protocols).
 
     Rows of `seam-256` are the values of metrics.harmonization.score. NaN: no foreground is left (fmse, fpsnr, fssim),
     or PSNR's range is that of a constant image. PSNR of identical images is 100, or what the epsilon makes of it.
     Raises ValueError, one line, for other dtypes or sizes.
     """
-    drawn = _levels(prediction)
-    check_image("composite", composite)
-    check_image("real", real)
-    mask = _grey_mask(mask)
-    check_same_size("composite", composite, "real", real)
-    check_same_size("composite", composite, "mask", mask)
-    size = prediction.shape[:2]
-    filters = {protocol.image_filter for protocol in protocols}
-    reals = {kind: _resized_image(real, size, kind) for kind in filters}
-    composites = {kind: _resized_image(composite, size, kind) for kind in filters}
-    rows = []
-    for protocol in protocols:
-        target, source = reals[protocol.image_filter], composites[protocol.image_filter]
-        weight = _resized_mask(mask, size, protocol.mask_filter)
-        output = drawn
-        if protocol.background != "raw":
-            background = target if protocol.background == "real" else source
-            output = background + (drawn - background) * weight[..., None]
-        output = _stored(output, protocol.rounding)
-        target = _stored(target, protocol.rounding) if protocol.rounding == "jpeg" else target
-        rows += [Row(protocol.name, *one) for one in _harmonization_scores(protocol, output, target, source, weight)]
-    return rows
+    size = _levels(prediction).shape[:2]
+    return HarmonizationTruth(composite, real, mask, size, protocols).score(prediction)
 
 
-def _harmonization_scores(protocol: Harmonization, output, target, composite, weight) -> list[tuple[str, float]]:
-    """output, target, composite: float64 (H, W, 3) in 0..255; weight: float64 (H, W), the mask in [0, 1]."""
-    squared = np.square(output - target).mean(axis=2)
-    masked, area = squared * weight, float(weight.sum())
-    mse = float((squared if protocol.mse == "all" else masked).mean())
-    peaks = {"255": 255.0, "output": np.ptp(output), "composite": np.ptp(composite), "target": target.max()}
-    peak = peaks[protocol.peak]
+def _harmonization_scores(protocol: Harmonization, seen: _Seen, composite: np.ndarray) -> list[tuple[str, float]]:
+    pixels = seen.weight.size
+    mse = seen.mse if protocol.mse == "all" else seen.masked / pixels
+    if protocol.peak == "255":
+        peak = 255.0
+    elif protocol.peak == "target":
+        peak = float(seen.target.max())
+    else:
+        peak = float(np.ptp(seen.output if protocol.peak == "output" else composite))
     scores = [("mse", mse), ("psnr", _psnr(mse, peak, protocol.epsilon))]
     if protocol.fmse:
-        numerator = float((masked if protocol.fmse == "masked" else squared).sum())
-        fmse = numerator / (area + protocol.epsilon / 3) if area else math.nan
+        numerator = seen.masked if protocol.fmse == "masked" else seen.mse * pixels
+        fmse = numerator / (seen.area + protocol.epsilon / 3) if seen.area else math.nan
         scores.append(("fmse", fmse))
         if protocol.fpsnr:
             scores.append(("fpsnr", _psnr(fmse, peak, protocol.epsilon)))
-    return scores + (SIMILARITIES[protocol.ssim](output, target, weight) if protocol.ssim else [])
+    return scores + (SIMILARITIES[protocol.ssim](seen.output, seen.target, seen.weight) if protocol.ssim else [])
 
 
 def _psnr(mse: float, peak: float, epsilon: float) -> float:
@@ -169,32 +242,31 @@ def _psnr(mse: float, peak: float, epsilon: float) -> float:
 
 
 def _similarity_seam(output, target, weight) -> list[tuple[str, float]]:
-    constants = structural.CONSTANTS_255, structural.CONSTANTS_1
-    ours, iih = (found.mean(axis=2) for found in structural.similarity(output, target, structural.GAUSSIAN, constants))
+    ours, iih = structural.maps(output, target, structural.CONSTANTS_255, structural.CONSTANTS_1)
     return [("ssim", float(ours.mean())), ("fssim", _weighted(ours, weight)), ("fssim_iih", _weighted(iih, weight))]
 
 
 def _similarity_iih(output, target, weight) -> list[tuple[str, float]]:
-    (found,) = structural.similarity(output, target, structural.GAUSSIAN, [structural.CONSTANTS_1])
-    return [("ssim", float(found.mean())), ("fssim", _weighted(found.mean(axis=2), weight))]
+    (found,) = structural.maps(output, target, structural.CONSTANTS_1)
+    return [("ssim", float(found.mean())), ("fssim", _weighted(found, weight))]
 
 
 def _similarity_cdtnet(output, target, weight) -> list[tuple[str, float]]:
     """7x7 window, constants for the range of the output."""
-    spread = np.ptp(output)
+    spread = float(np.ptp(output))
     if spread == 0:
         return [("ssim", math.nan), ("fssim", math.nan)]
     constants = (0.01 * spread) ** 2, (0.03 * spread) ** 2
-    (found,) = structural.similarity(output, target, structural.gaussian_mean(3), [constants])
-    return [("ssim", float(found.mean())), ("fssim", _weighted(found.mean(axis=2), weight))]
+    (found,) = structural.maps(output, target, constants, window=SMALL_GAUSSIAN)
+    return [("ssim", float(found.mean())), ("fssim", _weighted(found, weight))]
 
 
 def _similarity_pctnet(output, target, weight) -> list[tuple[str, float]]:
     """pytorch-msssim's default, no padding, on the output pasted on the real image."""
     if min(target.shape[:2]) < structural.WINDOW:
         return [("ssim", math.nan)]
-    pasted = target + (output - target) * weight[..., None]
-    (found,) = structural.similarity(pasted, target, structural.GAUSSIAN, [structural.CONSTANTS_255])
+    pasted = _pasted(output, target, weight, hard=False)
+    (found,) = structural.maps(pasted, target, structural.CONSTANTS_255)
     inside = slice(structural.RADIUS, -structural.RADIUS)
     return [("ssim", float(found[inside, inside].mean()))]
 
@@ -203,7 +275,9 @@ def _similarity_skimage(output, target, weight) -> list[tuple[str, float]]:
     """scikit-image's default: uniform 7x7 window, sample covariance."""
     if min(target.shape[:2]) < 7:
         return [("ssim", math.nan)]
-    return [("ssim", float(structural_similarity(target, output, data_range=255, channel_axis=-1)))]
+    c1, c2 = structural.CONSTANTS_255
+    (found,) = structural.maps(output, target, (c1, c2 * 48 / 49), window=SMALL_UNIFORM)
+    return [("ssim", float(found[3:-3, 3:-3].mean()))]
 
 
 SIMILARITIES = {
@@ -213,6 +287,9 @@ SIMILARITIES = {
     "pctnet": _similarity_pctnet,
     "skimage": _similarity_skimage,
 }
+THIRDS = np.full((1, 3), 1 / 3)
+SMALL_GAUSSIAN = structural.Window(structural.gaussian_mean(3), 3)
+SMALL_UNIFORM = structural.Window(structural.uniform_mean(3), 3)
 
 
 def _weighted(values: np.ndarray, weight: np.ndarray) -> float:
@@ -234,6 +311,8 @@ class Localization:
     """Added to the denominators of precision, recall, F1 and IoU."""
     empty_ap: float = math.nan
     """AP of an image whose mask is empty. NaN: excluded, and F1 and IoU with it."""
+    caveat: str = ""
+    """As of Harmonization."""
 
 
 LOCALIZATION = (
@@ -246,6 +325,7 @@ LOCALIZATION = (
         stretched=True,
         epsilon=1e-6,
         empty_ap=0.0,
+        caveat="its code resizes the network's input bilinear to 224 pixels and scores unrounded maps; saved ones are rounded to 8 bits",
     ),
 )
 
@@ -306,13 +386,18 @@ class Inpainting:
     composited: bool
     """Whether pixels outside the hole are the photograph's."""
     scores: Literal["seam", "edgeconnect", "lama"]
+    caveat: str = ""
+    """As of Harmonization."""
 
 
 INPAINTING = (
     Inpainting(SEAM, "specs/inpainting.md 14; RFR publishes no metric code", True, "seam"),
     Inpainting("unpasted", "seam-256 on the network's whole output", False, "seam"),
     Inpainting("edgeconnect", "knazeri/edge-connect: scripts/metrics.py (also used for PRVS)", True, "edgeconnect"),
-    Inpainting("lama", "advimman/lama: SSIM with zero padding, the one metric it shares with the others", True, "lama"),
+    Inpainting(
+        "lama", "advimman/lama: SSIM with zero padding, the one metric it shares with the others", True, "lama",
+        caveat="its own masks and picture sizes are others",
+    ),
 )
 
 
@@ -339,7 +424,7 @@ def inpainting(
 
 
 def _inpainting_seam(output, image) -> list[tuple[str, float]]:
-    scores = inpainting_metrics.score(output, image)
+    scores = inpainting_metrics.score(output, image, edgeconnect=False)
     return [(metric, scores[metric]) for metric in ("ssim", "psnr", "l1")]
 
 
@@ -363,13 +448,13 @@ INPAINTING_SCORES = {"seam": _inpainting_seam, "edgeconnect": _inpainting_edgeco
 
 
 def _levels(prediction: np.ndarray) -> np.ndarray:
-    """A prediction, uint8 or float in [0, 1], as float64 (H, W, 3) in 0..255."""
+    """A prediction (H, W, 3) in 0..255: uint8 as it is, float in [0, 1] as float64."""
     if isinstance(prediction, np.ndarray) and prediction.dtype in (np.float32, np.float64) and prediction.ndim == 3:
         if prediction.shape[2] != 3 or not (prediction.min() >= 0 and prediction.max() <= 1):
             raise ValueError(f"prediction of shape {prediction.shape} is not RGB with every value in [0, 1]")
         return prediction.astype(np.float64) * 255
     check_image("prediction", prediction)
-    return prediction.astype(np.float64)
+    return prediction
 
 
 def _grey_mask(mask: np.ndarray) -> np.ndarray:
@@ -379,10 +464,8 @@ def _grey_mask(mask: np.ndarray) -> np.ndarray:
 
 
 def _resized_image(image: np.ndarray, size: tuple[int, int], kind: str) -> np.ndarray:
-    """uint8 RGB at `size` = (height, width), rounded to 8 bits as every evaluator does, as float64."""
-    if image.shape[:2] != size:
-        image = _resize(image, size, kind)
-    return image.astype(np.float64)
+    """uint8 RGB at `size` = (height, width), rounded to 8 bits as every evaluator does."""
+    return image if image.shape[:2] == tuple(size) else _resize(image, size, kind)
 
 
 def _resized_mask(mask: np.ndarray, size: tuple[int, int], kind: str) -> np.ndarray:
@@ -394,7 +477,7 @@ def _resized_mask(mask: np.ndarray, size: tuple[int, int], kind: str) -> np.ndar
         return np.asarray(bits.resize(size[::-1], Image.Resampling.NEAREST), dtype=np.float64)
     if kind == "opencv":
         return cv2.resize(mask.astype(np.float64) / 255, size[::-1], interpolation=cv2.INTER_LINEAR)
-    return (mask if mask.shape == size else _resize(mask, size, kind)) / 255
+    return (mask if mask.shape == tuple(size) else _resize(mask, size, kind)) / 255
 
 
 def _resize(image: np.ndarray, size: tuple[int, int], kind: str) -> np.ndarray:
@@ -403,13 +486,21 @@ def _resize(image: np.ndarray, size: tuple[int, int], kind: str) -> np.ndarray:
     return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling[kind.upper()]))
 
 
+def _pasted(drawn: np.ndarray, behind: np.ndarray, weight: np.ndarray, hard: bool) -> np.ndarray:
+    """`drawn` where the weight is 1, `behind` where it is 0: of the type of `drawn` if the mask is hard, else float64."""
+    if hard:
+        return np.where(weight[..., None] > 0, drawn, behind)
+    return behind + (drawn.astype(np.float64) - behind) * weight[..., None]
+
+
 def _stored(image: np.ndarray, kind: str) -> np.ndarray:
-    """float64 (H, W, 3) in 0..255 as an evaluator stores it before it looks."""
-    if kind == "float":
-        return image
-    image = np.rint(image) if kind == "nearest" else np.floor(image)
-    if kind != "jpeg":
-        return image
+    """(H, W, 3) in 0..255 as an evaluator stores it before it looks: uint8, or for "float" as it comes."""
+    if image.dtype != np.uint8 and kind != "float":
+        image = (np.rint(image) if kind == "nearest" else np.floor(image)).astype(np.uint8)
+    return _from_jpeg(image) if kind == "jpeg" else image
+
+
+def _from_jpeg(image: np.ndarray) -> np.ndarray:
     file = io.BytesIO()
-    Image.fromarray(image.astype(np.uint8)).save(file, "JPEG", quality=100)
-    return np.asarray(Image.open(file), dtype=np.float64)
+    Image.fromarray(image).save(file, "JPEG", quality=100)
+    return np.asarray(Image.open(file))

@@ -14,13 +14,14 @@ PSNR_CAP = 100.0
 """dB; the PSNR of identical images, and the most that any image gets."""
 
 EDGECONNECT_WINDOW = 51
+EDGECONNECT_MEAN = structural.uniform_mean(EDGECONNECT_WINDOW // 2)
 
 LUMA = np.array([[0.2125, 0.7154, 0.0721]])
 """Weights of R, G, B in scikit-image's `rgb2gray`, which EdgeConnect's script uses."""
 
 
-def score(prediction: np.ndarray, real: np.ndarray) -> dict[str, float]:
-    """Score one filled image; prediction and real are uint8 RGB (H, W, 3).
+def score(prediction: np.ndarray, real: np.ndarray, edgeconnect: bool = True) -> dict[str, float]:
+    """Score one filled image; prediction and real are uint8 RGB (H, W, 3). Without `edgeconnect` there is no ssim_ec.
 
     ssim     equals skimage.metrics.structural_similarity(real / 255, prediction / 255, data_range=1,
              channel_axis=-1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False)
@@ -43,12 +44,12 @@ def score(prediction: np.ndarray, real: np.ndarray) -> dict[str, float]:
     mse = float(np.multiply(difference, difference, dtype=np.uint16).mean()) / 255**2
     (similarity,) = structural.maps(prediction, real, structural.CONSTANTS_255)
     inside = slice(structural.RADIUS, -structural.RADIUS)
-    return {
+    scores = {
         "ssim": float(similarity[inside, inside].mean()),
         "psnr": PSNR_CAP if mse == 0 else min(PSNR_CAP, -10 * math.log10(mse)),
         "l1": float(difference.mean()) / 255,
-        "ssim_ec": edgeconnect_ssim(prediction, real),
     }
+    return scores | {"ssim_ec": edgeconnect_ssim(prediction, real)} if edgeconnect else scores
 
 
 def edgeconnect_ssim(prediction: np.ndarray, real: np.ndarray) -> float:
@@ -57,7 +58,7 @@ def edgeconnect_ssim(prediction: np.ndarray, real: np.ndarray) -> float:
         return math.nan
     count = EDGECONNECT_WINDOW**2
     c1, c2 = structural.CONSTANTS_255
-    (similarity,) = structural.similarity(grey(prediction), grey(real), _uniform_mean, [(c1, c2 * (count - 1) / count)])
+    (similarity,) = structural.similarity(grey(prediction), grey(real), EDGECONNECT_MEAN, [(c1, c2 * (count - 1) / count)])
     inside = slice(EDGECONNECT_WINDOW // 2, -(EDGECONNECT_WINDOW // 2))
     return float(similarity[inside, inside].mean())
 
@@ -65,7 +66,3 @@ def edgeconnect_ssim(prediction: np.ndarray, real: np.ndarray) -> float:
 def grey(image: np.ndarray) -> np.ndarray:
     """255 times scikit-image's rgb2gray of a uint8 RGB image: float64 (H, W) in 0..255."""
     return cv2.transform(image.astype(np.float64), LUMA)
-
-
-def _uniform_mean(source: np.ndarray, result: np.ndarray) -> None:
-    cv2.blur(source, (EDGECONNECT_WINDOW, EDGECONNECT_WINDOW), dst=result)

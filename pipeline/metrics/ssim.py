@@ -4,6 +4,7 @@ Variances and covariances are weighted means, without the sample correction N / 
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -37,7 +38,23 @@ def gaussian_mean(radius: int, sigma: float = 1.5) -> LocalMean:
     return local_mean
 
 
+def uniform_mean(radius: int) -> LocalMean:
+    """A window of 2 radius + 1 equal weights, any channel count; what lies outside the image counts as zero."""
+    side = 2 * radius + 1
+
+    def local_mean(source: np.ndarray, result: np.ndarray) -> None:
+        cv2.blur(source, (side, side), dst=result, borderType=cv2.BORDER_CONSTANT)
+
+    return local_mean
+
+
+class Window(NamedTuple):
+    local_mean: LocalMean
+    radius: int
+
+
 GAUSSIAN = gaussian_mean(RADIUS)
+USUAL = Window(GAUSSIAN, RADIUS)
 
 
 def similarity(
@@ -83,34 +100,39 @@ def similarity(
         yield result
 
 
-def maps(one: np.ndarray, other: np.ndarray, *constants: tuple[float, float]) -> list[np.ndarray]:
-    """SSIM of two uint8 RGB images (H, W, 3): float64 (H, W), mean over the channels, one map per pair (C1, C2).
+def maps(one: np.ndarray, other: np.ndarray, *constants: tuple[float, float], window: Window = USUAL) -> list[np.ndarray]:
+    """SSIM of two RGB images (H, W, 3) in 0..255, uint8 or float64: float64 (H, W), mean over the channels, one map per
+    pair (C1, C2).
 
-    11x11 Gaussian, sigma 1.5; what lies outside the image counts as zero. Where the two images agree within a whole
-    window the value is 1, so only the surroundings of their differences are computed.
+    The usual window is 11x11 Gaussian, sigma 1.5; what lies outside the image counts as zero. Where the two images agree
+    within a whole window the value is 1, so only the surroundings of their differences are computed.
     """
     result = [np.ones(one.shape[:2]) for _ in constants]
-    different = cv2.transform(cv2.absdiff(one, other), np.ones((1, 3)))  # uint8: the channels' sum, cut off at 255
+    if one.dtype == other.dtype == np.uint8:
+        different = cv2.transform(cv2.absdiff(one, other), np.ones((1, 3)))  # uint8: the channels' sum, cut off at 255
+    else:
+        different = (cv2.transform(np.abs(np.subtract(one, other, dtype=np.float64)), np.ones((1, 3))) > 0).view(np.uint8)
     if not different.any():
         return result
+    radius = window.radius
     left, top, box_width, box_height = cv2.boundingRect(different)
     height, width = different.shape
     rows, columns = (top, top + box_height), (left, left + box_width)
-    rows, columns = _grow(rows, height), _grow(columns, width)
-    seen = _grow(columns, width)
-    stripe = max(WINDOW, STRIPE // (3 * (seen[1] - seen[0])))
-    memory = np.empty((6, min(stripe + 2 * RADIUS, height), seen[1] - seen[0], 3))
+    rows, columns = _grow(rows, height, radius), _grow(columns, width, radius)
+    seen = _grow(columns, width, radius)
+    stripe = max(2 * radius + 1, STRIPE // (3 * (seen[1] - seen[0])))
+    memory = np.empty((6, min(stripe + 2 * radius, height), seen[1] - seen[0], 3))
     for start in range(rows[0], rows[1], stripe):
         inner = start, min(start + stripe, rows[1])
-        outer = _grow(inner, height)
-        window = np.s_[outer[0] : outer[1], seen[0] : seen[1]]
+        outer = _grow(inner, height, radius)
+        around = np.s_[outer[0] : outer[1], seen[0] : seen[1]]
         valid = np.s_[inner[0] - outer[0] : inner[1] - outer[0], columns[0] - seen[0] : columns[1] - seen[0]]
         work = memory[:, : outer[1] - outer[0]]
-        for whole, part in zip(result, similarity(one[window], other[window], GAUSSIAN, constants, work)):
+        for whole, part in zip(result, similarity(one[around], other[around], window.local_mean, constants, work)):
             whole[inner[0] : inner[1], columns[0] : columns[1]] = cv2.transform(part[valid], CHANNEL_MEAN)
     return result
 
 
-def _grow(extent: tuple[int, int], size: int) -> tuple[int, int]:
-    """The extent (start, stop) that the window reaches from this one, within 0..size."""
-    return max(extent[0] - RADIUS, 0), min(extent[1] + RADIUS, size)
+def _grow(extent: tuple[int, int], size: int, radius: int) -> tuple[int, int]:
+    """The extent (start, stop) that a window of this radius reaches from this one, within 0..size."""
+    return max(extent[0] - radius, 0), min(extent[1] + radius, size)
