@@ -37,6 +37,21 @@ class Decoded:
         return array
 
 
+class Latest:
+    """The latest few decoded pictures, for a walk in order: neighbours are of the same photograph. Memory stays flat."""
+
+    def __init__(self, count: int = 4):
+        self.count, self.kept = count, {}
+
+    def __call__(self, read, file: str, **options) -> np.ndarray:
+        if (array := self.kept.pop(file, None)) is None:
+            array = read(file, max_pixels=images.PILLOW_LIMIT, **options)
+            if len(self.kept) == self.count:
+                del self.kept[next(iter(self.kept))]  # the one that was asked for longest ago
+        self.kept[file] = array
+        return array
+
+
 def pairs(subsets: list[Path], split: str, max_foreground: float = 1.0) -> pd.DataFrame:
     """The rows of pairs.parquet of these sub-datasets in one split, files as paths from the working folder; `real` is
     missing where there is no ground truth.
@@ -80,18 +95,23 @@ class Composites:
         return len(self.ids)
 
     def item(self, index: int) -> Item:
-        """As the protocol seam-256 resizes: images bilinear with antialiasing; masks nearest (harmonization,
-        specs/harmonization.md 6.3) or by area and a threshold of one half (localization, specs/localization.md 3.3)."""
-        full = self._read(index)
+        """As `fitted` says, read from its files."""
+        return self.fitted(self.original(index))
+
+    def fitted(self, full: Item) -> Item:
+        """An item at its original size, resized as the protocol seam-256 does: images bilinear with antialiasing; masks
+        nearest (harmonization, specs/harmonization.md 6.3) or by area and a threshold of one half (localization,
+        specs/localization.md 3.3)."""
         if self.masks_by_area and full["mask"].shape != (self.size, self.size):
-            soft = cv2.resize(full.pop("mask").astype(np.float32), (self.size, self.size), interpolation=cv2.INTER_AREA)
-            return {"mask": soft >= 0.5} | {key: images.resize(value, (self.size, self.size), "image") for key, value in full.items()}
+            soft = cv2.resize(full["mask"].astype(np.float32), (self.size, self.size), interpolation=cv2.INTER_AREA)
+            pictures = {key: value for key, value in full.items() if key != "mask"}
+            return {"mask": soft >= 0.5} | {key: images.resize(value, (self.size, self.size), "image") for key, value in pictures.items()}
         return {key: images.resize(value, (self.size, self.size), "mask" if value.dtype == bool else "image") for key, value in full.items()}
 
     def augmented(self, index: int, augmentation, *seed) -> Item:
         """A random resized crop and flip that belong to `seed`; colours are never touched, they are the label."""
         rng = seeds.rng(*seed)
-        full = self._read(index)
+        full = self.original(index)
         height, width = full["mask"].shape
         for _ in range(4):
             top, left, side_y, side_x = _crop_box(rng, height, width, augmentation.crop)
@@ -103,7 +123,8 @@ class Composites:
         flip = augmentation.flip and rng.random() < 0.5
         return {key: _resized(value[window], self.size, flip) for key, value in full.items()}
 
-    def _read(self, index: int) -> Item:
+    def original(self, index: int) -> Item:
+        """An item as its files hold it. Raises UserError naming two files that differ in size."""
         row = self.rows.iloc[index]
         composite = self.decoded(images.read_rgb, row["composite"])
         item = {"composite": composite, "mask": self.decoded(images.read_mask, row["mask"])}
@@ -183,15 +204,42 @@ def test_splits(task: str, data: list[Path]) -> list[str]:
     return sorted(found - {"train", "val"}, key=lambda split: (split != "test", split))
 
 
+def at_side(side: int) -> str:
+    """Name of the split "test" at another side in pixels than `image_size`: "test@512". No real set can have one."""
+    return f"test@{side}"
+
+
+def side_of(split: str) -> int | None:
+    """The side in pixels that a split's name carries, or None for a split at `image_size`."""
+    _, at, side = split.partition("@")
+    return int(side) if at else None
+
+
 def for_testing(task: str, data: list[Path], size: int, split: str, max_foreground: float = 1.0) -> "Composites | Holes":
     """The set that a method is tested on; data as in `for_training`. In inpainting every photograph comes with the
-    masks assigned to it, one of each hole-ratio bucket."""
+    masks assigned to it, one of each hole-ratio bucket.
+
+    A split such as "test@512" is "test" at that side in place of `size`, without the pictures whose shorter side is
+    below it, which resizing would have to invent; it may be empty.
+    """
+    side = side_of(split)
+    split, size = split.partition("@")[0], side or size
     if task == "inpainting":
         source, masks = data
-        rows = tables.read(masks / "assigned.parquet")
-        assigned = rows.assign(mask=[str(masks / name) for name in rows["mask"]])
-        return Holes(photographs(source, split), hole_masks(masks, split), size, assigned)
-    return Composites(pairs(data, split, max_foreground), size, task == "localization")
+        rows, assigned = photographs(source, split), tables.read(masks / "assigned.parquet")
+        assigned = assigned.assign(mask=[str(masks / name) for name in assigned["mask"]])
+        if side:
+            rows = rows[_large_enough(rows["image"], side)]
+            assigned = assigned[assigned["image_id"].isin(rows["image_id"])]
+        return Holes(rows, hole_masks(masks, split), size, assigned)
+    rows = pairs(data, split, max_foreground)
+    if side:
+        rows = rows[_large_enough(rows["composite"], side)]
+    return Composites(rows, size, task == "localization")
+
+
+def _large_enough(files: pd.Series, side: int) -> list[bool]:
+    return [min(images.header_size(file, max_pixels=images.PILLOW_LIMIT)) >= side for file in files]
 
 
 def scored(task: str, dataset: "Composites | Holes") -> int:

@@ -5,16 +5,19 @@ images of each split and the hash of its manifest. A prediction that is missing,
 evaluation; no mean is ever taken over what happened to be there.
 """
 
+import contextlib
+import functools
 import hashlib
 import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from pipeline import datasets, images, scoring, statistics, tables
+from pipeline import datasets, images, protocols, scoring, statistics, tables
 from pipeline.errors import UserError
-from pipeline.progress import Progress
 
 FOREGROUND_BINS = {
     # specs/harmonization.md 6.3 and specs/localization.md 3.3, which ends at 0.50; what is above, if it is let in, stands apart
@@ -29,53 +32,138 @@ DESCRIBES = {
 """Columns of per_image.parquet that say what kind of image a row is."""
 
 
+INDEX_KEYS = {"task", "model", "n_parameters", "trained", "data", "options", "truth", "splits"}
+
+
+class Scores(NamedTuple):
+    """What all predictions of a task score."""
+
+    per_image: pd.DataFrame
+    """A row per model, split and image: task, model, subset, split, image_id, photograph, what describes the image,
+    metrics."""
+    by_protocol: pd.DataFrame
+    """The rows at image_size again (model, subset, split, image_id, photograph) with a column "<protocol> <metric>" for every
+    score under a named protocol."""
+
+
+class _Work(NamedTuple):
+    """One image and what all models made of it."""
+
+    split: str
+    number: int
+    predictions: tuple[tuple[str, Path, str], ...]
+    """Model, file and the sha256 that inference stated."""
+
+
 def indexes(folder: Path) -> list[dict]:
-    """The methods to evaluate, by name."""
+    """The methods to evaluate, by name. Raises UserError naming a file that isn't as inference writes it."""
     files = sorted(folder.glob("*.json"))
     if not files:
         raise UserError(f"{folder}: no method has predictions there; `dvc repro` makes them")
     methods = []
     for file in files:
+        anew = f"`dvc repro models/dvc.yaml:infer-{file.stem}` makes it anew"
         try:
-            methods.append(json.loads(file.read_text()))
+            found = json.loads(file.read_text())
         except ValueError:
-            raise UserError(f"{file} is not JSON; `dvc repro models/dvc.yaml:infer-{file.stem}` makes it anew") from None
+            raise UserError(f"{file} is not JSON; {anew}") from None
+        if lacking := INDEX_KEYS - set(found if isinstance(found, dict) else ()):
+            raise UserError(f"{file} does not state {sorted(lacking)[0]}; {anew}")
+        if (found["task"], found["model"]) != (folder.name, file.stem):
+            raise UserError(f"{file} is of {found['model']} ({found['task']}), expected {file.stem} ({folder.name}); {anew}")
+        methods.append(found)
     return methods
 
 
 def per_image(task: str, methods: list[dict], predictions: Path, size: int) -> pd.DataFrame:
-    """Scores of every prediction: task, model, subset, split, image_id, photograph, what describes the image, metrics.
+    """`score` without further protocols, in this process."""
+    return score(task, methods, predictions, size).per_image
+
+
+def score(
+    task: str,
+    methods: list[dict],
+    predictions: Path,
+    size: int,
+    named: list[str] | None = (),
+    spread: Callable[[Callable, list], Iterable] = map,
+) -> Scores:
+    """Scores of every prediction; under seam-256, and at `size` under the protocols `named` too (None: all of the task's).
     A composite without ground truth has nothing to score in harmonization, and no row.
 
-    Raises UserError naming the method and the file where a prediction is missing, was changed after inference, or
-    isn't a picture of size x size pixels.
+    spread: a map over the images, in order (pipeline.parallel.spread, or the builtin one).
+
+    Raises UserError naming the method and the file where a prediction is missing, was changed after inference, isn't a
+    picture of the split's size, or where the number of images is not that of the manifest.
     """
-    rows = []
     for one in methods:
         for key in ("data", "options"):
             if one[key] != methods[0][key]:
                 raise UserError(f"artifacts/index/{task}: {methods[0]['model']} was run on {methods[0][key]}, {one['model']} on {one[key]}")
     folders = [Path(one) for one in methods[0]["data"]]
     truth = [hashlib.sha256(one.read_bytes()).hexdigest() for one in datasets.manifests(folders)]
-    options = methods[0]["options"]
-    total = sum(split["n_images"] for one in methods for split in one["splits"].values())
-    with Progress(f"evaluate {task}", total, "predictions") as progress:
-        for split in datasets.test_splits(task, folders):
-            dataset = datasets.for_testing(task, folders, size, split, **options)
-            manifests = {one["model"]: _manifest(one, split, predictions, set(dataset.ids), truth) for one in methods}
-            for number, name in enumerate(dataset.ids):
-                item, about = dataset.item(number), _about(task, dataset, number, folders)
-                for model, manifest in manifests.items():
-                    prediction = _prediction(predictions / model / split, manifest.loc[name], task, size)
-                    if scores := scoring.score(task, prediction, item):
-                        rows.append({"task": task, "model": model, "split": split, "image_id": name} | about | scores)
-                    progress.add()
+    sides = {split for one in methods for split in one["splits"] if datasets.side_of(split)}
+    sets, work = {}, []
+    for split in [*datasets.test_splits(task, folders), *sorted(sides, key=datasets.side_of)]:
+        sets[split] = dataset = datasets.for_testing(task, folders, size, split, **methods[0]["options"])
+        dataset.decoded = datasets.Latest()
+        stated = [(one["model"], predictions / one["model"] / split, _manifest(one, split, predictions, task, dataset, truth)) for one in methods]
+        for number, name in enumerate(dataset.ids):
+            files = tuple((model, folder / rows["prediction"][name], rows["sha256"][name]) for model, folder, rows in stated)
+            work.append(_Work(split, number, files))
+    records = protocols.chosen(task, named)
+    one_image = functools.partial(_score_image, root=Path.cwd(), task=task, sets=sets, records=records)
+    rows, others = [], []
+    for item, found in zip(work, spread(one_image, work)):
+        about = {"split": item.split, "image_id": sets[item.split].ids[item.number]} | _about(task, sets[item.split], item.number, folders)
+        for (model, *_), (scores, values) in zip(item.predictions, found):
+            rows += [{"task": task, "model": model} | about | scores] if scores else []
+            others += [{"model": model} | about | values] if values else []
     if not rows:
         raise UserError(f"{task}: no image in {', '.join(methods[0]['data'])} has a ground truth to be scored by")
+    key, leading = ["model", "subset", "split", "image_id", "photograph"], ["task", "model", "subset", "split", "image_id", "photograph"]
+    return Scores(_ordered(rows, [*leading, *DESCRIBES[task]]), _ordered(others, key, DESCRIBES[task]) if others else pd.DataFrame(columns=key))
+
+
+def _ordered(rows: list[dict], leading: list[str], without: tuple[str, ...] = ()) -> pd.DataFrame:
     frame = pd.DataFrame(rows)
-    leading = ["task", "model", "subset", "split", "image_id", "photograph", *DESCRIBES[task]]
-    frame = frame[leading + [column for column in frame if column not in leading]]
+    frame = frame[leading + [column for column in frame if column not in (*leading, *without)]]
     return frame.sort_values(["model", "split", "subset", "image_id"], ignore_index=True)
+
+
+def _score_image(item: _Work, *, root: Path, task: str, sets: dict, records: tuple) -> list[tuple[dict, dict]]:
+    """Of each model's prediction of one image: its scores under seam-256, and those under the other protocols by
+    "<protocol> <metric>". `root` is the project's folder, which a worker of a cluster isn't started in."""
+    dataset = sets[item.split]
+    with contextlib.chdir(root):
+        full = {} if task == "inpainting" else dataset.original(item.number)
+        truth = dataset.fitted(full) if full else dataset.item(item.number)
+        further = None if datasets.side_of(item.split) or not records else _further(task, dataset, item.number, full, truth, records)
+        found = []
+        for _, file, sha256 in item.predictions:
+            prediction = _prediction(file, sha256, task, dataset.size)
+            scores = scoring.score(task, prediction, truth)
+            values = {}
+            if scores and further is not None:
+                values = {f"{protocols.SEAM} {metric}": scores[metric] for metric in protocols.SEAM_METRICS[task]}
+                values |= {f"{protocol} {metric}": value for protocol, metric, value in further(prediction)}
+            found.append((scores, values))
+        return found
+
+
+def _further(task: str, dataset, number: int, full: dict, truth: dict, records: tuple) -> Callable | None:
+    """What scores a prediction of this image under the protocols other than seam-256, whose scores are there already;
+    None where there is no ground truth."""
+    records = tuple(one for one in records if one.name != protocols.SEAM)
+    if task == "inpainting":
+        return lambda prediction: protocols.inpainting(prediction, truth["image"], truth["hole"], records)
+    # as the file holds it: protocols differ in what they make of grey edges
+    mask = images.read_rgb(dataset.rows.iloc[number]["mask"], max_pixels=images.PILLOW_LIMIT)[..., 0]
+    if task == "localization":
+        return lambda prediction: protocols.localization(prediction, mask, records)
+    if "real" not in full:
+        return None
+    return protocols.HarmonizationTruth(full["composite"], full["real"], mask, (dataset.size, dataset.size), records).score
 
 
 def summary(task: str, scores: pd.DataFrame, methods: list[dict]) -> pd.DataFrame:
@@ -89,9 +177,11 @@ def summary(task: str, scores: pd.DataFrame, methods: list[dict]) -> pd.DataFram
     metrics = metric_columns(task, scores)
     pooled = pd.concat([scores, scores.assign(subset="All")])
     rows = []
+    there = scores.groupby(["model", "split"]).size()
+    for (model, split), count in expected.items():
+        if (found := int(there.get((model, split), 0))) != count:
+            raise UserError(f"{model}: {found} scores for the {count} images with a truth in its manifest ({split})")
     for (model, subset, split), part in pooled.groupby(["model", "subset", "split"], sort=True):
-        if subset == "All" and len(part) != expected[model, split]:
-            raise UserError(f"{model}: {len(part)} scores for the {expected[model, split]} images with a truth in its manifest ({split})")
         head = {"task": task, "model": model, "subset": subset, "split": split, "n_images": len(part), "n_parameters": parameters[model]}
         rows.append(head | part[metrics].mean().to_dict() | {"n_excluded": int(part[metrics].isna().any(axis=1).sum())})
     return pd.DataFrame(rows)
@@ -153,6 +243,34 @@ def breakdowns(task: str, scores: pd.DataFrame, *, seed: int, resamples: int, le
     return frame[["by", *[column for column in frame if column != "by"]]]
 
 
+def by_resolution(task: str, scores: pd.DataFrame, methods: list[dict], size: int, *, seed: int, resamples: int, level: float) -> pd.DataFrame:
+    """Breakdowns by the side in pixels that predictions were made and scored at, with the columns of `breakdowns`.
+
+    by = "resolution": all images that are large enough for a side (at `size`: all), n tells how many; none: n = 0.
+    by = "resolution_same_images": at every side the same images, those that are large enough for the largest side that
+    has any. Without further sides there is no row.
+    """
+    splits = {split for one in methods for split in one["splits"] if datasets.side_of(split)}
+    if not splits:
+        return pd.DataFrame()
+    sides = {size: "test"} | {datasets.side_of(split): split for split in splits}
+    tested = scores[scores["split"].isin(sides.values())]
+    at = tested["split"].map({split: side for side, split in sides.items()})
+    same = tested["image_id"].isin(tested.loc[at == at.max(), "image_id"])
+    parts = []
+    for by, part in (("resolution", tested), ("resolution_same_images", tested[same])):
+        # a side without an image has its row, an undefined mean over 0 images
+        for model in sorted(one["model"] for one in methods):
+            for side in sorted(sides):
+                chosen = part[(at[part.index] == side) & (part["model"] == model)]
+                found = statistics.mean_intervals(chosen[list(scoring.HEADLINES[task])], chosen["photograph"], seed=seed, resamples=resamples, level=level)
+                parts += [
+                    {"by": by, "value": str(side), "model": model, "metric": metric} | interval._asdict()
+                    for metric, interval in zip(scoring.HEADLINES[task], found)
+                ]
+    return pd.DataFrame(parts)
+
+
 def overlaps(methods: list[dict]) -> pd.DataFrame | None:
     """How far the test photographs of the real sets were seen in their training lists: set, subset and the counts of
     overlaps.parquet; None where no set has such a table."""
@@ -181,12 +299,14 @@ def metric_columns(task: str, scores: pd.DataFrame) -> list[str]:
     return [column for column in scores if column not in about]
 
 
-def _manifest(method: dict, split: str, predictions: Path, ids: set[str], truth: list[str]) -> pd.DataFrame:
-    file = predictions / method["model"] / split / "predictions.parquet"
+def _manifest(method: dict, split: str, predictions: Path, task: str, dataset, truth: list[str]) -> dict[str, dict]:
+    """The columns prediction and sha256 of a method's manifest by image, when it is whole and of these images."""
+    file, ids = predictions / method["model"] / split / "predictions.parquet", set(dataset.ids)
     if split not in method["splits"]:
         raise UserError(f"{method['model']} has no predictions for {split}; `dvc repro models/dvc.yaml:infer-{method['model']}` makes them")
-    manifest = tables.read(file)
-    if hashlib.sha256(file.read_bytes()).hexdigest() != method["splits"][split]["predictions"]:
+    stated = method["splits"][split]
+    manifest = tables.read(file, ["image_id", "prediction", "sha256"])
+    if hashlib.sha256(file.read_bytes()).hexdigest() != stated["predictions"]:
         raise UserError(f"{file} is not the one that inference wrote")
     if method["truth"] != truth:
         raise UserError(f"{method['model']} was run on other data than now stands in {', '.join(method['data'])}")
@@ -196,19 +316,25 @@ def _manifest(method: dict, split: str, predictions: Path, ids: set[str], truth:
     if set(manifest["image_id"]) != ids:
         odd = sorted(set(manifest["image_id"]) ^ ids)
         raise UserError(f"{file} has {len(manifest)} images, the split {split} has {len(ids)}; {odd[0]} is on one side only")
-    return manifest.set_index("image_id")
+    for key, count in (("n_images", len(ids)), ("n_scored", datasets.scored(task, dataset))):
+        if stated[key] != count:
+            raise UserError(f"artifacts/index/{task}/{method['model']}.json states {key} = {stated[key]} for {split}, the data have {count}")
+    return manifest.set_index("image_id").to_dict()
 
 
-def _prediction(folder: Path, row: pd.Series, task: str, size: int) -> np.ndarray:
-    file = folder / row["prediction"]
+def _prediction(file: Path, sha256: str, task: str, size: int) -> np.ndarray:
     if not file.is_file():
         raise UserError(f"{file} is missing")
-    if hashlib.sha256(file.read_bytes()).hexdigest() != row["sha256"]:
+    if hashlib.sha256(file.read_bytes()).hexdigest() != sha256:
         raise UserError(f"{file} was changed after inference (sha256 differs from predictions.parquet)")
-    picture = images.read_rgb(file)
+    picture = images.read_rgb(file, max_pixels=images.PILLOW_LIMIT)
     if picture.shape[:2] != (size, size):
         raise UserError(f"{file} is {picture.shape[1]}x{picture.shape[0]}, expected {size}x{size}")
-    return picture[..., 0] if task == "localization" else picture
+    if task != "localization":
+        return picture
+    if (picture != picture[..., :1]).any():
+        raise UserError(f"{file} is in colour, expected a grey probability map")
+    return np.ascontiguousarray(picture[..., 0])
 
 
 def _about(task: str, dataset, number: int, folders: list[Path]) -> dict:

@@ -1,5 +1,6 @@
 """One map over many small items on a Ray cluster, in order, with memory that stays flat."""
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
@@ -9,6 +10,29 @@ from pipeline.progress import Progress
 
 RETRIES = 3
 """How often a task is run again whose worker process died."""
+
+WORTHWHILE_SECONDS = 20.0
+"""Work that would take a single process less than this isn't spread over a cluster: starting Ray and loading torch in
+each worker takes 5 to 10 seconds."""
+
+TRIAL_SECONDS = 1.0
+"""How long `spread` works by itself before it judges."""
+
+
+def spread(function: Callable, items: Sequence, *, describe: str, unit: str = "images", chunk: int = 4) -> Iterator:
+    """`ordered_map` for work of unknown size: begins in this process, and hands the rest to the cluster once the rate so
+    far says that more than WORTHWHILE_SECONDS of work are left. The results are the same either way."""
+    done, started = 0, time.monotonic()
+    with Progress(describe, len(items), unit) as progress:
+        for item in items:
+            passed = time.monotonic() - started
+            if done and passed > TRIAL_SECONDS and passed / done * (len(items) - done) > WORTHWHILE_SECONDS:
+                break
+            yield function(item)
+            done += 1
+            progress.add()
+    if done < len(items):
+        yield from ordered_map(function, items[done:], describe=describe, unit=unit, chunk=chunk)
 
 
 def ordered_map(function: Callable, items: Sequence, *, describe: str, unit: str = "images", chunk: int = 4) -> Iterator:

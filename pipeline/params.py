@@ -25,6 +25,13 @@ MaskKind = Literal[
     "random_walk", "strokes", "strokes_prvs", "brush", "brush_box", "brush_port", "lama_train", "lama_thin", "lama_medium",
     "lama_thick", "lama_thick_512", "lama_deepfill", "pic", "quickdraw_like", "center_box", "random_box", "half",
 ]  # fmt: skip
+# and pipeline.protocols these
+LocalizationProtocol = Literal["seam-256", "seam-256-minmax", "dirl"]
+HarmonizationProtocol = Literal[
+    "seam-256", "iharmony4", "dovenet", "dovenet-test", "bargainnet", "rainnet", "hdnet", "saic", "cdtnet", "pctnet", "iih", "s2am",
+    "s2crnet",
+]  # fmt: skip
+InpaintingProtocol = Literal["seam-256", "unpasted", "edgeconnect", "lama"]
 TransferMethod = Literal["reinhard", "xiao", "fecker", "pitie"]
 
 
@@ -213,12 +220,42 @@ class ModelBlock(Block):
 
 
 class Inference(Block):
-    batch_size: Count
+    batch_size: Count = Field(description="images at a time; of larger pictures as many fewer as they have more pixels")
+    resolutions: list[Annotated[int, Field(ge=32)]] = Field(
+        description="further sides in pixels at which the test split is predicted and scored; originals with a shorter side "
+        "below are left out there, and counted. [] for none"
+    )
+
+    @model_validator(mode="after")
+    def _each_once(self):
+        return _refuse_twice("resolutions", self.resolutions, self)
+
+
+class Protocols(Block):
+    """Names of pipeline/protocols.py under which the same predictions are scored side by side; null for all of a task's,
+    [] for none. seam-256 is always among them: it is what the others are held against."""
+
+    localization: list[LocalizationProtocol] | None
+    harmonization: list[HarmonizationProtocol] | None
+    inpainting: list[InpaintingProtocol] | None
+
+    @model_validator(mode="after")
+    def _each_once(self):
+        for task in models.TASKS:
+            _refuse_twice(task, getattr(self, task) or [], self)
+        return self
+
+
+def _refuse_twice(key: str, values: list, block):
+    if twice := sorted({one for one in values if values.count(one) > 1}):
+        raise ValueError(f"{key} names {twice[0]} twice")
+    return block
 
 
 class Evaluation(Block):
     bootstrap: Count = Field(description="resamples of an interval")
     confidence: Annotated[float, Field(gt=0, lt=1)]
+    protocols: Protocols
 
 
 class Report(Block):
@@ -355,6 +392,8 @@ def _check_names(path: Path, params: Params) -> None:
     for name in params.real_sets:
         if name in ("train", "val", "test", "All"):
             refuse("real_sets", name, "another name; it becomes the name of a split beside train, val and test")
+    if params.image_size in params.inference.resolutions:
+        refuse("inference.resolutions", params.inference.resolutions, f"sides other than image_size = {params.image_size}, which is scored anyway")
     if params.inpainting.source not in params.sources:
         refuse("inpainting.source", params.inpainting.source, f"one of the sources ({sources})")
     for name, block in params.models.items():

@@ -17,6 +17,11 @@ from pipeline import datasets, images, scoring
 from pipeline.errors import UserError
 from pipeline.progress import Progress
 
+OUTSIDE = 1e-3
+"""How far a prediction may leave [0, 1] by rounding errors, which saving cuts off."""
+
+COLUMNS = ["image_id", "prediction", "sha256"]
+
 
 class Predictor:
     """A network, loaded once, that turns item numbers into saved predictions.
@@ -54,6 +59,9 @@ class Predictor:
             name = self.dataset.ids[number]
             if not np.isfinite(prediction).all():
                 raise UserError(f"the network's prediction for {name} is not finite")
+            low, high = float(prediction.min()), float(prediction.max())
+            if low < -OUTSIDE or high > 1 + OUTSIDE:
+                raise UserError(f"the network's prediction for {name} has values in [{low:.6g}, {high:.6g}], expected [0, 1]")
             file = self.out / f"{name}.png"
             images.write_png(file, scoring.to_uint8(prediction))
             rows.append({"image_id": name, "prediction": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()})
@@ -72,6 +80,8 @@ def predict_all(build_model: Callable, build_data: Callable, out: Path, *, batch
     from pipeline import cluster
 
     count = len(build_data())
+    if not count:
+        return pd.DataFrame(columns=COLUMNS, dtype="str")
     with cluster.session():
         if device == "gpu":
             cluster.require_gpus(1)
@@ -110,4 +120,4 @@ def predict_plain(build_model: Callable, build_data: Callable, out: Path, *, bat
         raise UserError("training.device = 'gpu' and this process sees no GPU; set training.device: cpu or run where one is")
     predictor = Predictor(build_model, build_data, out, device, batch_size)
     rows = [row for first in range(0, len(predictor.dataset), batch_size) for row in predictor.predict(first)]
-    return pd.DataFrame(rows).sort_values("image_id", ignore_index=True)
+    return pd.DataFrame(rows, columns=COLUMNS, dtype="str").sort_values("image_id", ignore_index=True)

@@ -27,6 +27,12 @@ from pipeline.metrics.harmonization import PSNR_CAP, squared_differences
 from pipeline.metrics.inputs import check_image, check_mask, check_probability, check_same_size
 
 SEAM = "seam-256"
+SEAM_METRICS = {
+    "localization": ("ap", "f1", "iou", "precision", "recall"),
+    "harmonization": ("mse", "psnr", "fmse", "ssim", "fssim", "fssim_iih"),
+    "inpainting": ("ssim", "psnr", "l1"),
+}
+"""Task: the metrics in the rows of seam-256."""
 
 
 class Row(NamedTuple):
@@ -445,6 +451,16 @@ def _inpainting_lama(output, image) -> list[tuple[str, float]]:
 
 
 INPAINTING_SCORES = {"seam": _inpainting_seam, "edgeconnect": _inpainting_edgeconnect, "lama": _inpainting_lama}
+
+
+RECORDS = {"localization": LOCALIZATION, "harmonization": HARMONIZATION, "inpainting": INPAINTING}
+
+
+def chosen(task: str, names: list[str] | None) -> tuple:
+    """The task's records of these names, in the order of this file, seam-256 always among them; None: all; []: none."""
+    if names is not None and not names:
+        return ()
+    return tuple(one for one in RECORDS[task] if names is None or one.name in names or one.name == SEAM)
 
 
 def _levels(prediction: np.ndarray) -> np.ndarray:

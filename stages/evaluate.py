@@ -1,9 +1,12 @@
 """All methods of one task -> results/<task>/: per_image.parquet, summary.parquet and what is derived from them."""
 
+import functools
 import json
 from pathlib import Path
 
-from pipeline import atomic, command, evaluation, params, tables
+import pandas as pd
+
+from pipeline import atomic, command, evaluation, parallel, params, protocol_table, tables
 
 PARAMS = ("seed", "image_size", "evaluation")
 
@@ -13,7 +16,16 @@ def main(arguments) -> None:
     parameters = params.load().only(PARAMS)
     options = {"seed": parameters.seed, "resamples": parameters.evaluation.bootstrap, "level": parameters.evaluation.confidence}
     methods = evaluation.indexes(Path("artifacts/index") / task)
-    scores = evaluation.per_image(task, methods, Path("artifacts/predictions"), parameters.image_size)
+    protocols = parameters.evaluation.protocols
+    named = {"localization": protocols.localization, "harmonization": protocols.harmonization, "inpainting": protocols.inpainting}[task]
+    scores, by_protocol = evaluation.score(
+        task,
+        methods,
+        Path("artifacts/predictions"),
+        parameters.image_size,
+        named,
+        functools.partial(parallel.spread, describe=f"evaluate {task}"),
+    )
     means = evaluation.summary(task, scores, methods)
     with atomic.folder(arguments.out or f"results/{task}") as out:
         tables.write(out / "per_image.parquet", scores)
@@ -21,7 +33,10 @@ def main(arguments) -> None:
         tables.write(out / "intervals.parquet", evaluation.intervals(task, scores, **options))
         tables.write(out / "differences.parquet", evaluation.differences(task, scores, **options))
         tables.write(out / "ranks.parquet", evaluation.ranks(task, scores, **options))
-        tables.write(out / "breakdowns.parquet", evaluation.breakdowns(task, scores, **options))
+        by_kind = evaluation.breakdowns(task, scores, **options)
+        by_resolution = evaluation.by_resolution(task, scores, methods, parameters.image_size, **options)
+        tables.write(out / "breakdowns.parquet", pd.concat([by_kind, by_resolution]) if len(by_resolution) else by_kind)
+        tables.write(out / "protocols.parquet", protocol_table.table(task, by_protocol, parameters.image_size, **options))
         if (overlaps := evaluation.overlaps(methods)) is not None:
             tables.write(out / "overlaps.parquet", overlaps)
         (out / "metrics.json").write_text(json.dumps(evaluation.headline(task, means), indent=1) + "\n")

@@ -23,15 +23,16 @@ def main(arguments) -> None:
     splits = {}
     out = Path(arguments.out or f"artifacts/predictions/{name}")
     with atomic.folder(out) as folder:
-        for split in datasets.test_splits(task, data):
+        size, sides = parameters.image_size, parameters.inference.resolutions
+        for split in [*datasets.test_splits(task, data), *map(datasets.at_side, sides)]:
             (folder / split).mkdir()
             manifest = folder / split / "predictions.parquet"
-            build_data = functools.partial(datasets.for_testing, task, data, parameters.image_size, split, **options)
+            build_data = functools.partial(datasets.for_testing, task, data, size, split, **options)
             predictions = predictor.predict_all(
                 build,
                 build_data,
                 folder / split,
-                batch_size=parameters.inference.batch_size,
+                batch_size=max(1, parameters.inference.batch_size * size**2 // (datasets.side_of(split) or size) ** 2),
                 device=device,
                 describe=f"infer {name} {split}",
             )

@@ -234,6 +234,23 @@ def test_splits_that_a_method_is_tested_on(composites, inpainting, tmp_path):
     assert datasets.scored("localization", dataset) == 2
 
 
+def test_a_split_may_carry_another_side(composites, inpainting):
+    assert datasets.at_side(512) == "test@512" and datasets.side_of("test@512") == 512 and datasets.side_of("test") is None
+    for task, data, below in (("harmonization", composites, 60), ("localization", composites, 60), ("inpainting", inpainting, 60)):
+        usual, wide = (datasets.for_testing(task, data, 16, split) for split in ("test", "test@40"))  # the pictures have 40 x 60 pixels
+        assert usual.ids == wide.ids and (usual.size, wide.size) == (16, 40)
+        assert all(value.shape[:2] == (40, 40) for value in wide.item(0).values())
+        assert len(datasets.for_testing(task, data, 16, "test@41")) == 0
+
+
+def test_a_walk_keeps_the_latest_pictures_alone():
+    read, latest = [], datasets.Latest(2)
+    one = lambda file, max_pixels: read.append(file) or np.zeros(1)
+    for file in "aabacab":
+        latest(one, file)
+    assert "".join(read) == "abcb" and len(latest.kept) == 2
+
+
 def test_manifests_stand_for_the_data(composites, inpainting):
     assert datasets.manifests(composites) == [folder / "pairs.parquet" for folder in composites]
     assert [file.name for file in datasets.manifests(inpainting)] == ["photographs.parquet", "masks.parquet", "assigned.parquet"]

@@ -1,3 +1,4 @@
+import functools
 import hashlib
 import json
 from pathlib import Path
@@ -9,11 +10,12 @@ import torch
 from PIL import Image
 from torch import nn
 
-from pipeline import datasets, evaluation, images, predictor, scoring, tables
+from pipeline import datasets, evaluation, images, parallel, predictor, protocols, scoring, tables
 from pipeline.errors import UserError
 from tests.pipeline.tiny import random_picture, subset
 
 SIZE = 24
+OPTIONS = {"seed": 1, "resamples": 200, "level": 0.9}
 
 
 class Brighter(nn.Module):
@@ -28,10 +30,10 @@ class Brighter(nn.Module):
         return drawn[:, :1] if self.task == "localization" else drawn
 
 
-def index_of(task: str, model: str, data: list[Path], predictions: Path, by: float = 0.0, **options) -> dict:
+def index_of(task: str, model: str, data: list[Path], predictions: Path, by: float = 0.0, splits: list[str] | None = None, **options) -> dict:
     """Predict by a method and state it as inference does."""
-    splits = {}
-    for split in datasets.test_splits(task, data):
+    chosen, splits = splits or datasets.test_splits(task, data), {}
+    for split in chosen:
         dataset = datasets.for_testing(task, data, SIZE, split, **options)
         out = predictions / model / split
         table = predictor.predict_plain(lambda: Brighter(task, by), lambda: dataset, out, batch_size=2)
@@ -214,12 +216,133 @@ def test_methods_that_saw_other_data(made):
 
 
 def test_indexes_come_by_name_and_must_be_json(tmp_path):
+    folder = tmp_path / "inpainting"
+    folder.mkdir()
     for name in ("b", "a"):
-        (tmp_path / f"{name}.json").write_text(json.dumps({"model": name}))
-    assert [one["model"] for one in evaluation.indexes(tmp_path)] == ["a", "b"]
-    (tmp_path / "c.json").write_text("{")
-    with pytest.raises(UserError, match=r"c\.json is not JSON; `dvc repro models/dvc\.yaml:infer-c` makes it anew"):
-        evaluation.indexes(tmp_path)
+        (folder / f"{name}.json").write_text(json.dumps(dict.fromkeys(evaluation.INDEX_KEYS) | {"task": "inpainting", "model": name}))
+    assert [one["model"] for one in evaluation.indexes(folder)] == ["a", "b"]
+    (folder / "c.json").write_text("{")
+    anew = "; `dvc repro models/dvc.yaml:infer-c` makes it anew"
+    for text, message in (
+        ("{", "is not JSON"),
+        ("[]", "does not state data"),
+        (json.dumps(dict.fromkeys(evaluation.INDEX_KEYS - {"truth"})), "does not state truth"),
+        (json.dumps(dict.fromkeys(evaluation.INDEX_KEYS) | {"task": "inpainting", "model": "a"}), "is of a (inpainting), expected c (inpainting)"),
+    ):
+        (folder / "c.json").write_text(text)
+        with pytest.raises(UserError) as caught:
+            evaluation.indexes(folder)
+        assert str(caught.value) == f"{folder / 'c.json'} {message}{anew}"
+
+
+def test_counts_of_the_index_that_are_not_those_of_the_data(made):
+    predictions, data, (a, b) = made
+    for key in ("n_images", "n_scored"):
+        other = b | {"splits": {"test": b["splits"]["test"] | {key: 2}}}
+        refused((predictions, data, [a, other]), f"artifacts/index/harmonization/b.json states {key} = 2 for test, the data have 3")
+
+
+def test_a_map_in_colour(tmp_path):
+    data = [subset(tmp_path / "HCOCO", [{"pair_id": "c1_1_1", "split": "test", "foreground_ratio": 0.25}])]
+    index = index_of("localization", "a", data, tmp_path / "p", max_foreground=1.0)
+    file = tmp_path / "p/a/test/c1_1_1.png"
+    images.write_png(file, random_picture(5, SIZE, SIZE))
+    table = tables.read(tmp_path / "p/a/test/predictions.parquet").assign(sha256=sha256(file))
+    with pytest.raises(UserError, match="a/test/c1_1_1.png is in colour, expected a grey probability map$"):
+        evaluation.per_image("localization", [restate(index, tmp_path / "p", table)], tmp_path / "p", SIZE)
+
+
+# ---- protocols, other sides, and any number of workers
+
+
+def test_protocols_are_scored_on_the_originals(made):
+    predictions, data, methods = made
+    scores, by_protocol = evaluation.score("harmonization", methods, predictions, SIZE, ["saic", "rainnet"])
+    names = {column.split(" ")[0] for column in by_protocol if " " in column}
+    assert names == {"seam-256", "rainnet", "saic"} and len(by_protocol) == len(scores) == 6
+    for number, name in enumerate(("c1_1_1", "c1_1_2", "f1_1_1")):
+        row = datasets.for_testing("harmonization", data, SIZE, "test").rows.iloc[number]
+        full = [images.read_rgb(row[key]) for key in ("composite", "real", "mask")]
+        assert full[0].shape == (40, 60, 3)
+        drawn = images.read_rgb(predictions / f"b/test/{name}.png")
+        found = by_protocol.set_index(["model", "image_id"]).loc[("b", name)]
+        for protocol, metric, value in protocols.harmonization(drawn, *full[:2], full[2][..., 0], protocols.chosen("harmonization", ["saic", "rainnet"])):
+            assert found[f"{protocol} {metric}"] == pytest.approx(value, nan_ok=True)
+        per_image = scores.set_index(["model", "image_id"]).loc[("b", name)]
+        assert all(found[f"seam-256 {metric}"] == per_image[metric] for metric in protocols.SEAM_METRICS["harmonization"])
+
+
+@pytest.mark.parametrize("named, expected", [(None, {one.name for one in protocols.LOCALIZATION}), (["dirl"], {"seam-256", "dirl"}), ([], set())])
+def test_protocols_are_those_that_were_named(tmp_path, named, expected):
+    data = [subset(tmp_path / "HCOCO", [{"pair_id": "c1_1_1", "split": "test", "foreground_ratio": 0.25}])]
+    index = index_of("localization", "a", data, tmp_path / "p", max_foreground=1.0)
+    scores, by_protocol = evaluation.score("localization", [index], tmp_path / "p", SIZE, named)
+    assert {column.split(" ")[0] for column in by_protocol if " " in column} == expected and len(by_protocol) == bool(expected)
+    if expected:
+        row = by_protocol.iloc[0]
+        assert row["seam-256 f1"] == scores["f1"][0] and row.get("seam-256-minmax f1", scores["f1_minmax"][0]) == scores["f1_minmax"][0]
+
+
+def of_sizes(root: Path, **sides: tuple[int, int]) -> list[Path]:
+    """A sub-dataset with a test composite of each (height, width)."""
+    folder = subset(root, [{"pair_id": f"c{name}_1_1", "split": "test", "foreground_ratio": 0.25} for name in sides])
+    for number, (name, (height, width)) in enumerate(sides.items()):
+        mask = np.zeros((height, width), bool)
+        mask[:, : width // 4] = True
+        images.write_png(folder / f"masks/c{name}_1_1.png", mask)
+        for kind, seed in (("composite", number), ("real", 50 + number)):
+            images.write_png(folder / f"{kind}_images/c{name}_1_1.png", random_picture(seed, height, width))
+    return [folder]
+
+
+def test_other_sides_leave_out_what_is_smaller_and_say_so(tmp_path):
+    data = of_sizes(tmp_path / "HCOCO", small=(30, 90), middle=(40, 60), large=(90, 70))
+    splits = ["test", "test@32", "test@64", "test@128"]
+    methods = [index_of("harmonization", name, data, tmp_path / "p", by=by, splits=splits) for name, by in (("a", 0.0), ("b", 0.2))]
+    scores, by_protocol = evaluation.score("harmonization", methods, tmp_path / "p", SIZE)
+    assert scores[scores["model"] == "a"].groupby("split")["image_id"].agg(list).to_dict() == {
+        "test": ["clarge_1_1", "cmiddle_1_1", "csmall_1_1"], "test@32": ["clarge_1_1", "cmiddle_1_1"], "test@64": ["clarge_1_1"],
+    }  # fmt: skip
+    # at the side that the split is named after
+    composite, real = (images.resize(images.read_rgb(data[0] / f"{kind}_images/clarge_1_1.png"), (64, 64)).astype(float) for kind in ("composite", "real"))
+    row = scores.set_index(["model", "split", "image_id"]).loc[("a", "test@64", "clarge_1_1")]
+    assert row["mse"] == pytest.approx(((composite - real) ** 2).mean())
+    assert evaluation.summary("harmonization", scores, methods).set_index(["model", "split", "subset"])["n_images"].to_dict() == {
+        (model, split, subset_): n for model in "ab" for split, n in (("test", 3), ("test@32", 2), ("test@64", 1)) for subset_ in ("All", "HCOCO")
+    }
+    found = evaluation.by_resolution("harmonization", scores, methods, SIZE, **OPTIONS).set_index(["by", "value", "model", "metric"])
+    n = found["n"].unstack("value")[["24", "32", "64", "128"]].loc[(slice(None), "b", "psnr"), :]
+    assert n.loc["resolution"].to_numpy().tolist() == [[3, 2, 1, 0]] and n.loc["resolution_same_images"].to_numpy().tolist() == [[1, 1, 1, 0]]
+    tested = scores[(scores["model"] == "b") & (scores["split"] == "test")].set_index("image_id")["psnr"]
+    assert found.loc[("resolution", "24", "b", "psnr"), "mean"] == pytest.approx(tested.mean())
+    assert found.loc[("resolution_same_images", "24", "b", "psnr"), "mean"] == pytest.approx(tested["clarge_1_1"])
+    assert np.isnan(found.loc[("resolution", "128", "b", "psnr"), "mean"])
+    # nothing else takes notice of them
+    assert set(evaluation.intervals("harmonization", scores, **OPTIONS)["n"]) == {3}
+    assert evaluation.breakdowns("harmonization", scores, **OPTIONS)["n"].max() == 3
+
+
+def test_another_side_needs_predictions_of_every_model(tmp_path):
+    data = of_sizes(tmp_path / "HCOCO", large=(90, 70))
+    methods = [index_of("harmonization", name, data, tmp_path / "p", splits=splits) for name, splits in (("a", ["test"]), ("b", ["test", "test@64"]))]
+    with pytest.raises(UserError, match="^a has no predictions for test@64; `dvc repro models/dvc.yaml:infer-a` makes them$"):
+        evaluation.score("harmonization", methods, tmp_path / "p", SIZE)
+    assert evaluation.by_resolution("harmonization", pd.DataFrame(), methods[:1], SIZE, **OPTIONS).empty
+
+
+@pytest.mark.slow
+def test_workers_change_nothing(made, monkeypatch, tmp_path):
+    monkeypatch.setenv("SEAMBENCH_CPUS", "2")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[2]))
+    predictions, _, methods = made
+    alone = evaluation.score("harmonization", methods, predictions, SIZE, None)
+    spread = evaluation.score("harmonization", methods, predictions, SIZE, None, functools.partial(parallel.ordered_map, describe="score", chunk=1))
+    for one, other in zip(alone, spread):
+        pd.testing.assert_frame_equal(one, other, check_exact=True)
+    (predictions / "b/test/c1_1_2.png").unlink()
+    with pytest.raises(UserError, match="b/test/c1_1_2.png is missing$"):
+        evaluation.score("harmonization", methods, predictions, SIZE, None, functools.partial(parallel.ordered_map, describe="score", chunk=1))
 
 
 # ---- means
@@ -254,6 +377,8 @@ def test_no_mean_over_what_happens_to_be_there():
     fewer = scores[~((scores["model"] == "b") & (scores["image_id"] == "3"))]
     with pytest.raises(UserError, match=r"^b: 3 scores for the 4 images with a truth in its manifest \(test\)$"):
         evaluation.summary("harmonization", fewer, methods)
+    with pytest.raises(UserError, match=r"^b: 0 scores for the 4 images with a truth in its manifest \(test\)$"):
+        evaluation.summary("harmonization", scores[scores["model"] == "a"], methods)
 
 
 def test_the_summary_of_a_run_has_the_contracts_columns(made):
@@ -274,9 +399,6 @@ def test_headline_means_are_those_of_all_test_images():
         "a": {"mse": 4.0, "fmse": 8.0, "psnr": 37.5, "ssim": 0.5, "fssim": 0.25},
         "b": {"mse": 4.0, "fmse": 8.0, "psnr": 39.5, "ssim": 0.5, "fssim": 0.25},
     }
-
-
-OPTIONS = {"seed": 1, "resamples": 200, "level": 0.9}
 
 
 def test_intervals_lie_around_the_means_of_the_summary():

@@ -8,7 +8,7 @@ import torch
 from ruamel.yaml import YAML
 
 import models
-from pipeline import color_transfer, irregular_masks, params
+from pipeline import color_transfer, irregular_masks, params, protocols
 from pipeline.errors import ParameterError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -128,6 +128,9 @@ def test_models_of_a_task_come_in_the_order_of_the_file(load, embedded):
 
 def test_names_spelled_out_here_are_those_of_the_code():
     assert typing.get_args(params.TransferMethod) == color_transfer.METHODS
+    for task, records in protocols.RECORDS.items():
+        spelled = params.Protocols.model_fields[task].annotation.__args__[0].__args__[0]
+        assert typing.get_args(spelled) == tuple(one.name for one in records)
     assert typing.get_args(params.MaskKind) == irregular_masks.KINDS + irregular_masks.REGULAR_KINDS
 
 
@@ -215,7 +218,21 @@ def test_missing_keys(load):
 
 
 def test_several_faults_are_counted(load):
-    assert refusal(load, "inference", {"batch_size": 0, "batchsize": 1}).endswith("did you mean 'batch_size'? (and 1 more)")
+    assert refusal(load, "inference", {"batch_size": 0, "resolutions": [], "batchsize": 1}).endswith("did you mean 'batch_size'? (and 1 more)")
+
+
+def test_protocols_and_resolutions(load):
+    found = load("evaluation.protocols.harmonization", ["saic", "iih"]).evaluation.protocols
+    assert found.harmonization == ["saic", "iih"] and found.inpainting is None
+    for place, value, message in (
+        ("evaluation.protocols.harmonization", ["sai"], "evaluation.protocols.harmonization.0 = 'sai': expected 'seam-256', 'iharmony4'"),
+        ("evaluation.protocols.inpainting", ["saic"], "evaluation.protocols.inpainting.0 = 'saic': expected 'seam-256', 'unpasted', 'edgeconnect' or 'lama'"),
+        ("evaluation.protocols.localization", ["dirl", "dirl"], "evaluation.protocols: localization names dirl twice"),
+        ("inference.resolutions", [128, 128], "inference: resolutions names 128 twice"),
+        ("inference.resolutions", [16], "inference.resolutions.0 = 16: expected"),
+        ("inference.resolutions", [64], "inference.resolutions = [64]: expected sides other than image_size = 64, which is scored anyway"),
+    ):
+        assert refusal(load, place, value).startswith(message)
 
 
 def test_names_must_exist(load, embedded):

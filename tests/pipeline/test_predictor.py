@@ -70,6 +70,22 @@ def test_networks_predict_in_evaluation_mode(tmp_path):
     assert np.abs(saved.astype(int) - scoring.to_uint8(drawn)).max() <= 1  # dropout would move far more
 
 
+@pytest.mark.parametrize("by, found", [(1.5, r"\[0\.\d+, 1\.\d+\]"), (-0.5, r"\[-0\.\d+, 0?\.?-?\d*\.?\d*\]")])
+def test_a_prediction_outside_its_range_is_named(tmp_path, by, found):
+    class Off(Drawing):
+        def forward(self, batch):
+            return super().forward(batch) * by
+
+    with pytest.raises(UserError, match=f"^the network's prediction for p0[01] has values in {found}, expected \\[0, 1\\]$"):
+        predictor.predict_plain(Off, lambda: Pictures("p", 2), tmp_path, batch_size=2)
+
+
+def test_no_picture_no_prediction(tmp_path):
+    for predict in (predictor.predict_plain, functools.partial(predictor.predict_all, describe="none")):
+        table = predict(Drawing, lambda: Pictures("p", 0), tmp_path, batch_size=2, device="cpu")
+        assert list(table.columns) == ["image_id", "prediction", "sha256"] and table.empty
+
+
 def test_a_prediction_that_is_not_finite_is_named(tmp_path):
     data = Pictures("p", 4)
     darkest = min(data.ids[2:], key=lambda name: data.item(data.ids.index(name))["composite"].mean())

@@ -140,7 +140,7 @@ def edited(content: dict, place: tuple[str, ...]) -> dict:
     elif isinstance(value, (int, float)):
         other = value + 1
     elif isinstance(value, list):
-        other = value[::-1] + value[:1]
+        other = value[::-1] + value[:1] or [1]
     else:
         other = {"edited": 1} if value == {} else f"{value or ''}edited"
     block[place[-1]] = other
@@ -189,9 +189,9 @@ def affected(place: tuple[str, ...]) -> set[str]:
             return {f"infer-{name}"} | ({f"train-{name}"} & TRAIN)
         case ("models", name, "training", *_):
             return {f"train-{name}"}
-        case ("inference", "batch_size"):
+        case ("inference", _):
             return INFER
-        case ("evaluation", _):
+        case ("evaluation", *_):
             return EVALUATE
         case ("report", _):
             return set()

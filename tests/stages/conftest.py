@@ -43,7 +43,7 @@ class Project:
     def __init__(self, folder: Path, content: dict, capsys, monkeypatch):
         self.folder, self.capsys, self.monkeypatch = folder, capsys, monkeypatch
         self.content = copy.deepcopy(content)
-        self.content |= {"image_size": 32, "inference": {"batch_size": 2}}
+        self.content |= {"image_size": 32, "inference": {"batch_size": 2, "resolutions": []}}
         self.content["evaluation"]["bootstrap"] = 20
         self.content["irregular_masks"] |= {"kinds": ["strokes"], "per_bucket": {"train": 1, "test": 1}}
         self.content["models"] = {

@@ -19,7 +19,7 @@ def test_tables_of_a_task(project, task):
     done = project.run("evaluate", task)
     assert done.code == 0, done.err
     out = project.folder / "results" / task
-    names = ["per_image", "summary", "intervals", "differences", "ranks", "breakdowns"]
+    names = ["per_image", "summary", "intervals", "differences", "ranks", "breakdowns", "protocols"]
     assert sorted(os.listdir(out)) == sorted([f"{name}.parquet" for name in names] + ["metrics.json"])
     scores, summary = pd.read_parquet(out / "per_image.parquet"), pd.read_parquet(out / "summary.parquet")
     assert {"task", "model", "subset", "split", "image_id", *metrics.split()} <= set(scores.columns)
@@ -30,6 +30,26 @@ def test_tables_of_a_task(project, task):
     assert pooled[metrics.split()[0]] == pytest.approx(scores[metrics.split()[0]].mean())
     headline = json.loads((out / "metrics.json").read_text())
     assert list(headline) == [model] and list(headline[model]) == metrics.split()
+
+
+def test_protocols_and_resolutions_are_parameters(project):
+    data = project.make_composites()
+    project.content["inference"]["resolutions"] = [40, 64]  # the pictures have 40 x 60 pixels
+    project.content["evaluation"]["protocols"]["harmonization"] = ["iih"]
+    project.write()
+    assert project.run("infer", "composite", "--data", *data).code == 0
+    done = project.run("evaluate", "harmonization")
+    assert done.code == 0, done.err
+    out = project.folder / "results/harmonization"
+    scores, protocols = pd.read_parquet(out / "per_image.parquet"), pd.read_parquet(out / "protocols.parquet")
+    assert scores["split"].value_counts().to_dict() == {"test": 3, "test@40": 3}
+    assert set(protocols["protocol"]) == {"seam-256", "iih"} and set(protocols["split"]) == {"test"} and set(protocols["n_images"]) == {3}
+    rows = pd.read_parquet(out / "breakdowns.parquet").query("by == 'resolution' and metric == 'psnr'").set_index("value")
+    assert rows["n"].to_dict() == {"32": 3, "40": 3, "64": 0} and rows["mean"].isna().to_dict() == {"32": False, "40": False, "64": True}
+    project.content["evaluation"]["protocols"]["harmonization"] = []
+    project.write()
+    project.run("evaluate", "harmonization")
+    assert pd.read_parquet(out / "protocols.parquet").empty
 
 
 def test_a_task_without_predictions(project):

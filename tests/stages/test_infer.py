@@ -28,6 +28,19 @@ def test_predictions_their_manifest_and_the_index(project):
     assert found["truth"] == [hashlib.sha256((project.folder / data[0] / "pairs.parquet").read_bytes()).hexdigest()]
 
 
+def test_other_sides_are_splits_of_their_own(project):
+    data = project.make_composites()
+    project.content["inference"]["resolutions"] = [40, 64]
+    project.write()
+    assert project.run("infer", "composite", "--data", *data).code == 0
+    out = project.folder / "artifacts/predictions/composite"
+    with Image.open(out / "test@40/c4_1_1.png") as picture:
+        assert picture.size == (40, 40)
+    assert [path.name for path in (out / "test@64").iterdir()] == ["predictions.parquet"]  # the pictures have 40 x 60 pixels
+    splits = index(project, "harmonization", "composite")["splits"]
+    assert {split: (one["n_images"], one["n_scored"]) for split, one in splits.items()} == {"test": (3, 3), "test@40": (3, 3), "test@64": (0, 0)}
+
+
 def test_a_trained_network_predicts_with_its_weights(project):
     data = project.make_composites()
     project.run("train", "unet", "--data", *data)
