@@ -152,7 +152,8 @@ class PatchTransfer(nn.Module):
         """patch: side in pixels of the features; stride: of the patches, in pixels."""
         super().__init__()
         self.patch, self.stride, self.scale = patch, stride, channels**-0.5 if scaled_logits else 1.0
-        self.project = nn.Linear(channels * (patch**2 if projection == "flattened" else 1), channels)
+        # a bias would add the same to all of a row's logits
+        self.project = nn.Linear(channels * (patch**2 if projection == "flattened" else 1), channels, bias=False)
         self.flattened = projection == "flattened"
 
     def forward(self, features: Tensor, mask: Tensor) -> Tensor:
@@ -191,7 +192,7 @@ class PatchTransfer(nn.Module):
         mean = (centre + mean) * usable
         if self.flattened:
             weight = self.project.weight.view(-1, features.shape[1], self.patch, self.patch)
-            tokens = _PatchTokens.apply(features, background, mean, deviation, weight, self.stride) + self.project.bias
+            tokens = _PatchTokens.apply(features, background, mean, deviation, weight, self.stride)
         else:
             tokens = self.project(_tokens(mean))
         return tokens, _tokens(mean), _tokens(deviation), usable.flatten(1)
