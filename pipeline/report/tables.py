@@ -129,7 +129,7 @@ def count(value: float) -> str:
 def score_table(results: Results, subset: str, split: str = "test") -> dict:
     """One table of means: methods as rows, best first.
 
-    {"metrics": [...], "rows": [...], "n_images", "n_photographs", "excluded", ...}; a row holds model, trained,
+    {"metrics": [...], "rows": [...], "n_images", "n_photographs", "simulated" (share of the images), "excluded", ...}; a row holds model, trained,
     parameters, n_images, rank, cells (text, interval, best) and `behind`, its paired difference from the first row in
     the leading metric; `excluded` names methods with images that a metric is undefined for. Intervals, ranks and
     differences exist for the test split alone.
@@ -164,6 +164,7 @@ def score_table(results: Results, subset: str, split: str = "test") -> dict:
         "rows": rows,
         "stated": stated,
         "n_images": int(chosen["n_images"].max()),
+        "simulated": float(chosen["simulated"].max()) if "simulated" in chosen else 0.0,
         "n_photographs": int(scored["photograph"].nunique()),
         "excluded": _excluded(scored, list(results.metrics), order),
     }
