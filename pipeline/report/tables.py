@@ -205,6 +205,26 @@ def _behind(results: Results, subset: str, model: str, first: str) -> dict | str
     return {"text": change(row["mean"], metric), "interval": between(row["low"], row["high"], metric), "tied": tied}
 
 
+def overlaps(file: Path) -> dict[str, list[str]]:
+    """For each further test set that brings a training list, a sentence per sub-dataset: how far the list has seen it.
+
+    Empty where evaluation wrote no such table.
+    """
+    if not file.is_file():
+        return {}
+    said: dict[str, list[str]] = {}
+    for row in tables.read(file).itertuples():
+        if not row.composites_train:
+            continue
+        sentence = f"{row.subset}: {row.photographs_shared:,} of {row.photographs_test:,} test photographs are in its training list too"
+        if row.photographs_shared:
+            sentence += f", with {row.test_composites_of_shared_photographs:,} of {row.composites_test:,} test composites"
+        if row.cameras_shared:
+            sentence += f"; {row.test_composites_of_shared_cameras:,} test composites are of the {row.cameras_shared} cameras that it knows"
+        said.setdefault(row.set, []).append(sentence)
+    return said
+
+
 def training_rows(trainings: list[Training], blocks: dict) -> list[dict]:
     """The budget of each training, for the table of networks; `blocks` are the models of params.yaml.
 
