@@ -12,13 +12,15 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from pipeline import images, seeds, tables
+from pipeline import images, mask_transforms, seeds, tables
 from pipeline.errors import UserError
 
 Item = dict[str, np.ndarray]
 """uint8 RGB (H, W, 3) under composite, real, image; bool (H, W) under mask, hole."""
 
 PAIR_FILES = ("composite", "mask", "real")
+LARGEST_HOLE = 0.6
+"""Share of the picture to which published masks go (specs/inpainting.md 12.6): no variant of a mask goes beyond it."""
 
 
 class Decoded:
@@ -140,10 +142,14 @@ class Holes:
     """Photographs with irregular holes, as items of (size, size) pixels.
 
     `rows` needs image_id and image; `masks` needs mask (file paths). With `assigned` (image_id, hole_ratio_bucket,
-    mask; one row per item) the pairs are fixed; without it each draw takes a mask at random.
+    mask; one row per item) the pairs are fixed; without it each draw takes a mask at random and varies it as
+    `mask_augmentation` (params.MaskAugmentation) says; None takes masks as they are.
     """
 
-    def __init__(self, rows: pd.DataFrame, masks: pd.DataFrame, size: int, assigned: pd.DataFrame | None = None):
+    def __init__(
+        self, rows: pd.DataFrame, masks: pd.DataFrame, size: int, assigned: pd.DataFrame | None = None, mask_augmentation=None
+    ):
+        self.mask_augmentation = mask_augmentation
         self.masks, self.size, self.decoded = list(masks["mask"]), size, Decoded()
         if assigned is None:
             self.files, self.ids, self.fixed = list(rows["image"]), list(rows["image_id"]), None
@@ -168,31 +174,34 @@ class Holes:
         return {"image": picture, "hole": self._hole(mask)}
 
     def augmented(self, index: int, augmentation, *seed) -> Item:
-        """A random square crop and flip, and a random mask, itself flipped and turned, that belong to `seed`."""
+        """A random square crop and flip, and a random mask, itself varied, that belong to `seed`."""
         rng = seeds.rng(*seed)
         picture = _centre_square(self.decoded(images.read_rgb, self.files[index]))
         side = picture.shape[0]
         top, left, side_y, side_x = _crop_box(rng, side, side, augmentation.crop)
         picture = picture[top : top + side_y, left : left + side_x]
-        hole = np.rot90(self._hole(self.masks[rng.integers(len(self.masks))]), rng.integers(4))
-        if rng.random() < 0.5:
-            hole = hole[:, ::-1]
-        return {"image": _resized(picture, self.size, augmentation.flip and rng.random() < 0.5), "hole": np.ascontiguousarray(hole)}
+        hole = self._hole(self.masks[rng.integers(len(self.masks))])
+        if self.mask_augmentation is not None:
+            how = self.mask_augmentation
+            varied = mask_transforms.augment(hole, seeds.derive(*seed, "hole"), how.flips, how.rotations, how.dilation, how.crop)
+            hole = varied if varied.mean() <= max(LARGEST_HOLE, hole.mean()) else hole
+        return {"image": _resized(picture, self.size, augmentation.flip and rng.random() < 0.5), "hole": hole}
 
     def _hole(self, file: str) -> np.ndarray:
         return images.resize(self.decoded(images.read_mask, file), (self.size, self.size), "mask")
 
 
-def for_training(task: str, data: list[Path], size: int, max_foreground: float = 1.0) -> tuple:
+def for_training(task: str, data: list[Path], size: int, max_foreground: float = 1.0, mask_augmentation=None) -> tuple:
     """(training set, validation set) of a task from its data folders.
 
     localization, harmonization: data = sub-datasets, data/composites/<subset> each
     inpainting: data = [data/sources/<source>, data/irregular_masks]; training draws its masks from those of the
-    training split, validation gives each photograph one of them
+    training split and varies them by `mask_augmentation`, validation gives each photograph one of them
     """
     if task == "inpainting":
         source, masks = data
-        return tuple(Holes(photographs(source, split), hole_masks(masks, "train"), size) for split in ("train", "val"))
+        holes = hole_masks(masks, "train")
+        return tuple(Holes(photographs(source, split), holes, size, mask_augmentation=mask_augmentation) for split in ("train", "val"))
     return tuple(Composites(pairs(data, split, max_foreground), size, task == "localization") for split in ("train", "val"))
 
 

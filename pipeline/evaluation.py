@@ -169,8 +169,9 @@ def _further(task: str, dataset, number: int, full: dict, truth: dict, records: 
 def summary(task: str, scores: pd.DataFrame, methods: list[dict]) -> pd.DataFrame:
     """One row per model, split and sub-dataset, and "All": the mean over all images of the split pooled.
 
-    Columns: task, model, subset, split, n_images, n_parameters, the means, and n_excluded, the images that some metric
-    is undefined for (they are left out of that metric's mean alone).
+    Columns: task, model, subset, split, n_images, n_parameters, simulated (of composites: which share of the images a
+    camera model made, 0 to 1), the means, and n_excluded, the images that some metric is undefined for (they are left
+    out of that metric's mean alone).
     """
     parameters = {one["model"]: one["n_parameters"] for one in methods}
     expected = {(one["model"], split): two["n_scored"] for one in methods for split, two in one["splits"].items()}
@@ -183,16 +184,20 @@ def summary(task: str, scores: pd.DataFrame, methods: list[dict]) -> pd.DataFram
             raise UserError(f"{model}: {found} scores for the {count} images with a truth in its manifest ({split})")
     for (model, subset, split), part in pooled.groupby(["model", "subset", "split"], sort=True):
         head = {"task": task, "model": model, "subset": subset, "split": split, "n_images": len(part), "n_parameters": parameters[model]}
+        if "simulated" in part:
+            head["simulated"] = part["simulated"].mean()
         rows.append(head | part[metrics].mean().to_dict() | {"n_excluded": int(part[metrics].isna().any(axis=1).sum())})
     return pd.DataFrame(rows)
 
 
 def intervals(task: str, scores: pd.DataFrame, *, seed: int, resamples: int, level: float) -> pd.DataFrame:
     """Bootstrap intervals, over photographs, of the means of the split "test" in `summary`: model, subset, metric, mean, low,
-    high, n, ... (This and what follows leaves the real sets out.)"""
+    high, n, ..., simulated. (This and what follows leaves the real sets out, and says as `summary` does which share of
+    the images is simulated.)"""
     pooled = _tested_and_pooled(scores)
     options = {"seed": seed, "resamples": resamples, "level": level}
-    return statistics.intervals_table(pooled, metric_columns(task, scores), ["model", "subset"], "photograph", **options)
+    table = statistics.intervals_table(pooled, metric_columns(task, scores), ["model", "subset"], "photograph", **options)
+    return _with_simulated_share(table, pooled, ["subset"])
 
 
 def differences(task: str, scores: pd.DataFrame, *, seed: int, resamples: int, level: float) -> pd.DataFrame:
@@ -204,7 +209,7 @@ def differences(task: str, scores: pd.DataFrame, *, seed: int, resamples: int, l
         for subset, part in pooled.groupby("subset")
         for metric in scoring.HEADLINES[task]
     ]
-    frame = pd.concat(parts, ignore_index=True)
+    frame = _with_simulated_share(pd.concat(parts, ignore_index=True), pooled, ["subset"])
     return frame[["subset", "metric", *[column for column in frame if column not in ("subset", "metric")]]]
 
 
@@ -218,7 +223,7 @@ def ranks(task: str, scores: pd.DataFrame, *, seed: int, resamples: int, level: 
             wide, groups = statistics.wide(part, metric, "image_id", "photograph")
             found = statistics.rank(wide, groups, higher_is_better=higher, **options)
             parts.append(found.assign(subset=subset, metric=metric))
-    frame = pd.concat(parts, ignore_index=True)
+    frame = _with_simulated_share(pd.concat(parts, ignore_index=True), pooled, ["subset"])
     return frame[["subset", "metric", *[column for column in frame if column not in ("subset", "metric")]]]
 
 
@@ -236,7 +241,9 @@ def breakdowns(task: str, scores: pd.DataFrame, *, seed: int, resamples: int, le
     options = {"seed": seed, "resamples": resamples, "level": level}
     metrics = list(scoring.HEADLINES[task])
     parts = [
-        statistics.intervals_table(frame, metrics, [column, "model"], "photograph", **options).rename(columns={column: "value"}).assign(by=column)
+        _with_simulated_share(statistics.intervals_table(frame, metrics, [column, "model"], "photograph", **options), frame, [column])
+        .rename(columns={column: "value"})
+        .assign(by=column)
         for column in by
     ]
     frame = pd.concat(parts, ignore_index=True)
@@ -286,6 +293,15 @@ def headline(task: str, table: pd.DataFrame) -> dict:
     """The headline means of "All" for `dvc metrics show`: {model: {metric: mean}}."""
     pooled = table[(table["subset"] == "All") & (table["split"] == "test")]
     return {row["model"]: {metric: round(float(row[metric]), 4) for metric in scoring.HEADLINES[task]} for _, row in pooled.iterrows()}
+
+
+def _with_simulated_share(table: pd.DataFrame, scores: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """The table with the column `simulated`, as `summary` has it, of the images that a row is of; unchanged where no image
+    can be simulated (inpainting)."""
+    if "simulated" not in scores:
+        return table
+    share = scores.drop_duplicates([*by, "image_id"]).groupby(by, dropna=False)["simulated"].mean()
+    return table.merge(share.reset_index(), on=by, how="left", validate="many_to_one")
 
 
 def _tested_and_pooled(scores: pd.DataFrame) -> pd.DataFrame:

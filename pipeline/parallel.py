@@ -53,7 +53,7 @@ def ordered_map(function: Callable, items: Sequence, *, describe: str, unit: str
             cv2.setNumThreads(1)
             return [function(item) for item in part]
 
-        parts = iter([items[start : start + chunk] for start in range(0, len(items), chunk)])
+        parts = (items[start : start + chunk] for start in range(0, len(items), chunk))  # a plan makes its items when asked
         under_way = deque()
         at_once = 2 * max(int(ray.cluster_resources().get("CPU", 1)), 1)
         try:

@@ -154,8 +154,18 @@ class Localization(Block):
     max_foreground: Share = Field(description="composites with a larger foreground are left out (the le50 lists)")
 
 
+class MaskAugmentation(Block):
+    """How the masks of training are varied at each draw (pipeline/mask_transforms.py); test masks never are."""
+
+    flips: bool = Field(description="left-right and up-down, each every other time")
+    rotations: bool = Field(description="every other time by a multiple of 90 degrees, else by 10 to 45 degrees")
+    dilation: Annotated[int, Field(ge=0)] = Field(description="largest diameter in pixels of the ellipse that holes grow by; 0 for none")
+    crop: bool = Field(description="enlarge a window of 50 to 100% of the side")
+
+
 class Inpainting(Block):
     source: Name = Field(description="source of the photographs whose holes are filled")
+    mask_augmentation: MaskAugmentation
 
 
 class Training(Block):
@@ -164,7 +174,7 @@ class Training(Block):
     device: Literal["cpu", "gpu", "auto"]
     precision: Literal["fp32", "bf16"]
     workers: Count = Field(description="processes (DDP) of one network's training; batches are shared out among them")
-    validation_images: Count = Field(description="at most so many validation images are scored after an epoch")
+    validation_images: Count = Field(description="at most so many validation images, evenly over the set, are scored after an epoch")
 
 
 class Schedule(Block):

@@ -50,6 +50,10 @@ def relight(picture: np.ndarray, seed: int) -> np.ndarray:
     return developed(noisy(linear, full_well, read_noise, rng), saturation=saturation)
 
 
+BY_TRANSFER = {"retouch": retouch, "relight": relight}
+"""What makes the other rendition, by the name that manifests have for it in their column `transfer`."""
+
+
 def exposed(picture: np.ndarray, exposure: float, kelvin: float) -> np.ndarray:
     """Linear light, float32 (H, W, 3), of an sRGB picture, uint8 (H, W, 3), under `exposure` EV more light of this colour
     temperature. 1 is the brightest a picture can show; more is kept until `developed` clips it."""

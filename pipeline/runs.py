@@ -33,6 +33,8 @@ def _stated(part):
         if not part.is_file():
             raise UserError(f"{part}: no such file")
         return hashlib.sha256(part.read_bytes()).hexdigest()
+    if isinstance(part, dict):
+        return {key: _stated(value) for key, value in part.items()}
     return part.model_dump(mode="json") if hasattr(part, "model_dump") else part
 
 

@@ -7,7 +7,7 @@ from pipeline import command, datasets, params, runs, trainer
 from pipeline.errors import ParameterError
 
 PARAMS = ("seed", "image_size", "training", "models.{model}")
-PARAMS_OF_TASK = {"localization": ("localization.max_foreground",)}
+PARAMS_OF_TASK = {"localization": ("localization.max_foreground",), "inpainting": ("inpainting.mask_augmentation",)}
 
 
 def main(arguments) -> None:
@@ -17,7 +17,11 @@ def main(arguments) -> None:
     block, size = parameters.models[name], parameters.image_size
     if block.training is None:
         raise ParameterError(f"models.{name}.training is missing; a method without training has only `python -m stages.infer {name}`")
-    options = {"max_foreground": parameters.localization.max_foreground} if task == "localization" else {}
+    options = {}
+    if task == "localization":
+        options = {"max_foreground": parameters.localization.max_foreground}
+    elif task == "inpainting":
+        options = {"mask_augmentation": parameters.inpainting.mask_augmentation}
     build_model = functools.partial(params.build_model, name, block.hyperparameters)
     job = trainer.Job(
         name=name,

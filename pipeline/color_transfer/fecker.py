@@ -7,6 +7,8 @@ Departure: u is then moved down to the nearest level that the reference holds (u
 shares are compared as integers. The released code may end on levels that the reference does not hold. It writes the
 mean of no values as 0 where that is the lowest or highest level (specks), changes colours even from an image to itself,
 and lets the rounding of float64 sums decide ties; `exact` keeps all three.
+Departure for a channel in which the target has one level alone, as the chroma of a grey region: H1 is 1 there, which
+leads to the reference's highest level: grey would turn magenta. It goes to the reference's median instead.
 """
 
 import cv2
@@ -30,6 +32,8 @@ def level_map(target: np.ndarray, reference: np.ndarray, exact: bool = False) ->
         target_share = np.cumsum(target / target.sum())
         reference_share = np.cumsum(reference / reference.sum())
     else:
+        if np.count_nonzero(target) == 1:
+            return np.full(len(target), np.searchsorted(2 * np.cumsum(reference), reference.sum()))
         target_share = np.cumsum(target) * reference.sum()
         reference_share = np.cumsum(reference) * target.sum()
     levels = np.maximum(np.searchsorted(reference_share, target_share, side="right") - 1, 0)

@@ -38,19 +38,17 @@ def statistics(pixels: np.ndarray, dtype: type = np.float32) -> tuple[np.ndarray
     may_be_black = pixels.min() == 0
     count, mean, squares = 0, 0.0, 0.0
     for block in blocks(pixels):
-        here, first, valid = len(pixels[block]), 0, None
+        here, valid = len(pixels[block]), None
         colors.load(pixels[block]).transform(RGB_TO_LMS)
         if may_be_black and colors.values.min() < 2 * FAINTEST:
             valid = not_black(pixels[block])
-            here, first = cv2.countNonZero(valid), valid.argmax()
+            here = cv2.countNonZero(valid)
         colors.log()
         if not here:
             continue
-        # seen from one of its colours, a constant region has no deviation that rounding could make
-        origin = LOG_LMS_TO_LALPHABETA @ colors.values[0, first]
-        here_mean, deviation = colors.measure(affine(LOG_LMS_TO_LALPHABETA, -origin), valid)
+        here_mean, deviation = colors.measure(LOG_LMS_TO_LALPHABETA, valid)
         # a running mean and sum of squares, to which each block adds its own
-        difference = origin + here_mean - mean
+        difference = here_mean - mean
         squares = squares + here * (deviation ** 2 + difference ** 2 * (count / (count + here)))
         count += here
         mean = mean + difference * (here / count)
@@ -62,7 +60,7 @@ def recolor(pixels: np.ndarray, reference: np.ndarray, exact: bool = False) -> n
 
     pixels: uint8 RGB (N, 3); reference: uint8 RGB (M, 3). Returns uint8 RGB (N, 3), in the order of `pixels`.
     """
-    if pixels.max() == 0 or reference.max() == 0:
+    if not pixels.any() or not reference.any():
         return pixels.copy()
 
     dtype = np.float64 if exact else np.float32

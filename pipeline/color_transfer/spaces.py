@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 BLOCK = 65536
+TILE = 256
 
 # Part of every map that ends in bytes, since the cast rounds down. Sums in float64 may end a hair below an exact half;
 # in YCbCr the nearest value that is no half is 4e-6 away (255 times the matrix has three decimals), so that this much
@@ -65,15 +66,19 @@ class Colors:
         self._buffer, self._spare, self.values = self._spare, self._buffer, changed
         return self
 
-    def measure(self, mapping: np.ndarray, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation (N), float64 (3,) both, of what an affine map (3, 4) would make of the colours.
+    def measure(self, matrix: np.ndarray, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation (N), float64 (3,) both, of what a linear map (3, 3) would make of the colours.
 
-        mask: uint8 (n,), not 0 where a colour counts; None if all do. The colours stay as they are.
+        mask: uint8 (n,), not 0 where a colour counts (one at least); None if all do. The colours stay as they are.
         """
-        mapped = self._spare[:, :self.values.shape[1]]
-        cv2.transform(self.values, mapping, dst=mapped)
-        mean, deviation = cv2.meanStdDev(mapped, mask=None if mask is None else mask[None])
-        return mean.ravel(), deviation.ravel()
+        counted = self.values if mask is None else self.values[:, mask != 0]
+        count = counted.shape[1]
+        mean = matrix @ sums(counted) / count
+        # seen from the mean, so that squares of what is far from it don't hide a small deviation
+        centred = self._spare[:, :count]
+        cv2.transform(counted, affine(matrix, -mean), dst=centred)
+        np.multiply(centred, centred, out=centred)
+        return mean, np.sqrt(sums(centred) / count)
 
     def log(self) -> "Colors":
         """Take natural logarithms."""
@@ -109,6 +114,22 @@ def workspace(dtype: type = np.float64) -> Colors:
     if dtype not in _of_thread.colors:
         _of_thread.colors[dtype] = Colors(dtype)
     return _of_thread.colors[dtype]
+
+
+def sums(values: np.ndarray) -> np.ndarray:
+    """The sum over a block's colours, float (1, n, 3), of each channel: float64 (3,).
+
+    Colours are added in rows of TILE, of which a processor takes many numbers at once. A float32 sum has at most BLOCK /
+    TILE terms, the sum of these sums is float64.
+    """
+    whole = values.shape[1] // TILE * TILE
+    total = np.zeros(3)
+    if whole:
+        rows = cv2.reduce(values[0, :whole].reshape(-1, 3 * TILE), 0, cv2.REDUCE_SUM)
+        total += cv2.sumElems(rows.reshape(1, TILE, 3))[:3]
+    if whole < values.shape[1]:
+        total += cv2.sumElems(values[:, whole:])[:3]
+    return total
 
 
 def blocks(pixels: np.ndarray) -> Iterator[slice]:

@@ -25,7 +25,7 @@ import pandas as pd
 from pipeline import atomic, color_transfer, images, renditions, tables
 from pipeline.composites import filters as rules
 from pipeline.composites.lists import write_lists
-from pipeline.composites.plan import RELIGHT, RETOUCH, Draw, Plan, Target
+from pipeline.composites.plan import Draw, Plan, Target
 from pipeline.errors import UserError
 
 PAIR_COLUMNS = {
@@ -37,7 +37,7 @@ PAIR_COLUMNS = {
 }  # fmt: skip
 REJECTED_COLUMNS = {
     "subset": str, "split": str, "source_image": str, "object": str, "category": str, "k": int, "attempt": int,
-    "reference_image": str, "reference_object": str, "transfer": str, "rule": str, "value": float,
+    "reference_image": str, "reference_object": str, "transfer": str, "simulated": bool, "rule": str, "value": float,
 }  # fmt: skip
 FOLDERS = {"composite": "composite_images", "mask": "masks", "real": "real_images"}
 """Columns of pairs.parquet that name files, and iHarmony4's folders for them."""
@@ -138,10 +138,10 @@ def _make(target: Target, *, staging: Path, rendering) -> tuple[list[dict], list
     rows, rejected, taken = [], [], set()
     for k, draws in enumerate(target.draws, start=1):
         if not draws:
-            none = {"reference_image": "", "reference_object": "", "transfer": "", "rule": "no reference", "value": math.nan}
+            none = {"reference_image": "", "reference_object": "", "transfer": "", "simulated": False, "rule": "no reference", "value": math.nan}
             rejected.append(about | {"object": target.object, "k": k, "attempt": 0} | none)
         for draw in draws:
-            chosen = {"reference_image": draw.reference_image, "reference_object": draw.reference_object, "transfer": draw.transfer}
+            chosen = {"reference_image": draw.reference_image, "reference_object": draw.reference_object, "transfer": draw.transfer, "simulated": draw.simulated}
             composite, refused = _composite(draw, real, mask, taken)
             measured = rules.change(real, composite, mask) if composite is not None else None
             rule = rules.refusal(measured, rendering.filters) if measured else (refused, math.nan)
@@ -155,7 +155,7 @@ def _make(target: Target, *, staging: Path, rendering) -> tuple[list[dict], list
             rows.append(
                 about | files | chosen | dataclasses.asdict(measured)
                 | {"pair_id": name, "composite": file, "foreground_ratio": target.foreground_ratio, "seed": draw.seed,
-                   "simulated": draw.simulated, "attempt": draw.attempt, "composite_sha256": _sha256(staging / file),
+                   "attempt": draw.attempt, "composite_sha256": _sha256(staging / file),
                    "mask_sha256": _sha256(target.mask), "real_sha256": _sha256(target.image),
                    "jpeg": f"{rendering.jpeg_quality} {rendering.jpeg_subsampling}"}
             )  # fmt: skip
@@ -172,7 +172,7 @@ def _make(target: Target, *, staging: Path, rendering) -> tuple[list[dict], list
 def _composite(draw: Draw, real: np.ndarray, mask: np.ndarray, taken: set) -> tuple[np.ndarray | None, str]:
     """The composite of a draw, or None and why there is none."""
     if draw.simulated:
-        other = {RETOUCH: renditions.retouch, RELIGHT: renditions.relight}[draw.transfer](real, draw.seed)
+        other = renditions.BY_TRANSFER[draw.transfer](real, draw.seed)
         return np.where(mask[..., None], other, real), ""
     if (draw.reference_image, draw.reference_object, draw.transfer) in taken:
         return None, "drawn before"

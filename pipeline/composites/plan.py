@@ -96,7 +96,7 @@ class Plan(Sequence):
         draw = {"k": 0, "attempt": 0, "reference_image": "", "reference_object": "", "transfer": ""}
         for row in self._refused.itertuples(index=False):
             about = {"subset": self.name, "split": row.split, "source_image": row.image_id, "object": row.instance_id, "category": row.category}
-            yield about | draw | {"rule": row.rule, "value": float(row.value)}
+            yield about | draw | {"simulated": self._simulated(row), "rule": row.rule, "value": float(row.value)}
 
     def _target(self, row) -> Target:
         number = row.instance_id if self.subset.recipe == "transfer" else "1"
@@ -117,10 +117,14 @@ class Plan(Sequence):
             if not lenders.count:
                 return ((),) * len(wanted)
             return tuple(lenders.draws([(attempt, seed_of(k, attempt)) for attempt in attempts], self.methods) for k in wanted)
-        if not row.rendition:
+        if self._simulated(row):
             simulated = RETOUCH if self.subset.recipe == "renditions" else RELIGHT
             return tuple(tuple(Draw(attempt, simulated, seed_of(k, attempt)) for attempt in attempts) for k in wanted)
         return self._taken_from_others(row, wanted, attempts, seed_of)
+
+    def _simulated(self, row) -> bool:
+        """Whether what lends this object its pixels has to be made by a camera model."""
+        return self.subset.recipe != "transfer" and not row.rendition
 
     def _taken_from_others(self, row, wanted: range, attempts: range, seed_of) -> tuple[tuple[Draw, ...], ...]:
         """For every wanted composite the other pictures of the scene to try, none of them under two k.

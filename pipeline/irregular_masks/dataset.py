@@ -17,7 +17,7 @@ from pipeline.irregular_masks.buckets import BUCKETS, Ratio, bucket_name, bucket
 from pipeline.irregular_masks.folder import MaskFolder, read_folder
 from pipeline.irregular_masks.generation import frame_width, generate
 from pipeline.irregular_masks.recipes import recipe
-from pipeline.irregular_masks.transforms import fit_to_size
+from pipeline.mask_transforms import fit_to_size
 
 Border = Literal["both", "with", "without"]
 Map = Callable[[Callable, Sequence], Iterable]

@@ -71,7 +71,7 @@ def render(parameters, *, results: Path, artifacts: Path, data: Path, file: Path
     Raises UserError naming the file, when a table or a picture is missing, and when the page would pass MAX_BYTES.
     """
     read = {task: tables.read_results(task, results / task, artifacts / "index" / task) for task in models.TASKS}
-    tasks = [_task(one, parameters, artifacts) for one in read.values()]
+    tasks = [_task(one, parameters, artifacts, results / name) for name, one in read.items()]
     subsets = [_subset(name, subset, data, parameters) for name, subset in parameters.composites.subsets.items()]
     masks = _masks(data / "irregular_masks")
     stated = [data / "composites" / one["name"] / "pairs.parquet" for one in subsets]
@@ -106,7 +106,7 @@ def render(parameters, *, results: Path, artifacts: Path, data: Path, file: Path
     return html
 
 
-def _task(results: tables.Results, parameters, artifacts: Path) -> dict:
+def _task(results: tables.Results, parameters, artifacts: Path, folder: Path) -> dict:
     shown = sheets.Shown(results, artifacts / "predictions", parameters.image_size)
     trainings = [tables.read_training(artifacts / "models" / name) for name in results.trained]
     look = plots.styles(results)
@@ -114,6 +114,7 @@ def _task(results: tables.Results, parameters, artifacts: Path) -> dict:
     by_kind = () if results.task == "inpainting" else ("transfer", "category")
     steps = [plots.by_steps(results, by_steps, metric) for metric in _charted(results)]
     kinds = [plots.by_kind(results, by, results.leading) for by in by_kind]
+    overlaps = tables.overlaps(folder / "overlaps.parquet")
     other_splits = sorted(set(results.summary["split"]) - {"test"})
     return ABOUT[results.task] | {
         "name": results.task,
@@ -122,7 +123,7 @@ def _task(results: tables.Results, parameters, artifacts: Path) -> dict:
         "headline": tables.score_table(results, "All"),
         "subsets": [tables.score_table(results, one) for one in results.subsets] if len(results.subsets) > 1 else [],
         "only_subset": results.subsets[0],
-        "real": [tables.score_table(results, "All", split) for split in other_splits],
+        "real": [tables.score_table(results, "All", split) | {"overlaps": overlaps.get(split, [])} for split in other_splits],
         "styles": [{"model": model, "key": Markup(plots.key(look[model])), "trained": model in results.trained} for model in results.order],
         "breakdowns": [Markup(one) for one in (*steps, *kinds) if one],
         "size_chart": Markup(chart) if (chart := plots.size_against_quality(results)) else None,

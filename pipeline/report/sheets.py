@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from pipeline import datasets, images, scoring, seeds, tables
+from pipeline import datasets, images, renditions, scoring, seeds, tables
 from pipeline.report.tables import METRICS, Results, number, stated
 
 TILE, STRIP = 256, 128
@@ -173,10 +173,12 @@ def worst(shown: Shown, model: str, many: int) -> list[Strip]:
 
 
 def transfer_sheet(folder: Path, pairs: pd.DataFrame, references: Path, rows: int) -> dict[str, list[dict]]:
-    """Samples of a sub-dataset for each transfer: real photograph with the foreground outlined, composite, reference.
+    """Samples of a sub-dataset for each transfer: real photograph, mask, composite, and what lent the foreground its
+    colours: the reference with its object outlined, the other rendition or moment, or the simulated one, made again.
 
-    The rows are drawn by a fixed seed. `references` is the folder data/sources/<source> that lent the colours; it is
-    read where a row names its reference. A row: pair_id, note, tiles (name, source).
+    The rows are drawn by a fixed seed. `references` is the folder data/sources/<source> of the references; it is read
+    where a row names one. A row: pair_id, note, tiles (name, source). A set that isn't ours may lack the real
+    photograph and the reference.
     """
     lenders = _Lenders(references)
     sheet = {}
@@ -187,9 +189,13 @@ def transfer_sheet(folder: Path, pairs: pd.DataFrame, references: Path, rows: in
         for _, row in part.set_index("pair_id").loc[order].iterrows():
             composite = images.read_rgb(folder / row["composite"])
             mask = images.read_mask(folder / row["mask"], size=composite.shape[:2])
-            tiles = [("real", outlined(images.read_rgb(folder / row["real"]), mask))] if stated(row["real"]) else []
-            tiles.append(("composite", composite))
-            if stated(row["reference_image"]):
+            real = images.read_rgb(folder / row["real"]) if stated(row["real"]) else None
+            tiles = [("mask", mask), ("composite", composite)]
+            if real is not None:
+                tiles.insert(0, ("real", real))
+            if row.get("simulated"):
+                tiles.append(("simulated rendition", renditions.BY_TRANSFER[row["transfer"]](real, row["seed"])))
+            elif stated(row["reference_image"]):
                 tiles.append(("reference", lenders.picture(row["reference_image"], stated(row.get("reference_object")))))
             note = ", ".join(one for one in (stated(row["category"]), f"foreground {row['foreground_ratio']:.0%}") if one)
             made.append({"pair_id": row.name, "note": note, "tiles": [{"name": name, "source": encode(picture, 192)} for name, picture in tiles]})

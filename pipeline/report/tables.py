@@ -129,7 +129,7 @@ def count(value: float) -> str:
 def score_table(results: Results, subset: str, split: str = "test") -> dict:
     """One table of means: methods as rows, best first.
 
-    {"metrics": [...], "rows": [...], "n_images", "n_photographs", "excluded", ...}; a row holds model, trained,
+    {"metrics": [...], "rows": [...], "n_images", "n_photographs", "simulated" (share of the images), "excluded", ...}; a row holds model, trained,
     parameters, n_images, rank, cells (text, interval, best) and `behind`, its paired difference from the first row in
     the leading metric; `excluded` names methods with images that a metric is undefined for. Intervals, ranks and
     differences exist for the test split alone.
@@ -164,6 +164,7 @@ def score_table(results: Results, subset: str, split: str = "test") -> dict:
         "rows": rows,
         "stated": stated,
         "n_images": int(chosen["n_images"].max()),
+        "simulated": float(chosen["simulated"].max()) if "simulated" in chosen else 0.0,
         "n_photographs": int(scored["photograph"].nunique()),
         "excluded": _excluded(scored, list(results.metrics), order),
     }
@@ -202,6 +203,26 @@ def _behind(results: Results, subset: str, model: str, first: str) -> dict | str
         return ""
     tied = not (row["low"] > 0 or row["high"] < 0)
     return {"text": change(row["mean"], metric), "interval": between(row["low"], row["high"], metric), "tied": tied}
+
+
+def overlaps(file: Path) -> dict[str, list[str]]:
+    """For each further test set that brings a training list, a sentence per sub-dataset: how far the list has seen it.
+
+    Empty where evaluation wrote no such table.
+    """
+    if not file.is_file():
+        return {}
+    said: dict[str, list[str]] = {}
+    for row in tables.read(file).itertuples():
+        if not row.composites_train:
+            continue
+        sentence = f"{row.subset}: {row.photographs_shared:,} of {row.photographs_test:,} test photographs are in its training list too"
+        if row.photographs_shared:
+            sentence += f", with {row.test_composites_of_shared_photographs:,} of {row.composites_test:,} test composites"
+        if row.cameras_shared:
+            sentence += f"; {row.test_composites_of_shared_cameras:,} test composites are of the {row.cameras_shared} cameras that it knows"
+        said.setdefault(row.set, []).append(sentence)
+    return said
 
 
 def training_rows(trainings: list[Training], blocks: dict) -> list[dict]:

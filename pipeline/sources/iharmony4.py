@@ -10,13 +10,12 @@ Facts: specs/iharmony4_synthesis.md, 2. The official lists are not disjoint by p
 unchanged, and how far train and test overlap is counted per sub-dataset (`overlaps`).
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline import images
 from pipeline.errors import UserError
-from pipeline.seeds import share
 from pipeline.sources.base import SPLITS, folder, refuse_too_many, rejected_file, rejected_photograph
 
 PAIRS = {
@@ -24,11 +23,6 @@ PAIRS = {
     "foreground_ratio": float, "source_image": str, "reference_image": str, "transfer": str, "seed": int,
 }  # fmt: skip
 """Columns of a pairs.parquet, see `read` for what they hold here."""
-
-
-def _camera(subset: str, real: str) -> str:
-    """In Hday2night the camera, d90 of d90-26; elsewhere the photograph: one camera's frames show one scene."""
-    return real.split("-")[0] if subset == "Hday2night" else real
 
 
 @dataclass(frozen=True)
@@ -55,7 +49,8 @@ class Listed:
 
     @property
     def camera(self) -> str:
-        return _camera(self.subset, self.real)
+        """In Hday2night the camera, d90 of d90-26; elsewhere the photograph: one camera's frames show one scene."""
+        return self.real.split("-")[0] if self.subset == "Hday2night" else self.real
 
 
 @dataclass(frozen=True)
@@ -168,17 +163,6 @@ def overlaps(entries: Iterable[Listed]) -> list[dict]:
             "test_composites_of_shared_cameras": sum(entry.camera in cameras for entry in test),
         })  # fmt: skip
     return rows
-
-
-def hold_out(rows: Sequence[Mapping], seed: int, val_share: float) -> list[dict]:
-    """The same rows with about `val_share` of each sub-dataset's train photographs (Hday2night: cameras) moved to
-    "val", drawn by a hash of (seed, sub-dataset, photograph): the lists of iHarmony4 name no validation set."""
-
-    def held_out(row: Mapping) -> bool:
-        subset, real = row["subset"], row["source_image"]
-        return row["split"] == "train" and share(seed, subset, _camera(subset, real)) < val_share
-
-    return [dict(row, split="val") if held_out(row) else dict(row) for row in rows]
 
 
 class _Checker:

@@ -14,6 +14,7 @@ from tests.pipeline.tiny import random_picture, subset
 
 CROP = params.Augmentation(flip=True, crop=params.Shares(low=0.3, high=0.8))
 PLAIN = params.Augmentation(flip=False, crop=None)
+FLIPS = params.MaskAugmentation(flips=True, rotations=False, dilation=0, crop=False)
 
 
 @pytest.fixture(scope="module")
@@ -186,13 +187,24 @@ def test_masks_assigned_to_other_photographs_are_refused(inpainting, tmp_path):
 
 
 def test_training_draws_masks_of_the_training_split_alone(inpainting):
-    train, val = datasets.for_training("inpainting", inpainting, 16)
+    train, val = datasets.for_training("inpainting", inpainting, 16, mask_augmentation=FLIPS)
     assert train.ids == ["p0", "p1"] and val.ids == ["p2"]
     sizes = {int(train.augmented(index, CROP, 1, step)["hole"].sum()) for index in range(2) for step in range(20)}
-    assert sizes == {2 * 3, 3 * 3}  # m0 and m1; turning and flipping keep their area
+    assert sizes == {2 * 3, 3 * 3}  # m0 and m1; flipping keeps their area
     assert val.item(0)["hole"].sum() == 2 * 3
     shapes = {train.augmented(0, CROP, 1, step)["hole"].tobytes() for step in range(40)}
-    assert len(shapes) > 4, "masks are turned and flipped"
+    assert len(shapes) == 2 * 4, "masks are flipped both ways"
+    plain, _ = datasets.for_training("inpainting", inpainting, 16)
+    assert len({plain.augmented(0, CROP, 1, step)["hole"].tobytes() for step in range(40)}) == 2, "masks as they are"
+
+
+def test_variants_of_masks_are_those_asked_for_and_never_too_large(inpainting):
+    train, _ = datasets.for_training("inpainting", inpainting, 16, mask_augmentation=FLIPS.model_copy(update={"dilation": 5}))
+    shares = [train.augmented(0, CROP, 1, step)["hole"].mean() for step in range(60)]
+    assert max(shares) > 2 * 9 / 256 and min(shares) >= 6 / 256
+    huge, _ = datasets.for_training("inpainting", inpainting, 16, mask_augmentation=FLIPS.model_copy(update={"dilation": 31}))
+    shares = [huge.augmented(0, CROP, 1, step)["hole"].mean() for step in range(60)]
+    assert 0.4 < max(shares) <= datasets.LARGEST_HOLE
 
 
 def test_holes_belong_to_their_seed(inpainting):

@@ -354,7 +354,7 @@ def by_hand() -> tuple[pd.DataFrame, list[dict]]:
     for model, offset in (("a", 0.0), ("b", 2.0)):
         for subset_, image, photograph, psnr in [("X", "1", "p", 20), ("X", "2", "p", 30), ("X", "3", "q", 40), ("Y", "4", "r", 60)]:
             metrics = {"mse": 4.0, "fmse": np.nan if image == "2" else 8.0, "psnr": psnr + offset, "ssim": 0.5, "fssim": 0.25}
-            about = {"photograph": photograph, "foreground_ratio": int(image) / 20, "category": "c", "transfer": "t", "simulated": False}
+            about = {"photograph": photograph, "foreground_ratio": int(image) / 20, "category": "c", "transfer": "t", "simulated": subset_ == "Y"}
             rows.append({"task": "harmonization", "model": model, "subset": subset_, "split": "test", "image_id": image} | about | metrics)
     methods = [{"model": name, "n_parameters": number, "splits": {"test": {"n_images": 4, "n_scored": 4}}} for name, number in (("a", 7), ("b", 9))]
     return pd.DataFrame(rows), methods
@@ -370,6 +370,21 @@ def test_means_by_hand():
     assert table.loc[("a", "All"), "psnr"] == 37.5 and table.loc[("b", "All"), "psnr"] == 39.5
     # an image that a metric is undefined for is left out of that mean alone, and counted
     assert table.loc[("a", "All"), "fmse"] == 8.0 and table["n_excluded"].tolist() == [1, 1, 0] * 2
+
+
+def test_every_table_says_which_share_of_its_images_is_simulated():
+    scores, methods = by_hand()
+    scores.loc[scores["image_id"] == "1", "category"] = "dog"  # of X, so it is real; the only simulated image is that of Y
+    shares = {"All": 1 / 4, "X": 0.0, "Y": 1.0}
+    made = {name: getattr(evaluation, name)("harmonization", scores, **OPTIONS) for name in ("intervals", "differences", "ranks")}
+    for name, table in (made | {"summary": evaluation.summary("harmonization", scores, methods)}).items():
+        assert dict(zip(table["subset"], table["simulated"])) == shares, name
+    assert not {"simulated"} & set(evaluation.metric_columns("harmonization", scores))
+    parts = evaluation.breakdowns("harmonization", scores, **OPTIONS)
+    parts = parts[parts["by"] == "category"]
+    assert dict(zip(parts["value"], parts["simulated"])) == {"dog": 0.0, "c": 1 / 3}
+    holes = scores.drop(columns=["simulated", "category", "transfer", "foreground_ratio"]).assign(hole_ratio_bucket="0-10", l1=0.1)
+    assert "simulated" not in evaluation.breakdowns("inpainting", holes, **OPTIONS), "photographs with holes are no composites"
 
 
 def test_no_mean_over_what_happens_to_be_there():

@@ -23,7 +23,7 @@ from pipeline.irregular_masks.dataset import build, build_from_folder
 from pipeline.irregular_masks.folder import MAX_PIXELS, read_folder
 from pipeline.irregular_masks.pieces import Stroke, Walk, paint
 from pipeline.irregular_masks.recipes import Canvas, recipe
-from pipeline.irregular_masks.transforms import augment, fit_to_size
+from pipeline.mask_transforms import augment, fit_to_size
 
 ALL_KINDS = KINDS + REGULAR_KINDS
 SAMPLE = Path(__file__).resolve().parents[2] / "../shared/data/inpainting_sample"

@@ -1,6 +1,7 @@
 import os
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,28 @@ def test_results_come_in_the_order_of_the_items(session, capsys):
     assert list(parallel.ordered_map(slow_square, numbers, describe="squares", unit="numbers", chunk=2)) == [one * one for one in numbers]
     assert "squares: 23/23 numbers" in capsys.readouterr().err
     assert list(parallel.ordered_map(slow_square, [], describe="none")) == []
+
+
+class Counted(Sequence):
+    """Numbers that remember how far they were asked for, as a plan that makes its items when asked."""
+
+    def __init__(self, count: int):
+        self.numbers, self.asked = range(count), 0
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, index):
+        self.asked = max(self.asked, index.stop if isinstance(index, slice) else index + 1)
+        return list(self.numbers[index])
+
+
+@pytest.mark.slow
+def test_items_are_made_as_they_are_needed(session):
+    items = Counted(1000)
+    results = parallel.ordered_map(slow_square, items, describe="many", chunk=2)
+    assert next(results) == 0 and items.asked == 2 * 2 * 2, "two chunks of two for each of two cores"
+    results.close()
 
 
 @pytest.mark.slow

@@ -181,6 +181,8 @@ def affected(place: tuple[str, ...]) -> set[str]:
             return of_task("localization", trained=True)
         case ("inpainting", "source"):
             return {"irregular_masks"} | of_task("inpainting", trained=True)
+        case ("inpainting", "mask_augmentation", _):
+            return {"train-rfr"}
         case ("training", "device"):
             return TRAIN | INFER
         case ("training", _):

@@ -23,16 +23,17 @@ def test_the_same_work_has_the_same_folder(tmp_path, monkeypatch):
 def test_whatever_the_result_depends_on_makes_another_folder(tmp_path):
     data = tmp_path / "data"
     data.write_bytes(b"1")
-    base = (1, "a", BLOCK, {"max": 0.5}, data)
+    base = (1, "a", BLOCK, {"max": 0.5, "block": BLOCK}, data)
     found = {runs.run_folder("unet", *base).name}
-    for place, other in [(0, 2), (0, "1"), (1, "b"), (2, params.Optimization(**OPTIMIZATION | {"learning_rate": 0.2})), (3, {"max": 0.6}), (3, {})]:
+    for place, other in [(0, 2), (0, "1"), (1, "b"), (2, params.Optimization(**OPTIMIZATION | {"learning_rate": 0.2})), (3, {"max": 0.6, "block": BLOCK}), (3, {"max": 0.5}),
+                         (3, {"max": 0.5, "block": params.Optimization(**OPTIMIZATION | {"learning_rate": 0.2})})]:
         parts = list(base)
         parts[place] = other
         found.add(runs.run_folder("unet", *parts).name)
     data.write_bytes(b"2")
     found.add(runs.run_folder("unet", *base).name)
     found.add(runs.run_folder("rfr", *base).name)
-    assert len(found) == 9
+    assert len(found) == 10
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
@@ -46,7 +47,7 @@ def test_the_order_of_keys_does_not_count():
 
 def test_the_code_that_is_loaded_counts(tmp_path, monkeypatch):
     before = runs.run_folder("x")
-    file = ROOT / "pipeline" / "seeds.py"
+    file = ROOT / "pipeline" / "runs.py"
     read = Path.read_bytes
     monkeypatch.setattr(Path, "read_bytes", lambda path: read(path) + (b"# edited" if path == file else b""))
     assert runs.run_folder("x") != before

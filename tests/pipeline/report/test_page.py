@@ -120,6 +120,8 @@ def test_one_to_four_subsets_with_and_without_trained_networks(tmp_path, subsets
     else:
         assert "By sub-dataset" in text and "No method of this task was trained." not in text
         assert "Simulated data. HAdobe5k: all 8 composites; Hday2night: all 8 composites" in text
+        # 4 of 8 test images in "All test images", and two of the four tables of sub-datasets, of two tasks
+        assert text.count("All test images 50% simulated") == 2 and text.count("Hday2night simulated 4 images") == 2 and "HCOCO simulated" not in text
 
 
 NEEDED = [

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from pipeline import images, scoring
+from pipeline import images, renditions, scoring
 from pipeline.errors import UserError
 from pipeline.report import sheets, tables
 from tests.pipeline.report import project
@@ -162,9 +162,19 @@ def test_samples_of_the_data(finished):
     for transfer, samples in sheet.items():
         assert len({one["pair_id"] for one in samples}) == 3
         assert set(one["pair_id"] for one in samples) <= set(pairs.loc[pairs["transfer"] == transfer, "pair_id"])
-        assert all([tile["name"] for tile in one["tiles"]] == ["real", "composite", "reference"] for one in samples)
-    simulated = sheets.transfer_sheet(finished / "data/composites/HAdobe5k", pd.read_parquet(finished / "data/composites/HAdobe5k/pairs.parquet"), references, 1)
-    assert [tile["name"] for tile in simulated["retouch"][0]["tiles"]] == ["real", "composite"]
+        assert all([tile["name"] for tile in one["tiles"]] == ["real", "mask", "composite", "reference"] for one in samples)
+        row = pairs.set_index("pair_id").loc[samples[0]["pair_id"]]
+        np.testing.assert_array_equal(decoded(samples[0]["tiles"][1]["source"]), images.read_mask(folder / row["mask"]))
+
+
+def test_samples_of_simulated_renditions_show_the_rendition_made_again(finished):
+    folder = finished / "data/composites/HAdobe5k"
+    pairs = pd.read_parquet(folder / "pairs.parquet")
+    (sample,) = sheets.transfer_sheet(folder, pairs, finished / "data/sources/photos", 1)["retouch"]
+    assert [tile["name"] for tile in sample["tiles"]] == ["real", "mask", "composite", "simulated rendition"]
+    row = pairs.set_index("pair_id").loc[sample["pair_id"]]
+    expected = renditions.retouch(images.read_rgb(folder / row["real"]), row["seed"])
+    assert np.abs(decoded(sample["tiles"][3]["source"]).astype(int) - expected).mean() < 3
 
 
 def test_samples_need_the_source_that_a_row_names(finished, tmp_path):
@@ -178,7 +188,7 @@ def test_samples_of_real_sets_without_reference_transfer_or_category(finished, t
     pairs = pd.read_parquet(folder / "pairs.parquet").assign(reference_image=None, transfer=None, category=None)
     sheet = sheets.transfer_sheet(folder, pairs.drop(columns="reference_object"), tmp_path, 2)
     assert list(sheet) == ["not known"]
-    assert [tile["name"] for tile in sheet["not known"][0]["tiles"]] == ["real", "composite"]
+    assert [tile["name"] for tile in sheet["not known"][0]["tiles"]] == ["real", "mask", "composite"]
 
 
 def test_masks_by_kind_and_bucket(finished):

@@ -140,6 +140,21 @@ def test_counts_without_what_real_sets_lack():
     assert sheet["by_transfer"] == [{"value": "not known", "n": 2, "of": [2]}] and sheet["rules"] == [] and sheet["n_simulated"] == 0
 
 
+def test_overlaps_of_the_official_lists_in_words(tmp_path):
+    # the counts of specs/iharmony4_synthesis.md 1 for the le50 lists, and a set without a training list
+    columns = ["set", "subset", "composites_train", "composites_test", "photographs_train", "photographs_test", "photographs_shared",
+               "test_composites_of_shared_photographs", "cameras_shared", "test_composites_of_shared_cameras"]  # fmt: skip
+    rows = [("Real", "HCOCO", 37704, 4207, 26741, 3392, 1389, 1804, 0, 0), ("Real", "HAdobe5k", 18582, 2057, 3740, 413, 0, 0, 0, 0),
+            ("Real", "Hday2night", 309, 131, 81, 24, 0, 0, 5, 28), ("Sample", "HAdobe5k", 0, 1, 0, 1, 0, 0, 0, 0)]  # fmt: skip
+    pd.DataFrame(rows, columns=columns).to_parquet(tmp_path / "overlaps.parquet")
+    assert tables.overlaps(tmp_path / "overlaps.parquet") == {"Real": [
+        "HCOCO: 1,389 of 3,392 test photographs are in its training list too, with 1,804 of 4,207 test composites",
+        "HAdobe5k: 0 of 413 test photographs are in its training list too",
+        "Hday2night: 0 of 24 test photographs are in its training list too; 28 test composites are of the 5 cameras that it knows",
+    ]}  # fmt: skip
+    assert tables.overlaps(tmp_path / "none.parquet") == {}
+
+
 @pytest.mark.parametrize("seconds, text", [(0.04, "0.0 s"), (59.94, "59.9 s"), (60, "1 min 0 s"), (3599.4, "59 min 59 s"), (7440, "2 h 4 min")])
 def test_duration(seconds, text):
     assert tables.duration(seconds) == text

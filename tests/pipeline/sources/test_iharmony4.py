@@ -9,6 +9,7 @@ from PIL import Image
 from pipeline import tables
 from pipeline.errors import UserError
 from pipeline.sources import iharmony4
+from tests.pipeline.test_bad_input import bomb
 
 SAMPLE = Path(__file__).resolve().parents[3] / "../shared/data/iharmony4_sample"
 
@@ -183,6 +184,8 @@ def new_mask(root, size, value):
         (lambda root: (root / "HCOCO/real_images/c7.jpg").unlink(), "HCOCO/real_images/c7.jpg: no such file"),
         (lambda root: (root / "HCOCO/real_images/c7.jpg").write_bytes(b""), "c7.jpg: 0 bytes"),
         (break_composite, "c7_8_1.jpg: can't be decoded"),
+        (lambda root: bomb(root / "HCOCO/composite_images/c7_8_1.jpg"), "c7_8_1.jpg: 10000x10000 is 100000000 pixels, the limit is"),
+        (lambda root: bomb(root / "HCOCO/masks/c7_8.png"), "c7_8.png: 10000x10000 is 100000000 pixels, the limit is"),
         (lambda root: new_mask(root, (6, 9), 255), "the mask is 6x9, its image 9x6"),
         (lambda root: new_mask(root, (9, 6), 0), "c7_8.png: empty mask"),
         (lambda root: new_mask(root, (9, 6), 1), "no pixel of this mask reaches 128"),
@@ -222,31 +225,6 @@ def test_nothing_left(small):
         iharmony4.read(small, max_rejected=1.0)
     with pytest.raises(UserError, match="nowhere: no such folder"):
         iharmony4.read(small / "nowhere")
-
-
-def test_hold_out_moves_whole_photographs_of_train():
-    rows = [
-        {"subset": subset, "source_image": real, "split": split, "k": k}
-        for subset, reals in (
-            ("HCOCO", [f"c{number}" for number in range(400)]),
-            ("Hday2night", [f"d{camera}-{frame}" for camera in range(100) for frame in range(4)]),
-        )
-        for real in reals
-        for k in (1, 2)
-        for split in ("train", "test")
-    ]
-    held = iharmony4.hold_out(rows, seed=3, val_share=0.1)
-    assert [row["split"] for row in held if row["split"] == "test"] == ["test"] * 1600
-    of_train = [now for before, now in zip(rows, held) if before["split"] == "train"]
-    for subset, n_groups in (("HCOCO", 400), ("Hday2night", 100)):
-        group = {}
-        for row in of_train:
-            if row["subset"] == subset:
-                name = row["source_image"].split("-")[0]
-                assert group.setdefault(name, row["split"]) == row["split"]
-        share = sum(split == "val" for split in group.values()) / n_groups
-        assert abs(share - 0.1) < 4 * (0.09 / n_groups) ** 0.5
-    assert held == iharmony4.hold_out(rows[::-1], seed=3, val_share=0.1)[::-1]
 
 
 # the real thing
