@@ -13,9 +13,19 @@ import numpy as np
 import pandas as pd
 import torch
 
-from pipeline import datasets, images, scoring
+from pipeline import datasets, images, params, scoring, trainer
 from pipeline.errors import UserError
 from pipeline.progress import Progress
+
+
+def ready_model(name: str, hyperparameters: dict, weights: Path | None):
+    """A method as it predicts: built, and with its weights if it has any."""
+    if weights is not None and "backbone_weights" in hyperparameters:
+        hyperparameters = hyperparameters | {"backbone_weights": "none"}  # what training began with is not needed any more
+    model = params.build_model(name, hyperparameters)
+    if weights is not None:
+        trainer.load_weights(model, weights)
+    return model
 
 
 class Predictor:
