@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -15,6 +16,15 @@ FLAGS = (
     "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--remote-debugging-pipe",
 )  # fmt: skip
 
+# the browser reads commands from descriptor 3 and writes answers to 4
+PLACE = """
+import fcntl, os, sys
+high = [fcntl.fcntl(int(one), fcntl.F_DUPFD, 10) for one in sys.argv[1:3]]
+for descriptor, place in zip(high, (3, 4)):
+    os.dup2(descriptor, place)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+
 
 class Page:
     """One tab. `evaluate` runs a script, `press` types a key, `screenshot` returns a PNG's bytes."""
@@ -22,9 +32,9 @@ class Page:
     def __init__(self, profile: Path, width: int = 1280, height: int = 800):
         to_browser, ours = os.pipe()
         theirs, from_browser = os.pipe()
-        # the browser reads commands from descriptor 3 and writes answers to 4; the shell puts them there
-        command = ["sh", "-c", f'exec "$0" "$@" 3<&{to_browser} 4>&{from_browser}', PROGRAM, *FLAGS, f"--user-data-dir={profile}", f"--window-size={width},{height}", "about:blank"]
-        self.process = subprocess.Popen(command, pass_fds=(to_browser, from_browser), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        command = [PROGRAM, *FLAGS, f"--user-data-dir={profile}", f"--window-size={width},{height}", "about:blank"]
+        placed = [sys.executable, "-c", PLACE, str(to_browser), str(from_browser), *command]
+        self.process = subprocess.Popen(placed, pass_fds=(to_browser, from_browser), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         os.close(to_browser)
         os.close(from_browser)
         self.write, self.read = os.fdopen(ours, "wb", buffering=0), os.fdopen(theirs, "rb", buffering=0)
