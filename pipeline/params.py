@@ -157,7 +157,7 @@ class Training(Block):
     device: Literal["cpu", "gpu", "auto"]
     precision: Literal["fp32", "bf16"]
     workers: Count = Field(description="processes (DDP) of one network's training; batches are shared out among them")
-    validation_images: Count = Field(description="at most so many validation images are scored after an epoch")
+    validation_images: Count = Field(description="at most so many validation images, evenly over the set, are scored after an epoch")
 
 
 class Schedule(Block):

@@ -2,7 +2,8 @@
 
 AP is scikit-learn's `average_precision_score` over the pixels of one image; F1 and IoU are taken at 0.5 (strictly
 above) of the map as it is (`f1`, `iou`) and of the map stretched to its own range (`f1_minmax`, `iou_minmax`), the
-convention of the public code (DIRL), kept for comparison with printed tables.
+convention of the public code (DIRL), kept for comparison with printed tables. `ap_inverted` is the AP of 1 - p, a
+control: a method whose inverse scores as well as itself has found a contrast, not the foreground.
 """
 
 import numpy as np
@@ -11,6 +12,7 @@ from pipeline.metrics.inputs import check_mask, check_probability, check_same_si
 
 METRICS = (
     "ap",
+    "ap_inverted",
     "f1",
     "iou",
     "precision",
@@ -23,13 +25,13 @@ METRICS = (
 
 
 def score(probability: np.ndarray, mask: np.ndarray) -> dict[str, float]:
-    """Score one probability map; every value is in [0, 1], larger is better.
+    """Score one probability map; every value is in [0, 1], larger is better (but for the control, ap_inverted).
 
     probability: float (H, W) in [0, 1], 1 = inharmonious foreground. mask: bool (H, W), True = foreground.
 
     Edges: with an empty mask there is nothing to find, and every value is NaN: excluded from means, and counted
     (the exclusion depends on the mask alone, so all models keep the same images). With a mask that fills the image
-    AP is 1 for every map. A constant map has AP = foreground share; raw, it is all foreground above 0.5 and empty
+    both APs are 1 for every map. A constant map has both APs = foreground share; raw, it is all foreground above 0.5 and empty
     otherwise; stretched, it is empty. An empty prediction has precision 0, as in scikit-learn.
 
     Raises ValueError, one line, for another dtype or size, NaN, or values outside [0, 1].
@@ -41,8 +43,10 @@ def score(probability: np.ndarray, mask: np.ndarray) -> dict[str, float]:
         return dict.fromkeys(METRICS, float("nan"))
     raw = at_threshold(probability > 0.5, mask)
     stretched = at_threshold(stretch(probability) > 0.5, mask)
+    ap, ap_inverted = _average_precisions(probability, mask)
     return {
-        "ap": average_precision(probability, mask),
+        "ap": ap,
+        "ap_inverted": ap_inverted,
         "f1": raw["f1"],
         "iou": raw["iou"],
         "precision": raw["precision"],
@@ -58,14 +62,25 @@ def average_precision(probability: np.ndarray, mask: np.ndarray) -> float:
     It equals the sum over distinct values, from high to low, of recall step times precision: no interpolation, and
     pixels of equal value enter together. Needs a mask that is not empty.
     """
+    return _average_precisions(probability, mask)[0]
+
+
+def _average_precisions(probability: np.ndarray, mask: np.ndarray) -> tuple[float, float]:
+    """AP of the map, and of the map turned upside down (the order of its values reversed)."""
     levels = eight_bit_levels(probability)
     if levels is not None:
-        foreground = np.bincount(levels[mask], minlength=256)[::-1]
-        precision = np.cumsum(foreground) / np.maximum(np.cumsum(np.bincount(levels.ravel(), minlength=256)[::-1]), 1)
-        return float(np.dot(foreground, precision) / foreground.sum())
+        foreground, pixels = np.bincount(levels[mask], minlength=256), np.bincount(levels.ravel(), minlength=256)
+        return _of_counts(foreground[::-1], pixels[::-1]), _of_counts(foreground, pixels)
     pixels, foreground = np.sort(probability, axis=None), np.sort(probability[mask])
-    foreground_above = foreground.size - np.searchsorted(foreground, foreground)
-    return float(np.mean(foreground_above / (pixels.size - np.searchsorted(pixels, foreground))))
+    above = foreground.size - np.searchsorted(foreground, foreground), pixels.size - np.searchsorted(pixels, foreground)
+    below = np.searchsorted(foreground, foreground, "right"), np.searchsorted(pixels, foreground, "right")
+    return float(np.mean(above[0] / above[1])), float(np.mean(below[0] / below[1]))
+
+
+def _of_counts(foreground: np.ndarray, pixels: np.ndarray) -> float:
+    """AP from the numbers of foreground pixels and of all pixels at each value, best value first."""
+    precision = np.cumsum(foreground) / np.maximum(np.cumsum(pixels), 1)
+    return float(np.dot(foreground, precision) / foreground.sum())
 
 
 def eight_bit_levels(probability: np.ndarray) -> np.ndarray | None:

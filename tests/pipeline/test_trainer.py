@@ -160,14 +160,15 @@ def test_a_first_score_that_is_undefined_does_not_stand_for_the_best(tmp_path):
     assert loop.best == 3.0
 
 
-def test_validation_scores_what_evaluation_will_score(tmp_path):
-    loop = trainer._Loop(job(tmp_path), "cpu", 0, 1)
+@pytest.mark.parametrize("limit, scored", [(9, [0, 1, 2, 3]), (2, [0, 2]), (1, [0])])  # fewer than there are: evenly over the sorted set
+def test_validation_scores_what_evaluation_will_score(tmp_path, limit, scored):
+    loop = trainer._Loop(job(tmp_path, shared={"validation_images": limit}), "cpu", 0, 1)
     loop.model.train()
     found = loop._validate()
     assert loop.model.training
     loop.model.eval()
     rows = []
-    for index in range(4):
+    for index in scored:
         item = loop.validation_set.item(index)
         batch, _ = trainer._collate_with_ids([(item, "")])
         with torch.no_grad():

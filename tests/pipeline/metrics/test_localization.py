@@ -30,8 +30,9 @@ def test_by_hand():
     probability = np.array([[0.9, 0.8], [0.4, 0.2]])
     mask = np.array([[True, False], [True, False]])
     # from high to low: hit, miss, hit, miss: precision 1/1 at the first hit and 2/3 at the second
+    # upside down: miss, hit, miss, hit: 1/2 and 2/4
     # above 0.5: one hit, one false alarm, one miss; stretched by (p - 0.2) / 0.7: 1, 0.86, 0.29, 0, the same two
-    expected = dict.fromkeys(METRICS, 0.5) | {"ap": (1 + 2 / 3) / 2, "iou": 1 / 3, "iou_minmax": 1 / 3}
+    expected = dict.fromkeys(METRICS, 0.5) | {"ap": (1 + 2 / 3) / 2, "ap_inverted": 0.5, "iou": 1 / 3, "iou_minmax": 1 / 3}
     assert score(probability, mask) == pytest.approx(expected, abs=1e-15)
     assert tuple(score(probability, mask)) == METRICS
 
@@ -45,6 +46,7 @@ def test_equals_scikit_learn(kind, dtype):
         stretched = stretch(probability).ravel() > 0.5
         expected = {
             "ap": average_precision_score(truth, probability.ravel()),
+            "ap_inverted": average_precision_score(truth, -probability.ravel()),
             "f1": f1_score(truth, found),
             "iou": jaccard_score(truth, found),
             "precision": precision_score(truth, found, zero_division=0),
@@ -76,10 +78,11 @@ def test_counting_and_sorting_agree():
 
 def test_perfect_and_inverted_map():
     _, mask = scene(1)
-    assert score(mask.astype(np.float32), mask) == dict.fromkeys(METRICS, 1.0)
-    inverted = score(1 - mask.astype(np.float32), mask)
-    assert inverted["ap"] == pytest.approx(mask.mean())  # all foreground comes last: precision is its share
-    assert {key: value for key, value in inverted.items() if key != "ap"} == dict.fromkeys(METRICS[1:], 0.0)
+    perfect, inverted = score(mask.astype(np.float32), mask), score(1 - mask.astype(np.float32), mask)
+    assert inverted["ap"] == perfect["ap_inverted"] == pytest.approx(mask.mean())  # all foreground comes last: precision is its share
+    assert perfect["ap"] == inverted["ap_inverted"] == 1
+    rest = [key for key in METRICS if key not in ("ap", "ap_inverted")]
+    assert all(perfect[key] == 1 and inverted[key] == 0 for key in rest)
 
 
 @pytest.mark.parametrize("value", [0.0, 0.2, 0.5, 0.6, 1.0])
@@ -88,7 +91,7 @@ def test_constant_map_has_the_foreground_share_as_ap(value):
     share = mask.mean()
     found = score(np.full(mask.shape, value, dtype=np.float32), mask)
     positive = value > 0.5  # strictly: 0.5 itself is background
-    assert found["ap"] == pytest.approx(share)
+    assert found["ap"] == pytest.approx(share) and found["ap_inverted"] == pytest.approx(share)
     assert found["f1"] == pytest.approx(2 * share / (1 + share) if positive else 0)
     assert found["iou"] == pytest.approx(share if positive else 0)
     assert found["recall"] == positive
