@@ -18,7 +18,7 @@ import torch
 
 from models.layers.input_size import NotDivisible
 from pipeline import atomic, datasets, images, scoring
-from pipeline.errors import UserError
+from pipeline.errors import ParameterError, UserError
 from pipeline.sources.base import files
 
 MASKS = {"localization": None, "harmonization": "mask", "inpainting": "hole"}
@@ -215,6 +215,14 @@ def highlighted(picture: np.ndarray, probability: np.ndarray) -> np.ndarray:
     grey = np.repeat(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
     share = 0.75 * (probability / 255)[..., None]
     return np.rint((1 - share) * grey + share * np.array([230, 30, 30])).astype(np.uint8)
+
+
+def local_device(wanted: str) -> str:
+    """cpu or gpu of this machine; "auto" takes a GPU if there is one. Raises ParameterError for one that isn't there."""
+    there = torch.cuda.is_available()
+    if wanted == "gpu" and not there:
+        raise ParameterError("--device gpu: this process sees no GPU; --device cpu does without")
+    return "gpu" if there and wanted != "cpu" else "cpu"
 
 
 def memory(device: str) -> str:

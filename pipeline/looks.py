@@ -27,15 +27,15 @@ class Looks:
 
     def __init__(self, data: list[Path], predictions: Path, models: list[str], size: int, max_foreground: float):
         self.size, self.shown = size, []
-        self.composites, self.masks = {}, {}
+        self.composites, self.masks, self.last = {}, {}, {}
         for split in datasets.test_splits("harmonization", data):
-            rows = datasets.pairs(data, split, max_foreground)
+            rows = datasets.pairs(data, split, max_foreground).assign(real=None)  # nobody looks at the truth
             # pasted with the mask of harmonization, held against that of localization: they differ at the edge
             self.composites[split] = datasets.Composites(rows, size)
             self.masks[split] = datasets.Composites(rows, size, masks_by_area=True)
-            self.shown += [(BEFORE, split, number, None, "") for number in range(len(rows))]
-            for model in models:
-                self.shown += [(model, split, number, *found) for number, found in enumerate(_predicted(predictions / model / split, list(rows["pair_id"])))]
+            found = {model: _predicted(predictions / model / split, list(rows["pair_id"])) for model in models}
+            for number in range(len(rows)):
+                self.shown += [(BEFORE, split, number, None, ""), *((model, split, number, *found[model][number]) for model in models)]
         self.ids = [f"{model}/{split}/{self.composites[split].ids[number]}" for model, split, number, *_ in self.shown]
 
     def __len__(self) -> int:
@@ -43,7 +43,7 @@ class Looks:
 
     def item(self, index: int) -> datasets.Item:
         _, split, number, file, sha256 = self.shown[index]
-        item = self.composites[split].item(number)
+        item = self._decoded(self.composites, split, number)
         if file is None:
             return {"composite": item["composite"]}
         if not file.is_file():
@@ -58,7 +58,15 @@ class Looks:
     def mask(self, index: int) -> np.ndarray:
         """bool (size, size): where the pasted region is."""
         _, split, number, *_ = self.shown[index]
-        return self.masks[split].item(number)["mask"]
+        return self._decoded(self.masks, split, number)["mask"]
+
+    def _decoded(self, sets: dict, split: str, number: int) -> datasets.Item:
+        """An item of a split; the one asked for last is kept, since all looks at a composite follow one another."""
+        key, kept = self.last.get(id(sets), (None, None))
+        if key != (split, number):
+            kept = sets[split].item(number)
+            self.last[id(sets)] = (split, number), kept
+        return kept
 
     def about(self, index: int) -> dict:
         model, split, number, *_ = self.shown[index]

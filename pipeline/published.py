@@ -95,7 +95,7 @@ def measured(summary: pd.DataFrame, intervals: pd.DataFrame, breakdowns: pd.Data
     """
     subdivided = {split for split, part in summary.groupby("split") if split == "test" or set(part["subset"]) - {"All", split}}
     keys = ["task", "model", "subset", "split", "n_images"]
-    metrics = [name for name in summary.select_dtypes("number") if name not in (*keys, "n_parameters", "n_excluded")]
+    metrics = [name for name in summary.select_dtypes("number") if not name.startswith("n_")]
     means = summary[summary["split"].isin(subdivided)].melt(keys, metrics, "metric", "ours")
     stated = intervals if "split" in intervals else intervals.assign(split="test")
     on = ["model", "subset", "split", "metric"]

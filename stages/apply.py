@@ -6,7 +6,7 @@ foreground, or hole) and change nothing outside it.
 
 from pathlib import Path
 
-from pipeline import apply, command, params, predictor, trainer
+from pipeline import apply, command, params, predictor
 from pipeline.errors import ParameterError
 
 PARAMS = ("models.{model}",)
@@ -28,7 +28,7 @@ def main(arguments) -> None:
     model = predictor.ready_model(name, block.hyperparameters, weights)
     if weights is None and model.players:
         raise ParameterError(f"{name} has weights to learn and params.yaml has no models.{name}.training; give its file as --weights")
-    device = trainer.resolve_device(arguments.device, 1)
+    device = apply.local_device(arguments.device)
     model = model.to("cuda" if device == "gpu" else "cpu").eval()
     apply.run(task, model, work, out, device=device, longest_side=arguments.longest_side, overlay=arguments.overlay, say=print)
 

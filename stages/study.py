@@ -37,6 +37,8 @@ def make(arguments) -> None:
         seed=arguments.seed,
     )
     key = out.with_suffix(".key.json")
+    if key.exists() and votes.read_key(key)["study"] != study.key["study"]:
+        raise UserError(f"{key} is the key of another study, whose votes can't be counted without it; give another name than {out}")
     with atomic.file(out) as page_file, atomic.file(key) as key_file:
         page_file.write_text(study.html, encoding="utf-8")
         key_file.write_text(json.dumps(study.key, indent=1) + "\n", encoding="utf-8")

@@ -40,7 +40,7 @@ def _printed(row) -> dict:
     return {
         "model": row.model, "label": row.label, "where": _where(row), "of": row.ours_subset if row.ours_subset != row.subset else "",
         "metric": _name(row.metric), "ours": _number(row.ours, row.metric), "interval": between(row.low, row.high, row.metric) if row.metric in METRICS else "",
-        "printed": _number(row.published, row.metric), "note": row.note,
+        "printed": f"{row.published:.8g}", "note": row.note,
     }  # fmt: skip
 
 

@@ -176,6 +176,12 @@ def test_a_network_without_its_training_block_needs_weights(trained):
     assert trained.run("apply", "--model", "unet", "pictures/a.png", "-o", "out.png", "--weights", "artifacts/models/unet/weights.safetensors").code == 0
 
 
+def test_a_gpu_that_is_not_there(own, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    code, said = own.refused("apply", "--model", "histogram", "pictures/a.png", "masks/a.png", "-o", "out.png", "--device", "gpu")
+    assert code == 2 and said == "--device gpu: this process sees no GPU; --device cpu does without"
+
+
 def test_memory_that_does_not_suffice(own, monkeypatch):
     from models.harmonization import histogram
 

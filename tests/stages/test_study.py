@@ -104,9 +104,9 @@ def test_same_seed_same_bytes_another_seed_other_names(harmonized):
 def test_best_of_all_fewer_images_and_fewer_comparisons(harmonized):
     _, key = make(harmonized, "--design", "best", "--images", "2")
     assert len(key["comparisons"]) == 2 and all(len(group) == 3 for group in key["comparisons"].values())
-    _, key = make(harmonized, "--choose", "c5_1_1")
+    _, key = make(harmonized, "--choose", "c5_1_1", out="two.html")
     assert {one["image_id"] for one in key["pictures"].values()} == {"c5_1_1"}
-    _, key = make(harmonized, "--comparisons", "7")
+    _, key = make(harmonized, "--comparisons", "7", out="three.html")
     met = Counter(tuple(sorted(key["pictures"][one]["model"] for one in group)) for group in key["comparisons"].values())
     assert sorted(met.values()) == [2, 2, 3]
 
@@ -222,6 +222,13 @@ def test_files_that_can_not_be_counted_get_a_line_each(harmonized):
     rejected = pd.read_parquet(harmonized.folder / "results/study/rejected.parquet")
     assert dict(zip(rejected["file"], rejected["reason"])) == faults
     assert set(pd.read_parquet(harmonized.folder / "results/study/votes.parquet")["rater"]) == {"good"}
+
+
+def test_the_key_of_another_study_is_not_written_over(harmonized):
+    _, key = make(harmonized)
+    code, said = harmonized.refused("study", "make", "--models", *MODELS, "-o", "study.html", "--seed", "1")
+    assert code == 1 and said.startswith("study.key.json is the key of another study")
+    assert json.loads((harmonized.folder / "study.key.json").read_text()) == key
 
 
 def test_keys_that_are_none(harmonized):
