@@ -10,19 +10,14 @@ import pandas as pd
 
 from pipeline import statistics
 
-MEASURES = ("ap", "inside")
-"""ap: average precision of the map against the mask, as in localization. inside: mean probability inside the mask."""
-
-METRICS = tuple(f"{measure}_{when}" for measure in MEASURES for when in ("before", "after", "credit"))
-"""credit = before - after, above 0 where less is found than before."""
-
-PER_IMAGE = ("localizer", "model", "subset", "split", "image_id", "photograph", *METRICS)
-"""`model` is the harmonizer."""
+MEASURED = ("_before", "_after", "_credit")
+"""How the columns of measures end."""
 
 
 def summary(scores: pd.DataFrame, *, seed: int, resamples: int, level: float) -> pd.DataFrame:
-    """Means of METRICS with bootstrap intervals over photographs: localizer, model, subset, split, metric, mean, low, high,
+    """Means of all measures with bootstrap intervals over photographs: localizer, model, subset, split, metric, mean, low, high,
     n, n_excluded, n_groups. Subset "All" pools the images of a split."""
+    metrics = [name for name in scores if name.endswith(MEASURED)]
     pooled = pd.concat([scores, scores.assign(subset="All")])
     options = {"seed": seed, "resamples": resamples, "level": level}
-    return statistics.intervals_table(pooled, list(METRICS), ["localizer", "model", "subset", "split"], "photograph", **options)
+    return statistics.intervals_table(pooled, metrics, ["localizer", "model", "subset", "split"], "photograph", **options)

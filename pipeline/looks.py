@@ -9,11 +9,19 @@ import numpy as np
 import pandas as pd
 
 from pipeline import datasets, images, predictor, scoring, tables
-from pipeline.detectability import MEASURES, PER_IMAGE
 from pipeline.errors import UserError
 from pipeline.metrics import localization
 
 BEFORE = "before"
+
+MEASURES = ("ap", "inside")
+"""ap: average precision of the map against the mask, as in localization. inside: mean probability inside the mask."""
+
+METRICS = tuple(f"{measure}_{when}" for measure in MEASURES for when in ("before", "after", "credit"))
+"""credit = before - after, above 0 where less is found than before."""
+
+PER_IMAGE = ("localizer", "model", "subset", "split", "image_id", "photograph", *METRICS)
+"""`model` is the harmonizer."""
 
 
 class Looks:

@@ -11,7 +11,7 @@ PARAMS = ("seed", "evaluation.bootstrap", "evaluation.confidence")
 
 def main(arguments) -> None:
     parameters = params.load().only(PARAMS)
-    scores = pd.concat([tables.read(Path(one), detectability.PER_IMAGE) for one in arguments.tables], ignore_index=True)
+    scores = pd.concat([tables.read(Path(one)) for one in arguments.tables], ignore_index=True)
     options = {"seed": parameters.seed, "resamples": parameters.evaluation.bootstrap, "level": parameters.evaluation.confidence}
     with atomic.folder(arguments.out) as out:
         tables.write(out / "per_image.parquet", scores)

@@ -12,7 +12,7 @@ from pipeline import tables
 from pipeline.report.tables import METRICS, between, change, number
 
 MEASURES = ("ap", "inside")
-"""Of pipeline/detectability.py, in the order of their columns."""
+"""Of pipeline/looks.py, in the order of their columns."""
 
 
 def published(folder: Path, task: str) -> dict:

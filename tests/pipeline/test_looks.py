@@ -62,7 +62,7 @@ def look(shown, tmp_path, **changed) -> pd.DataFrame:
 
 def test_what_is_found_before_and_after(shown, tmp_path):
     scores = look(shown, tmp_path)
-    assert list(scores.columns) == list(detectability.PER_IMAGE) and not (tmp_path / "maps").exists()
+    assert list(scores.columns) == list(looks.PER_IMAGE) and not (tmp_path / "maps").exists()
     # every composite but the one above max_foreground and the one to train on, for each harmonizer; a truth isn't needed
     assert scores[["model", "split", "image_id"]].values.tolist() == [
         [model, split, name] for model in ("black", "red") for split, name in (("rhm", "r1"), ("test", "c1_1_1"), ("test", "c2_1_1"))
@@ -103,14 +103,14 @@ def test_outside_the_mask_a_harmonizer_changes_nothing(shown):
 def test_nothing_at_all_to_find_is_excluded_and_counted(shown, tmp_path):
     images.write_png(shown["data"][0] / "masks/c1_1_1.png", np.zeros((40, 60), bool))
     scores = look(shown, tmp_path)
-    assert scores[scores["image_id"] == "c1_1_1"][list(detectability.METRICS)].isna().all(axis=None)
+    assert scores[scores["image_id"] == "c1_1_1"][list(looks.METRICS)].isna().all(axis=None)
     means = detectability.summary(scores, seed=0, resamples=20, level=0.9)
     tested = means[(means["split"] == "test") & (means["subset"] == "All")]
     assert (tested["n"] == 1).all() and (tested["n_excluded"] == 1).all() and tested["mean"].notna().all()
 
 
 def test_summary_by_hand():
-    row = {"localizer": "l", "model": "m", "subset": "S", "split": "test"} | dict.fromkeys(detectability.METRICS, 0.0)
+    row = {"localizer": "l", "model": "m", "subset": "S", "split": "test"} | dict.fromkeys(looks.METRICS, 0.0)
     scores = pd.DataFrame([row | {"image_id": str(n), "photograph": "ab"[n % 2], "ap_credit": value} for n, value in enumerate((0.1, 0.2, 0.3, 0.8))])
     means = detectability.summary(scores, seed=1, resamples=200, level=0.9)
     assert set(means["subset"]) == {"S", "All"} and len(means) == 2 * 6

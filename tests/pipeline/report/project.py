@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from ruamel.yaml import YAML
 
-from pipeline import datasets, detectability, evaluation, images, published, seeds, tables
+from pipeline import datasets, detectability, evaluation, images, looks, published, seeds, tables
 
 ROOT = Path(__file__).resolve().parents[3]
 SIZE = 48
@@ -76,7 +76,7 @@ def beside(localizers: list[str], harmonizers: list[str]) -> None:
            for when, value in (("before", before), ("after", before - gone), ("credit", gone))}
         for localizer in localizers for model, gone in zip(harmonizers, (0.0, 0.25)) for row in tested.itertuples()
     ]  # fmt: skip
-    scores = pd.DataFrame(rows)[list(detectability.PER_IMAGE)]
+    scores = pd.DataFrame(rows)[list(looks.PER_IMAGE)]
     tables.write(Path("results/detectability/per_image.parquet"), scores)
     tables.write(Path("results/detectability/summary.parquet"), detectability.summary(scores, seed=1, resamples=50, level=0.95))
 
