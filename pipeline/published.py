@@ -77,6 +77,15 @@ def table(path: Path = FILE) -> pd.DataFrame:
     return frame.assign(value=values)
 
 
+def comparable(printed: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `table` with `published`, the value on our scale (per cents as shares), and `ours_metric`, the metric of
+    ours that it is held against."""
+    return printed.assign(
+        published=printed["value"] / np.where(printed["unit"] == "percent", 100, 1),
+        ours_metric=[OURS.get(key, key[1]) for key in zip(printed["task"], printed["metric"])],
+    )
+
+
 def compare(
     ours: pd.DataFrame,
     published: pd.DataFrame | None = None,
@@ -101,10 +110,7 @@ def compare(
     if ours.duplicated(keys).any():
         row = ours[ours.duplicated(keys)].iloc[0]
         raise UserError(f"two rows of ours for {row['model']} on {row['subset']} {row['condition']}".rstrip())
-    printed = published.assign(
-        published=published["value"] / np.where(published["unit"] == "percent", 100, 1),
-        ours_metric=[OURS.get(key, key[1]) for key in zip(published["task"], published["metric"])],
-    )
+    printed = comparable(published)
     measured = [metric for metric in printed["ours_metric"].unique() if metric in ours]
     long = ours.melt(keys, measured, "ours_metric", "ours").dropna(subset="ours")
     merged = printed.merge(long, on=[*keys, "ours_metric"])
