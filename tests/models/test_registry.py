@@ -21,7 +21,7 @@ def test_names_are_the_files_in_the_folders_of_the_tasks():
 
 
 def test_the_methods_that_every_table_needs_are_there():
-    needed = "unet constant_map composite reinhard_lab histogram poisson rainnet mean_fill telea navier_stokes rfr"
+    needed = "unet constant_map composite reinhard_lab histogram poisson rainnet regional_references region_contrastive mean_fill telea navier_stokes rfr"
     assert set(needed.split()) <= set(models.names())
 
 
