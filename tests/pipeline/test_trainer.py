@@ -383,7 +383,7 @@ def test_weights_that_do_not_fit_are_refused_in_one_line(tmp_path):
     file = tmp_path / "models" / "tiny" / "weights.safetensors"
     with pytest.raises(UserError, match=r"weights\.safetensors is missing; `dvc repro models/dvc\.yaml:train-tiny` makes it"):
         trainer.load_weights(Network(), file)
-    file.parent.mkdir()
+    file.parent.mkdir(parents=True)
     for tensors, said in [
         (Network().state_dict() | {"body.0.bias": torch.ones(7)}, "size mismatch for body.0.bias"),
         (Network().state_dict() | {"more": torch.ones(1)}, "more"),
