@@ -26,7 +26,7 @@ FILE = Path("models/dvc.yaml")
 
 HEAD = """\
 # Written by `python -m pipeline.graph` from params.yaml and the code; edits here are lost.
-# Two stages for each method: its deps are its import closure, its params the leaves it reads.
+# Two stages for each method, a third for a trained localizer: its deps are its import closure, its params the leaves it reads.
 
 """
 
@@ -62,7 +62,8 @@ def read_parameters(module: str, task: str | None = None, **names: str) -> list[
 
 
 def stages_of(name: str, parameters: params.Params) -> dict[str, dict]:
-    """The stages of one method, as models/dvc.yaml holds them. Without training there is only the second."""
+    """The stages of one method, as models/dvc.yaml holds them: training, inference, and for a trained localizer what it
+    finds once composites were harmonized. Without training there is only the second."""
     task = models.task_of(name)
     network = f"models.{task}.{name}"
     if task == "inpainting":
@@ -88,7 +89,38 @@ def stages_of(name: str, parameters: params.Params) -> dict[str, dict]:
         "deps": closure("stages.infer", network) + tested + ([weights] if trained else []),
         "outs": [f"artifacts/predictions/{name}", f"artifacts/index/{task}/{name}.json"],
     }
+    if name in detecting(parameters):
+        harmonizers = parameters.models_of("harmonization")
+        made[f"detect-{name}"] = {
+            "wdir": "..",
+            "cmd": f"python -m stages.detect {name} --weights {weights} --data {' '.join(tested)} --harmonized {' '.join(harmonizers)}",
+            "params": read_parameters("stages.detect", model=name),
+            "deps": closure("stages.detect", network) + tested + [weights] + [f"artifacts/predictions/{one}" for one in harmonizers],
+            "outs": [f"artifacts/detectability/{name}.parquet"],
+        }
     return made
+
+
+def detecting(parameters: params.Params) -> list[str]:
+    """The localizers that look at harmonized composites: those that are trained, where there are harmonizers."""
+    trained = [name for name in parameters.models_of("localization") if parameters.models[name].training is not None]
+    return trained if parameters.models_of("harmonization") else []
+
+
+def detectability_stage(parameters: params.Params) -> dict[str, dict]:
+    """What all of them found, in one table; here because it depends on a list of them, and is no stage without one."""
+    found = [f"artifacts/detectability/{name}.parquet" for name in detecting(parameters)]
+    if not found:
+        return {}
+    return {
+        "detectability": {
+            "wdir": "..",
+            "cmd": f"python -m stages.detectability {' '.join(found)}",
+            "params": read_parameters("stages.detectability"),
+            "deps": closure("stages.detectability") + found,
+            "outs": ["results/detectability"],
+        }
+    }
 
 
 def lists_stage(parameters: params.Params) -> dict[str, dict]:
@@ -111,6 +143,7 @@ def written(parameters: params.Params) -> str:
     stages = lists_stage(parameters)
     for name in parameters.models:
         stages |= stages_of(name, parameters)
+    stages |= detectability_stage(parameters)
     curves = [
         {f"training loss, {task}": {"x": "step", "y": {f"../artifacts/models/{name}/history.csv": "loss" for name in trained}}}
         for task in models.TASKS
@@ -126,8 +159,11 @@ def written(parameters: params.Params) -> str:
 
 def stale_outputs(parameters: params.Params) -> list[Path]:
     """Outputs of methods that params.yaml no longer names; evaluation would go on counting them."""
-    folders = [ROOT / "artifacts/models", ROOT / "artifacts/predictions", *(ROOT / "artifacts/index" / task for task in models.TASKS)]
-    return [one for folder in folders if folder.is_dir() for one in sorted(folder.iterdir()) if one.stem not in parameters.models]
+    kinds = ("models", "predictions", *(f"index/{task}" for task in models.TASKS), "detectability")
+    folders = [ROOT / "artifacts" / kind for kind in kinds]
+    stale = [one for folder in folders if folder.is_dir() for one in sorted(folder.iterdir()) if one.stem not in parameters.models]
+    table = ROOT / "results/detectability"
+    return stale + ([table] if table.is_dir() and not detecting(parameters) else [])
 
 
 @functools.cache

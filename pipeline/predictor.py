@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from pipeline import datasets, images, scoring
+from pipeline import datasets, images, params, scoring, trainer
 from pipeline.errors import UserError
 from pipeline.progress import Progress
 
@@ -21,6 +21,16 @@ OUTSIDE = 1e-3
 """How far a prediction may leave [0, 1] by rounding errors, which saving cuts off."""
 
 COLUMNS = ["image_id", "prediction", "sha256"]
+
+
+def ready_model(name: str, hyperparameters: dict, weights: Path | None):
+    """A method as it predicts: built, and with its weights if it has any."""
+    if weights is not None and "backbone_weights" in hyperparameters:
+        hyperparameters = hyperparameters | {"backbone_weights": "none"}  # what training began with is not needed any more
+    model = params.build_model(name, hyperparameters)
+    if weights is not None:
+        trainer.load_weights(model, weights)
+    return model
 
 
 class Predictor:

@@ -42,6 +42,14 @@ OURS = {
 """The metric of ours that a printed one is to be held against, where the names differ: printed F1 and IoU are taken
 from maps stretched to their own range, printed fSSIM has IIH's constants."""
 
+SUBSETS = {("inpainting", "All"): ("CelebA", "Paris", "Places2")}
+"""The papers' data sets that a sub-dataset of ours of another name is held against."""
+
+PRINTED = ["task", "paper", "table", "subset", "condition", "metric"]
+"""What makes a printed column of models."""
+
+COMPARED = (*PRINTED, "model", "label", "split", "ours_subset", "ours", "low", "high", "n_images", "published", "note")
+
 SMALLEST = 3
 """Models below which no rank correlation is given."""
 
@@ -77,53 +85,68 @@ def table(path: Path = FILE) -> pd.DataFrame:
     return frame.assign(value=values)
 
 
-def compare(
-    ours: pd.DataFrame,
-    published: pd.DataFrame | None = None,
-    models: Mapping[str, str] | None = None,
-    subsets: Mapping[str, Sequence[str]] | None = None,
-) -> pd.DataFrame:
+def measured(summary: pd.DataFrame, intervals: pd.DataFrame, breakdowns: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Our means of one task as `compare` takes them, from evaluation's tables; in inpainting breakdowns.parquet is one of
+    them: task, model, subset, split, condition (the hole-ratio bucket, or empty), metric, ours, low, high, n_images.
+
+    Sets without sub-datasets of their own (DIH99, RealHM) have no "All" that any table prints and are left out;
+    iHarmony4 as a real set stays. The papers print inpainting by bucket on named photographs; our buckets are those of
+    all test photographs, so they stand under "All". Where evaluation gives no interval, low and high are NaN.
+    """
+    subdivided = {split for split, part in summary.groupby("split") if split == "test" or set(part["subset"]) - {"All", split}}
+    keys = ["task", "model", "subset", "split", "n_images"]
+    metrics = [name for name in summary.select_dtypes("number") if not name.startswith("n_")]
+    means = summary[summary["split"].isin(subdivided)].melt(keys, metrics, "metric", "ours")
+    stated = intervals if "split" in intervals else intervals.assign(split="test")
+    on = ["model", "subset", "split", "metric"]
+    found = [means.merge(stated[[*on, "low", "high"]], on=on, how="left").assign(condition="")]
+    if breakdowns is not None:
+        buckets = breakdowns[breakdowns["by"] == "hole_ratio_bucket"].rename(columns={"value": "condition", "mean": "ours", "n": "n_images"})
+        found.append(buckets.assign(task=summary["task"].iloc[0], subset="All", split="test"))
+    return pd.concat(found, ignore_index=True)[["task", "model", "subset", "split", "condition", "metric", "ours", "low", "high", "n_images"]]
+
+
+def compare(ours: pd.DataFrame, published: pd.DataFrame | None = None, subsets: Mapping[tuple[str, str], Sequence[str]] = SUBSETS) -> pd.DataFrame:
     """Our means beside the printed ones: a row per printed number that we have a counterpart for.
 
-    ours: a summary table, a row per (task, model, subset) and a column per metric on our scales (shares, not per
-    cents); with `hole_ratio_bucket` a row per bucket too. models: our name -> published `model`, for names that
-    differ; subsets: our sub-dataset -> the published ones it is held against (default: the one of its own name).
+    ours: a row per (task, model, subset, split, condition, metric) on our scales (shares, not per cents), as `measured`
+    makes it. subsets: (task, our sub-dataset) -> the published ones it is held against (default: the one of its own name).
 
-    Returns task, paper, table, subset, condition, metric, model, label, ours, published (per cents as shares), note.
+    Returns COMPARED; `split` and `ours_subset` say what ours is of, published per cents are shares. Both sides are of other pictures unless ours are the paper's own: what can be compared
+    is the order of the models. Raises UserError where two rows of ours meet one printed number.
     """
     published = table() if published is None else published
-    keys = ["task", "model", "subset", "condition"]
-    ours = ours.copy()
-    ours["condition"] = ours["hole_ratio_bucket"].fillna("").astype(str) if "hole_ratio_bucket" in ours else ""
-    ours["model"] = ours["model"].map(lambda name: (models or {}).get(name, name))
-    ours["subset"] = ours["subset"].map(lambda name: list((subsets or {}).get(name, [name])))
-    ours = ours.explode("subset")
-    if ours.duplicated(keys).any():
-        row = ours[ours.duplicated(keys)].iloc[0]
+    keys = ["task", "model", "subset", "condition", "ours_metric"]
+    found = ours.dropna(subset="ours").rename(columns={"metric": "ours_metric"})
+    found = found.assign(ours_subset=found["subset"], subset=[list(subsets.get(key, [key[1]])) for key in zip(found["task"], found["subset"])])
+    found = found.explode("subset")
+    if (twice := found.duplicated([*keys, "split"])).any():
+        row = found[twice].iloc[0]
         raise UserError(f"two rows of ours for {row['model']} on {row['subset']} {row['condition']}".rstrip())
     printed = published.assign(
         published=published["value"] / np.where(published["unit"] == "percent", 100, 1),
         ours_metric=[OURS.get(key, key[1]) for key in zip(published["task"], published["metric"])],
     )
-    measured = [metric for metric in printed["ours_metric"].unique() if metric in ours]
-    long = ours.melt(keys, measured, "ours_metric", "ours").dropna(subset="ours")
-    merged = printed.merge(long, on=[*keys, "ours_metric"])
-    columns = ["task", "paper", "table", "subset", "condition", "metric", "model", "label", "ours", "published", "note"]
-    return merged[columns].sort_values(columns[:7], kind="stable", ignore_index=True)
+    merged = printed.merge(found, on=keys)
+    return merged[list(COMPARED)].sort_values([*PRINTED, "split", "model"], kind="stable", ignore_index=True)
 
 
 def correlations(compared: pd.DataFrame) -> pd.DataFrame:
     """Do our results order the models as the paper does? From the rows of `compare`.
 
-    Returns a row per printed column (task, paper, table, subset, condition, metric): n_models, spearman and kendall
-    (tau-b) between our values and the printed ones. They are NaN with fewer than 3 models, or when all values of a
-    side are equal.
+    Returns a row per printed column (task, paper, table, subset, condition, metric) and split of ours: n_models, spearman and kendall
+    (tau-b) between our values and the printed ones, and why_not: with fewer than 3 models, or when all values of a side
+    are equal, they are NaN and this says so; otherwise it is empty.
     """
-    keys = ["task", "paper", "table", "subset", "condition", "metric"]
     rows = []
-    for key, part in compared.groupby(keys, sort=True):
-        pair, found = (part["ours"], part["published"]), (np.nan, np.nan)
-        if len(part) >= SMALLEST and all(side.nunique() > 1 for side in pair):
+    for key, part in compared.groupby([*PRINTED, "split"], sort=True):
+        pair, found, why_not = (part["ours"], part["published"]), (np.nan, np.nan), ""
+        if len(part) < SMALLEST:
+            why_not = f"{len(part)} model{'s' if len(part) != 1 else ''} in common, an order needs {SMALLEST}"
+        elif flat := [name for name, side in zip(("ours", "published"), pair) if side.nunique() == 1]:
+            why_not = f"all values are equal ({' and '.join(flat)})"
+        else:
             found = (float(measure(*pair).statistic) for measure in (stats.spearmanr, stats.kendalltau))
-        rows.append((*key, len(part), *found))
-    return pd.DataFrame(rows, columns=[*keys, "n_models", "spearman", "kendall"])
+        rows.append((*key, len(part), *found, why_not))
+    columns = [*PRINTED, "split", "n_models", "spearman", "kendall", "why_not"]
+    return pd.DataFrame(rows, columns=columns).astype({"n_models": int, "spearman": float, "kendall": float, "why_not": str})

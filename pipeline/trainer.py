@@ -513,7 +513,8 @@ def publish(job: Job, out: Path) -> None:
 def load_weights(model: nn.Module, file: Path) -> None:
     """Load safetensors into a model. Raises UserError naming the file when it is missing or doesn't fit."""
     if not file.exists():
-        raise UserError(f"{file} is missing; `dvc repro models/dvc.yaml:train-{file.parent.name}` makes it")
+        hint = f"; `dvc repro models/dvc.yaml:train-{file.parent.name}` makes it" if file.parent.parent.name == "models" else ""
+        raise UserError(f"{file} is missing{hint}")
     try:
         model.load_state_dict(load_file(file))
     except SafetensorError as error:

@@ -16,7 +16,7 @@ def main(arguments) -> None:
     task = params.task_of(name)
     parameters = params.load().only(PARAMS + PARAMS_OF_TASK.get(task, ()), model=name)
     weights = Path(arguments.weights).absolute() if arguments.weights else None
-    build = functools.partial(_ready_model, name, parameters.models[name].hyperparameters, weights)
+    build = functools.partial(predictor.ready_model, name, parameters.models[name].hyperparameters, weights)
     n_parameters = sum(one.numel() for one in build().predictor_parameters())
     options = {"max_foreground": parameters.localization.max_foreground} if task == "localization" else {}
     device = trainer.resolve_device(parameters.training.device, 1) if weights else "cpu"
@@ -54,15 +54,6 @@ def main(arguments) -> None:
     }
     with atomic.file(arguments.index or f"artifacts/index/{task}/{name}.json") as path:
         path.write_text(json.dumps(index, indent=1) + "\n")
-
-
-def _ready_model(name: str, hyperparameters: dict, weights: Path | None):
-    if weights is not None and "backbone_weights" in hyperparameters:
-        hyperparameters = hyperparameters | {"backbone_weights": "none"}  # what training began with is not needed any more
-    model = params.build_model(name, hyperparameters)
-    if weights is not None:
-        trainer.load_weights(model, weights)
-    return model
 
 
 if __name__ == "__main__":

@@ -108,6 +108,22 @@ def test_tables_keep_their_contract(undisturbed, task):
         assert set(scores["hole_ratio_bucket"]) == {"0-10", "10-20", "20-30", "30-40", "40-50", "50-60"}
 
 
+def test_what_stands_beside_the_scores(undisturbed):
+    printed = pd.read_parquet(undisturbed / "results/published/compared.parquet")
+    assert set(printed["model"]) == {"unet", "composite", "rainnet", "rfr"}
+    summary = pd.read_parquet(undisturbed / "results/localization/summary.parquet").set_index(["model", "subset"])
+    ours = printed[(printed["model"] == "unet") & (printed["subset"] == "All") & (printed["metric"] == "iou")]["ours"]
+    assert ours.item() == summary.loc[("unet", "All"), "iou_minmax"]
+    found = pd.read_parquet(undisturbed / "results/detectability/per_image.parquet")
+    assert set(found["localizer"]) == {"unet"} and set(found["model"]) == {"composite", "rainnet"}
+    # before harmonization it sees what it was evaluated on, and the composite as a method changes nothing
+    scores = pd.read_parquet(undisturbed / "results/localization/per_image.parquet")
+    scores = scores[scores["model"] == "unet"].set_index("image_id")["ap"]
+    for model, part in found.groupby("model"):
+        assert part.set_index("image_id")["ap_before"].to_dict() == pytest.approx(scores.to_dict())
+    assert (found[found["model"] == "composite"]["ap_credit"] == 0).all()
+
+
 def test_composites_keep_their_contract(undisturbed):
     folder = undisturbed / "data" / "composites" / "HCOCO"
     pairs = pd.read_parquet(folder / "pairs.parquet")

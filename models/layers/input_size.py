@@ -3,11 +3,19 @@
 from torch import Tensor
 
 
+class NotDivisible(ValueError):
+    """A height or width that is no multiple of `by`; whoever holds the image can pad it and ask again."""
+
+    def __init__(self, message: str, by: int | None = None):
+        super().__init__(message)
+        self.by = by
+
+
 def require_divisible(image: Tensor, by: int) -> None:
-    """Raise ValueError unless height and width of (N, C, H, W) are multiples of `by`, above 0."""
+    """Raise NotDivisible, a ValueError, unless height and width of (N, C, H, W) are multiples of `by`, above 0."""
     for name, size in zip(("height", "width"), image.shape[-2:]):
         if size == 0 or size % by:
-            raise ValueError(f"{name} {size} is not divisible by {by}; pad to {max(by, -(-size // by) * by)}")
+            raise NotDivisible(f"{name} {size} is not divisible by {by}; pad to {max(by, -(-size // by) * by)}", by)
 
 
 def require_statistics(image: Tensor, stride: int) -> None:

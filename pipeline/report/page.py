@@ -13,7 +13,7 @@ import models
 from pipeline import datasets
 from pipeline import tables as parquet
 from pipeline.errors import UserError
-from pipeline.report import plots, provenance, sheets, side_by_side, tables
+from pipeline.report import beside, plots, provenance, sheets, side_by_side, tables
 
 HERE = Path(__file__).parent
 MAX_BYTES = 20_000_000
@@ -72,7 +72,7 @@ def render(parameters, *, results: Path, artifacts: Path, data: Path, file: Path
     Raises UserError naming the file, when a table or a picture is missing, and when the page would pass MAX_BYTES.
     """
     read = {task: tables.read_results(task, results / task, artifacts / "index" / task) for task in models.TASKS}
-    tasks = [_task(one, parameters, artifacts, results / name) for name, one in read.items()]
+    tasks = [_task(one, parameters, artifacts, results / name) | _beside(one, results) for name, one in read.items()]
     subsets = [_subset(name, subset, data, parameters) for name, subset in parameters.composites.subsets.items()]
     masks = _masks(data / "irregular_masks")
     for task in tasks:
@@ -135,6 +135,15 @@ def _task(results: tables.Results, parameters, artifacts: Path, folder: Path) ->
         "sheet": sheets.contact_sheet(shown, parameters.report.sheet_rows),
         "worst": [{"model": model, "trained": model in results.trained, "strips": sheets.worst(shown, model, WORST)} for model in results.order],
         "tables": tables.RESULT_TABLES,
+    }
+
+
+def _beside(results: tables.Results, folder: Path) -> dict:
+    harmonization = results.task == "harmonization"
+    return {
+        "published": beside.published(folder / "published", results.task),
+        "detectability": beside.detectability(folder / "detectability", results.trained) if harmonization else [],
+        "study": beside.study(folder / "study", results.order),
     }
 
 

@@ -97,8 +97,8 @@ def test_params_of_a_hand_written_stage_are_those_its_module_declares(stage):
 
 
 def test_every_stage_module_stands_in_one_of_the_two_files():
-    generated = {"train", "infer", "lists"}
-    assert set(STAGES) == set(HAND_WRITTEN) | generated and not set(HAND_WRITTEN) & generated
+    generated, by_hand = {"train", "infer", "lists", "detect", "detectability"}, {"apply", "study"}
+    assert set(STAGES) == set(HAND_WRITTEN) | generated | by_hand and not set(HAND_WRITTEN) & (generated | by_hand)
 
 
 def test_commands_are_those_that_a_person_can_type():
@@ -136,6 +136,32 @@ def test_a_method_without_training_is_only_run(embedded):
     assert "--weights" not in graph.stages_of("telea", embedded)["infer-telea"]["cmd"]
 
 
+def test_a_trained_localizer_looks_at_what_every_harmonizer_made(embedded):
+    stages = graph.stages_of("unet", embedded)
+    assert list(stages) == ["train-unet", "infer-unet", "detect-unet"]
+    detect, harmonizers = stages["detect-unet"], embedded.models_of("harmonization")
+    weights, data = "artifacts/models/unet/weights.safetensors", [f"data/composites/{name}" for name in embedded.composites.subsets]
+    code = graph.closure("stages.detect", "models.localization.unet")
+    assert detect["deps"] == code + data + [weights] + [f"artifacts/predictions/{name}" for name in harmonizers]
+    assert detect["cmd"] == f"python -m stages.detect unet --weights {weights} --data {' '.join(data)} --harmonized {' '.join(harmonizers)}"
+    assert detect["outs"] == ["artifacts/detectability/unet.parquet"]
+    assert "models.unet.hyperparameters" in detect["params"] and "localization.max_foreground" in detect["params"] and "seed" not in detect["params"]
+    assert list(graph.stages_of("gaussian_map", embedded)) == ["infer-gaussian_map"]
+    (collect,) = graph.detectability_stage(embedded).values()
+    assert collect["deps"] == graph.closure("stages.detectability") + detect["outs"] and collect["outs"] == ["results/detectability"]
+
+
+def test_without_trained_localizers_or_harmonizers_nothing_is_detected(embedded, tmp_path, monkeypatch):
+    kinds = ([name for name in embedded.models if name != "unet"], [name for name in embedded.models if models.task_of(name) != "harmonization"])
+    monkeypatch.setattr(graph, "ROOT", tmp_path)
+    (tmp_path / "results/detectability").mkdir(parents=True)
+    assert graph.stale_outputs(embedded) == []
+    for names in kinds:
+        fewer = embedded.model_copy(update={"models": {name: embedded.models[name] for name in names}})
+        assert graph.detecting(fewer) == [] and graph.detectability_stage(fewer) == {}
+        assert graph.stale_outputs(fewer) == [tmp_path / "results/detectability"]
+
+
 def test_what_is_read_for_one_task_alone_is_a_parameter_of_that_task_alone(embedded):
     for name in ("unet", "rainnet", "rfr"):
         for stage in graph.stages_of(name, embedded).values():
@@ -144,13 +170,15 @@ def test_what_is_read_for_one_task_alone_is_a_parameter_of_that_task_alone(embed
 
 def test_methods_that_are_no_longer_named_leave_nothing_behind(embedded, tmp_path, monkeypatch):
     monkeypatch.setattr(graph, "ROOT", tmp_path)
-    there = ["artifacts/models/unet", "artifacts/models/gone", "artifacts/predictions/gone", "artifacts/index/inpainting"]
+    there = ["artifacts/models/unet", "artifacts/models/gone", "artifacts/predictions/gone", "artifacts/index/inpainting", "artifacts/detectability"]
     for folder in there:
         (tmp_path / folder).mkdir(parents=True)
+    for name in ("unet", "gone"):
+        (tmp_path / f"artifacts/detectability/{name}.parquet").touch()
     for name in ("rfr", "gone"):
         (tmp_path / f"artifacts/index/inpainting/{name}.json").touch()
     found = {str(path.relative_to(tmp_path)) for path in graph.stale_outputs(embedded)}
-    assert found == {"artifacts/models/gone", "artifacts/predictions/gone", "artifacts/index/inpainting/gone.json"}
+    assert found == {"artifacts/models/gone", "artifacts/predictions/gone", "artifacts/index/inpainting/gone.json", "artifacts/detectability/gone.parquet"}
 
 
 # ---- what a stage declares, it reads
@@ -243,7 +271,7 @@ def test_ray_appears_in_four_files():
 
 
 def test_stages_that_have_nothing_to_do_with_ray_never_come_near_it():
-    for stage in ("ingest", "lists", "report", "real"):
+    for stage in ("ingest", "lists", "report", "real", "detectability", "published", "study"):
         assert not {"pipeline/cluster.py", "pipeline/parallel.py"} & set(graph.closure(f"stages.{stage}")), stage
 
 

@@ -138,25 +138,29 @@ def test_table_faults_name_the_line(tmp_path):
 
 
 def ours_like_the_poster(**changed):
+    """Rows of ours as `measured` makes them: the poster's column All on our scales and under our names."""
     poster = PRINTED[(PRINTED["table"] == "poster") & (PRINTED["subset"] == "All")]
-    wide = poster.pivot(index=["task", "model", "subset"], columns="metric", values="value").reset_index()
-    wide = wide.assign(ap=wide["ap"] / 100, f1_minmax=wide["f1"], iou_minmax=wide["iou"] / 100)
-    return wide.drop(columns=["f1", "iou"]).assign(n_images=98, **changed)
+    ours = poster[["task", "model", "subset", "condition"]].assign(
+        metric=poster["metric"].map({"ap": "ap", "f1": "f1_minmax", "iou": "iou_minmax"}),
+        ours=poster["value"] / np.where(poster["unit"] == "percent", 100, 1),
+    )
+    return ours.assign(split="test", low=0.25, high=0.75, n_images=98, **changed).reset_index(drop=True)
 
 
 def test_compare_converts_and_pairs():
     found = compare(ours_like_the_poster())
     assert len(found) == 14 * 3 and set(found["metric"]) == {"ap", "f1", "iou"}
     np.testing.assert_allclose(found["ours"], found["published"])
-    assert found["published"].max() <= 1
+    assert found["published"].max() <= 1 and (found["n_images"] == 98).all() and (found["low"] == 0.25).all()
     ranks = correlations(found)
-    assert ranks[["n_models", "spearman", "kendall"]].values.tolist() == [[14, 1, 1]] * 3
+    assert ranks[["n_models", "spearman", "kendall", "why_not"]].values.tolist() == [[14, 1, 1, ""]] * 3
 
 
 def test_correlations_equal_scipy_and_know_their_limits():
     ours = ours_like_the_poster()
-    ours["ap"] = np.random.default_rng(0).random(len(ours))
-    ours.loc[3, "ap"] = np.nan  # excluded there: one pair fewer, and it shows
+    ap = ours["metric"] == "ap"
+    ours.loc[ap, "ours"] = np.random.default_rng(0).random(ap.sum())
+    ours.loc[ours[ap].index[3], "ours"] = np.nan  # excluded there: one pair fewer, and it shows
     found = compare(ours)
     part = found[found["metric"] == "ap"]
     row = correlations(found).set_index("metric").loc["ap"]
@@ -164,25 +168,54 @@ def test_correlations_equal_scipy_and_know_their_limits():
     assert row["spearman"] == pytest.approx(stats.spearmanr(part["ours"], part["published"])[0])
     assert row["kendall"] == pytest.approx(stats.kendalltau(part["ours"], part["published"])[0])
     reverse = ours_like_the_poster()
-    reverse["ap"] *= -1
+    reverse["ours"] *= -1
     assert correlations(compare(reverse)).set_index("metric").loc["ap", "spearman"] == -1
-    two = correlations(compare(ours_like_the_poster().head(2)))
+    ours = ours_like_the_poster()
+    two = correlations(compare(ours[ours["model"].isin(["unet", "dirl"])]))
     assert (two["n_models"] == 2).all() and two["spearman"].isna().all()
-    flat = correlations(compare(ours_like_the_poster(ap=0.5))).set_index("metric")
+    assert set(two["why_not"]) == {"2 models in common, an order needs 3"}
+    ours.loc[ours["metric"] == "ap", "ours"] = 0.5
+    flat = correlations(compare(ours)).set_index("metric")
     assert np.isnan(flat.loc["ap", "spearman"]) and flat.loc["f1", "spearman"] == 1
+    assert flat["why_not"].to_dict() == {"ap": "all values are equal (ours)", "f1": "", "iou": ""}
 
 
-def test_compare_by_bucket_with_other_names():
-    ours = pd.DataFrame({"model": ["rfr_net", "pconv", "edgeconnect"], "psnr": [30.0, 29.0, 28.0]})
-    ours = ours.merge(pd.DataFrame({"hole_ratio_bucket": ["10-20", "20-30", None]}), how="cross")
-    ours = ours.assign(task="inpainting", subset="photos")
-    found = compare(ours, models={"rfr_net": "rfr"}, subsets={"photos": ["Paris", "CelebA"]})
-    assert set(found["subset"]) == {"Paris", "CelebA"} and set(found["condition"]) == {"10-20"}
-    assert len(found) == 6  # no printed number for 20-30, and none over all buckets
+def inpainting_tables():
+    """Summary, intervals and breakdowns of three methods on a source of ours called photos, 30, 29 and 28 dB in each bucket."""
+    models = pd.DataFrame({"model": ["rfr", "pconv", "edgeconnect"], "psnr": [30.0, 29.0, 28.0]})
+    summary = models.merge(pd.DataFrame({"subset": ["photos", "All"]}), how="cross").assign(task="inpainting", split="test", n_images=12, n_parameters=7, n_excluded=0)
+    intervals = summary.assign(metric="psnr", low=20.0, high=40.0)[["model", "subset", "metric", "low", "high"]]
+    buckets = models.rename(columns={"psnr": "mean"}).merge(pd.DataFrame({"value": ["10-20", "20-30"]}), how="cross")
+    return summary, intervals, buckets.assign(by="hole_ratio_bucket", metric="psnr", low=21.0, high=41.0, n=2)
+
+
+def test_inpainting_is_compared_by_bucket_with_every_printed_set():
+    ours = published.measured(*inpainting_tables())
+    found = compare(ours)
+    assert set(found["subset"]) == {"Paris", "CelebA", "Places2"} and set(found["ours_subset"]) == {"All"}
+    assert set(found["condition"]) == {"10-20"}, "no printed number for 20-30; no method's number over all buckets"
+    assert (found["n_images"] == 2).all() and (found["low"] == 21).all()
     assert found[(found["model"] == "rfr") & (found["subset"] == "Paris")]["published"].item() == 31.71
+    orders = correlations(found).set_index("subset")["spearman"]
     # on CelebA the paper has the same order; on Paris it has EdgeConnect above PConv
-    assert correlations(found)["spearman"].tolist() == pytest.approx([1.0, 0.5])
-    assert compare(ours).empty and correlations(compare(ours)).empty
+    assert orders["CelebA"] == pytest.approx(1.0) and orders["Paris"] == pytest.approx(0.5)
+    none = compare(ours, subsets={})
+    assert none.empty and correlations(none).empty
+
+
+def test_real_sets_count_where_they_have_sub_datasets_of_their_own():
+    summary = pd.DataFrame([
+        {"task": "harmonization", "model": "dovenet", "subset": subset, "split": split, "n_images": 3, "n_parameters": 1, "psnr": 30.0, "n_excluded": 0}
+        for split, subset in (("test", "HCOCO"), ("test", "All"), ("iHarmony4", "HCOCO"), ("iHarmony4", "All"), ("DIH99", "DIH99"), ("DIH99", "All"))
+    ])  # fmt: skip
+    intervals = pd.DataFrame([{"model": "dovenet", "subset": "HCOCO", "metric": "psnr", "low": 29.0, "high": 31.0}])
+    ours = published.measured(summary, intervals)
+    assert set(ours["metric"]) == {"psnr"}
+    assert ours[["split", "subset"]].values.tolist() == [["test", "HCOCO"], ["test", "All"], ["iHarmony4", "HCOCO"], ["iHarmony4", "All"]]
+    assert ours["low"].tolist()[0] == 29.0 and ours["low"].isna().tolist() == [False, True, True, True]
+    found = compare(ours)
+    assert set(found["split"]) == {"test", "iHarmony4"} and "DIH99" not in set(found["subset"])
+    assert (correlations(found)["n_models"] == 1).all(), "the same method on two splits is not two methods"
 
 
 def test_two_rows_of_ours_for_one_cell_are_refused():

@@ -156,6 +156,7 @@ TRAIN = {f"train-{name}" for name in TRAINED}
 INFER = {f"infer-{name}" for name in KEPT}
 INGEST, SYNTHESIZE = {"ingest@bundled", "ingest@photos"}, {"synthesize@HCOCO", "synthesize@HFlickr"}
 EVALUATE = {f"evaluate@{task}" for task in models.TASKS}
+DETECT = {"detect-unet"}
 ALWAYS = {"report"}
 """The report says in what params.yaml differs from its preset."""
 
@@ -164,9 +165,9 @@ def affected(place: tuple[str, ...]) -> set[str]:
     """The stages that a leaf of params.yaml can affect."""
     match place:
         case ("seed",):
-            return INGEST | SYNTHESIZE | {"irregular_masks"} | TRAIN | EVALUATE
+            return INGEST | SYNTHESIZE | {"irregular_masks", "detectability"} | TRAIN | EVALUATE
         case ("image_size",):
-            return {"irregular_masks"} | TRAIN | INFER | EVALUATE
+            return {"irregular_masks"} | TRAIN | INFER | DETECT | EVALUATE
         case ("sources", name, *_):
             return {f"ingest@{name}"}
         case ("composites", "subsets", name, *_):
@@ -178,30 +179,34 @@ def affected(place: tuple[str, ...]) -> set[str]:
         case ("irregular_masks", *_):
             return {"irregular_masks"}
         case ("localization", "max_foreground"):
-            return of_task("localization", trained=True)
+            return of_task("localization", trained=True) | DETECT
         case ("inpainting", "source"):
             return {"irregular_masks"} | of_task("inpainting", trained=True)
         case ("inpainting", "mask_augmentation", _):
             return {"train-rfr"}
         case ("training", "device"):
-            return TRAIN | INFER
+            return TRAIN | INFER | DETECT
         case ("training", _):
             return TRAIN
         case ("models", name, "hyperparameters", *_):
-            return {f"infer-{name}"} | ({f"train-{name}"} & TRAIN)
+            return {f"infer-{name}"} | ({f"train-{name}"} & TRAIN) | ({f"detect-{name}"} & DETECT)
         case ("models", name, "training", *_):
             return {f"train-{name}"}
-        case ("inference", _):
+        case ("inference", "batch_size"):
+            return INFER | DETECT
+        case ("inference", "resolutions"):
             return INFER
-        case ("evaluation", *_):
+        case ("evaluation", "protocols", *_):
             return EVALUATE
+        case ("evaluation", _):
+            return EVALUATE | {"detectability"}
         case ("report", _):
             return set()
     raise AssertionError(f"{'.'.join(place)} is new; say here what it can affect")
 
 
 def test_nothing_runs_where_nothing_changed(project):
-    expected = INGEST | SYNTHESIZE | {"real@rhm", "lists", "irregular_masks"} | TRAIN | INFER | EVALUATE | ALWAYS
+    expected = INGEST | SYNTHESIZE | {"real@rhm", "lists", "irregular_masks", "published", "detectability"} | TRAIN | INFER | DETECT | EVALUATE | ALWAYS
     assert {name.removeprefix("models/dvc.yaml:") for name in project.stages} == expected
     assert project.marked(True) == set()
     assert project.repo.reproduce() == []
@@ -231,8 +236,8 @@ def test_every_file_marks_the_stages_that_import_it_and_nothing_else(project):
     closures = {}
     for name in project.stages:
         name = name.removeprefix("models/dvc.yaml:")
-        kind, _, item = name.partition("-") if name.startswith(("train-", "infer-")) else name.partition("@")
-        modules = [f"stages.{kind}"] + ([f"models.{models.task_of(item)}.{item}"] if kind in ("train", "infer") else [])
+        kind, _, item = name.partition("-") if name.startswith(("train-", "infer-", "detect-")) else name.partition("@")
+        modules = [f"stages.{kind}"] + ([f"models.{models.task_of(item)}.{item}"] if kind in ("train", "infer", "detect") else [])
         closures[name] = set(graph.closure(*modules))
     # test_graph.py holds the lists of deps against the closures file by file; here one file is edited for each set of
     # stages that import the same files
@@ -260,9 +265,11 @@ def test_every_file_marks_the_stages_that_import_it_and_nothing_else(project):
         ("pipeline/color_transfer/xiao.py", SYNTHESIZE),
         ("pipeline/composites/filters.py", SYNTHESIZE),
         ("pipeline/sources/coco.py", INGEST),
-        ("pipeline/statistics.py", EVALUATE),
-        ("pipeline/predictor.py", INFER),
-        ("models/layers/resnet_unet.py", {"train-unet", "infer-unet"}),
+        ("pipeline/statistics.py", EVALUATE | {"detectability"}),
+        ("pipeline/predictor.py", INFER | DETECT),
+        ("pipeline/looks.py", DETECT),
+        ("pipeline/published.csv", {"published"}),
+        ("models/layers/resnet_unet.py", {"train-unet", "infer-unet", "detect-unet"}),
         ("models/harmonization/rainnet.py", {"train-rainnet", "infer-rainnet"}),
         ("models/inpainting/pconv.py", set()),
         ("models/harmonization/composite.py", {"infer-composite"}),
@@ -292,12 +299,16 @@ def test_files_by_hand(project, file, expected):
     [
         ("data/sources/photos/photographs.parquet", "ingest@photos", {"synthesize@HFlickr", "report"}),
         ("data/sources/bundled/photographs.parquet", "ingest@bundled", {"synthesize@HCOCO", "irregular_masks", "report", "train-rfr", "infer-rfr", "infer-telea"}),
-        ("data/composites/HFlickr/pairs.parquet", "synthesize@HFlickr", {"lists", "report"} | of_task("localization", "harmonization", trained=True)),
-        ("data/real/rhm/content", "real@rhm", of_task("localization", "harmonization", trained=False)),
+        ("data/composites/HFlickr/pairs.parquet", "synthesize@HFlickr", {"lists", "report"} | of_task("localization", "harmonization", trained=True) | DETECT),
+        ("data/real/rhm/content", "real@rhm", of_task("localization", "harmonization", trained=False) | DETECT),
         ("data/irregular_masks/content", "irregular_masks", {"report"} | of_task("inpainting", trained=True)),
-        ("artifacts/models/unet/weights.safetensors", "train-unet", {"infer-unet", "report"}),
+        ("artifacts/models/unet/weights.safetensors", "train-unet", {"infer-unet", "detect-unet", "report"}),
+        ("artifacts/predictions/rainnet/content", "infer-rainnet", {"detect-unet", "report"}),
+        ("artifacts/predictions/telea/content", "infer-telea", {"report"}),
+        ("artifacts/detectability/unet.parquet", "detect-unet", {"detectability"}),
         ("artifacts/index/localization/unet.json", "infer-unet", {"evaluate@localization", "report"}),
         ("results/inpainting/content", "evaluate@inpainting", {"report"}),
+        ("results/harmonization/summary.parquet", "evaluate@harmonization", {"published", "report"}),
     ],
 )
 def test_other_data_marks_the_stages_that_read_it(project, file, owner, readers):

@@ -378,7 +378,9 @@ def test_tensors_that_share_memory_are_written_too(tmp_path):
 
 
 def test_weights_that_do_not_fit_are_refused_in_one_line(tmp_path):
-    file = tmp_path / "tiny" / "weights.safetensors"
+    with pytest.raises(UserError, match=r"downloads/weights\.safetensors is missing$"):
+        trainer.load_weights(tiny.Network(), tmp_path / "downloads" / "weights.safetensors")  # which no stage makes
+    file = tmp_path / "models" / "tiny" / "weights.safetensors"
     with pytest.raises(UserError, match=r"weights\.safetensors is missing; `dvc repro models/dvc\.yaml:train-tiny` makes it"):
         trainer.load_weights(Network(), file)
     file.parent.mkdir()

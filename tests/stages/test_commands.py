@@ -10,6 +10,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = sorted(file.stem for file in (ROOT / "stages").glob("*.py") if file.stem != "__init__")
 SENSIBLE = {
+    "apply": ["--model", "composite", "picture.png", "mask.png", "-o", "out.png"],
+    "detect": ["unet", "--weights", "w.safetensors", "--data", "data/composites/HCOCO", "--harmonized", "composite"],
+    "detectability": ["artifacts/detectability/unet.parquet"],
     "evaluate": ["localization"],
     "infer": ["composite", "--data", "data/composites/HCOCO"],
     "ingest": ["bundled", "data/sources/bundled"],
@@ -23,7 +26,7 @@ SENSIBLE = {
 
 
 def test_every_stage_is_here():
-    assert set(SENSIBLE) | {"lists"} == set(STAGES)
+    assert set(SENSIBLE) | {"lists", "published", "study"} == set(STAGES)
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -82,7 +85,7 @@ def test_hyperparameters_that_the_network_does_not_take(project, stage):
     assert said.startswith("params.yaml: models.unet.hyperparameters: unet has no hyperparameter 'widht'; did you mean 'width'?")
 
 
-@pytest.mark.parametrize("stage, arguments", sorted((stage, SENSIBLE[stage]) for stage in ("infer", "train", "irregular_masks", "synthesize")))
+@pytest.mark.parametrize("stage, arguments", sorted((stage, SENSIBLE[stage]) for stage in ("infer", "train", "irregular_masks", "synthesize", "detectability", "apply")))
 def test_data_that_is_not_there_is_named_and_nothing_half_written_remains(project, stage, arguments):
     code, said = project.refused(stage, *arguments)
     assert code == 1 and ".parquet" in said or "no such" in said

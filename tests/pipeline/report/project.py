@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from ruamel.yaml import YAML
 
-from pipeline import datasets, evaluation, images, protocol_table, seeds, tables
+from pipeline import datasets, detectability, evaluation, images, looks, protocol_table, published, seeds, tables
 
 ROOT = Path(__file__).resolve().parents[3]
 SIZE = 48
@@ -42,6 +42,7 @@ def build(root: Path, subsets=("HCOCO", "HAdobe5k"), trained: bool = True) -> Pa
                 if is_trained:
                     _training(name, task)
             evaluate(task)
+        beside([name for name, is_trained in methods["localization"].items() if is_trained], list(methods["harmonization"]))
     return root
 
 
@@ -55,6 +56,30 @@ def evaluate(task: str) -> None:
     made |= {"protocols": protocol_table.table(task, by_protocol, SIZE, **options)}
     for name, table in made.items():
         tables.write(Path("results") / task / f"{name}.parquet", table)
+
+
+def beside(localizers: list[str], harmonizers: list[str]) -> None:
+    """What stages.published and stages.detectability write; what was found is made up: less after each harmonizer but
+    the composite, which nothing happens to."""
+    found = []
+    for task in METHODS:
+        names = ["summary", "intervals", *(["breakdowns"] if task == "inpainting" else [])]
+        found.append(published.measured(*(tables.read(Path("results") / task / f"{name}.parquet") for name in names)))
+    compared = published.compare(pd.concat(found, ignore_index=True))
+    for name, table in (("published", published.table()), ("compared", compared), ("correlations", published.correlations(compared))):
+        tables.write(Path("results/published") / f"{name}.parquet", table)
+    if not localizers:
+        return
+    tested = tables.read(Path("results/harmonization/per_image.parquet")).drop_duplicates("image_id")
+    rows = [
+        {"localizer": localizer, "model": model, "subset": row.subset, "split": "test", "image_id": row.image_id, "photograph": row.photograph}
+        | {f"{measure}_{when}": value for measure, before in (("ap", 0.8), ("inside", 0.5))
+           for when, value in (("before", before), ("after", before - gone), ("credit", gone))}
+        for localizer in localizers for model, gone in zip(harmonizers, (0.0, 0.25)) for row in tested.itertuples()
+    ]  # fmt: skip
+    scores = pd.DataFrame(rows)[list(looks.PER_IMAGE)]
+    tables.write(Path("results/detectability/per_image.parquet"), scores)
+    tables.write(Path("results/detectability/summary.parquet"), detectability.summary(scores, seed=1, resamples=50, level=0.95))
 
 
 def photograph(number: int) -> np.ndarray:

@@ -5,6 +5,7 @@ import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from pipeline import params, tables
@@ -124,7 +125,32 @@ def test_one_to_four_subsets_with_and_without_trained_networks(tmp_path, subsets
         assert text.count("All test images 50% simulated") == 2 and text.count("Hday2night simulated 4 images") == 2 and "HCOCO simulated" not in text
 
 
+def test_what_stands_beside_the_scores(finished, read):
+    assert "Published numbers" in read.text and "poster 9 numbers" in read.text  # unet: AP, F1, IoU on two sub-datasets and on All
+    assert "68.11" not in read.text and "0.6811" in read.text  # AP is a share here
+    assert "no rank correlation is given" in read.text
+    assert "unet 8 images" in read.text and "rainnet 0.800 0.550 +0.250 0.250 to 0.250" in read.text
+    assert "composite † 0.800 0.800 +0.000" in read.text
+    assert "Preference study" not in read.text
+
+
+@pytest.mark.parametrize("scored", [True, False])
+def test_a_preference_study_is_shown_with_the_task_whose_methods_it_compares(finished, tmp_path, undrawn, scored):
+    root = tmp_path / "copy"
+    shutil.copytree(finished, root)
+    shares = [{"model": "rainnet", "share": 0.75, "n_votes": 6}, {"model": "composite", "share": 0.25, "n_votes": 2}]
+    tables.write(root / "results/study/shares.parquet", pd.DataFrame(shares).assign(low=0.125, high=0.875, n_shown=8, n_raters=3))
+    if scored:
+        scores = pd.DataFrame({"model": ["rainnet", "composite"], "score": [0.549, -0.549], "low": [0.1, -1.0], "high": [1.0, -0.1]})
+        tables.write(root / "results/study/scores.parquet", scores)
+    text = Read(render(root)).text
+    assert text.count("Preference study") == 1 and "8 blinded votes of 3 raters" in text
+    assert ("rainnet +0.55 0.10 to 1.00 75.0% 12.5% to 87.5% 6 of 8" in text) == scored
+    assert ("rainnet 75.0% 12.5% to 87.5% 6 of 8" in text) != scored
+
+
 NEEDED = [
+    "results/published/compared.parquet", "results/detectability/summary.parquet",
     "results/localization/summary.parquet", "results/harmonization/ranks.parquet", "results/inpainting/breakdowns.parquet",
     "artifacts/models/unet/history.parquet", "artifacts/models/rfr/training.json", "data/composites/HCOCO/pairs.parquet",
     "data/composites/HAdobe5k/rejected.parquet", "data/irregular_masks/masks.parquet", "data/irregular_masks/assigned.parquet",

@@ -1,0 +1,110 @@
+"""Saved votes of a preference study, read back: whose they are, what was chosen, and which files can't be counted."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from pipeline.errors import UserError
+from pipeline.study.page import KEY_FORMAT
+
+FORMAT = "seambench-votes"
+
+VOTES = {
+    "rater": str, "comparison": str, "image_id": str, "split": str, "shown": str, "chosen": str, "position": int, "seconds": float,
+}  # fmt: skip
+"""shown: methods from left to right, joined by commas; position: of the chosen one, 1 = leftmost."""
+
+
+def read_key(file: Path) -> dict:
+    """The key that `stages.study make` wrote beside the page. Raises UserError naming a file that isn't one."""
+    try:
+        key = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{file}: no such file; `python -m stages.study make` writes a key beside each page") from None
+    except (OSError, ValueError):
+        raise UserError(f"{file} is not a study's key") from None
+    if not isinstance(key, dict) or key.get("format") != KEY_FORMAT:
+        raise UserError(f"{file} is not a study's key")
+    return key
+
+
+def checksum(study: str, design: str, rater: str, votes: list[dict]) -> str:
+    """What the page writes under "checksum": SHA-256 over lines that say all that counts. It tells a file that was edited or
+    cut short from one that was saved; against forgery it is no help."""
+    lines = [f"{FORMAT} 1", study, design, rater]
+    lines += [f"{one['comparison']} {','.join(one['shown'])} {one['chosen']} {one['milliseconds']}" for one in votes]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def read(files: list[Path], key: dict) -> tuple[list[dict], list[dict]]:
+    """(rows of VOTES, rejected files as {"file", "reason"}): of the files that are votes of the key's study, once per rater."""
+    rows, rejected = [], []
+    raters: dict[str, tuple[Path, dict]] = {}
+    for file in files:
+        try:
+            content = _checked(file, key)
+            if earlier := raters.get(content["rater"]):
+                same = earlier[1] == content
+                raise UserError(f"a copy of {earlier[0]}" if same else f"by the same rater as {earlier[0]}; keep the later of the two")
+        except UserError as error:
+            rejected.append({"file": str(file), "reason": str(error)})
+            continue
+        raters[content["rater"]] = file, content
+        rows += [_row(content["rater"], vote, key) for vote in content["votes"]]
+    return rows, rejected
+
+
+def _checked(file: Path, key: dict) -> dict:
+    """The content of a vote file. Raises UserError with the reason why it can't be counted."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError("no such file") from None
+    except (OSError, ValueError, RecursionError):
+        raise UserError("not JSON, so no saved votes") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise UserError("not a file of votes that a study page saved")
+    if content.get("study") != key["study"]:
+        raise UserError(f"votes of another study ({content.get('study')}; the key is of {key['study']})")
+    try:
+        expected = checksum(content["study"], content["design"], content["rater"], content["votes"])
+        fits = isinstance(content["rater"], str) and content["checksum"] == expected
+    except (KeyError, TypeError):
+        fits = False
+    if not fits:
+        raise UserError("edited after it was saved: its checksum doesn't fit")
+    seen = set()
+    for vote in content["votes"]:
+        name, shown = vote["comparison"], vote["shown"]
+        if name in seen or sorted(shown) != key["comparisons"].get(name) or vote["chosen"] not in shown or not isinstance(vote["milliseconds"], int):
+            raise UserError(f"edited after it was saved: its vote on {name} can't have been cast")
+        seen.add(name)
+    if not seen:
+        raise UserError("holds no vote")
+    return content
+
+
+def _row(rater: str, vote: dict, key: dict) -> dict:
+    model_of = {one: key["pictures"][one] for one in vote["shown"]}
+    chosen = model_of[vote["chosen"]]
+    return {
+        "rater": rater,
+        "comparison": vote["comparison"],
+        "image_id": chosen["image_id"],
+        "split": chosen["split"],
+        "shown": ",".join(one["model"] for one in model_of.values()),
+        "chosen": chosen["model"],
+        "position": 1 + vote["shown"].index(vote["chosen"]),
+        "seconds": vote["milliseconds"] / 1000,
+    }
+
+
+def raters(votes: pd.DataFrame, key: dict) -> pd.DataFrame:
+    """One row per rater: n_votes, of (how many the study asks), first_position (share of votes for the leftmost picture),
+    median_seconds. What a careless rater looks like is for the reader to judge."""
+    found = votes.groupby("rater").agg(
+        n_votes=("chosen", "size"), first_position=("position", lambda one: float((one == 1).mean())), median_seconds=("seconds", "median")
+    )
+    return found.reset_index().assign(of=len(key["comparisons"]))[["rater", "n_votes", "of", "first_position", "median_seconds"]]

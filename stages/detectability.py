@@ -1,0 +1,25 @@
+"""What all localizers found before and after harmonization -> results/detectability/: per_image.parquet, summary.parquet."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from pipeline import atomic, command, detectability, params, tables
+
+PARAMS = ("seed", "evaluation.bootstrap", "evaluation.confidence")
+
+
+def main(arguments) -> None:
+    parameters = params.load().only(PARAMS)
+    scores = pd.concat([tables.read(Path(one)) for one in arguments.tables], ignore_index=True)
+    options = {"seed": parameters.seed, "resamples": parameters.evaluation.bootstrap, "level": parameters.evaluation.confidence}
+    with atomic.folder(arguments.out) as out:
+        tables.write(out / "per_image.parquet", scores)
+        tables.write(out / "summary.parquet", detectability.summary(scores, **options))
+
+
+if __name__ == "__main__":
+    parser = command.parser(__doc__)
+    parser.add_argument("tables", nargs="+", help="artifacts/detectability/<localizer>.parquet of every localizer")
+    parser.add_argument("--out", default="results/detectability", help="folder to write")
+    command.run(main, parser.parse_args())
