@@ -6,7 +6,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONHASHSEED := 0
 
-.PHONY: repro test quick preset bench clean setup
+.PHONY: repro test quick preset ablation experiments bench clean setup
 
 repro: setup                 ## photographs to results/ and report/index.html, all under one Ray head
 	python -m pipeline.graph --check
@@ -22,6 +22,12 @@ preset: setup                ## make preset NAME=embedded|labelled|paper: the pa
 	@test -f presets/$(NAME).yaml || { echo "presets/$(NAME).yaml is missing; there are: $(basename $(notdir $(wildcard presets/*.yaml)))" >&2; exit 2; }
 	cp presets/$(NAME).yaml params.yaml
 	python -m pipeline.graph
+
+ablation: setup              ## make ablation TABLE=rain_placement: a table of ablations.yaml as experiments; without TABLE, their list
+	python -m pipeline.ablations $(TABLE)
+
+experiments: setup           ## what differs between experiments: the columns of `dvc exp show` that changed and fit a screen
+	dvc exp show --only-changed --hide-workspace --no-pager --drop '.*/|Created|State|Executor'
 
 bench: setup                 ## ratios of speed and memory against peers
 	@for file in benchmarks/[a-z]*.py; do python -m benchmarks.$$(basename $$file .py) || exit 1; done

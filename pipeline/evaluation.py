@@ -288,9 +288,14 @@ def overlaps(methods: list[dict]) -> pd.DataFrame | None:
 
 
 def headline(task: str, table: pd.DataFrame) -> dict:
-    """The headline means of "All" for `dvc metrics show`: {model: {metric: mean}}."""
-    pooled = table[(table["subset"] == "All") & (table["split"] == "test")]
-    return {row["model"]: {metric: round(float(row[metric]), 4) for metric in scoring.HEADLINES[task]} for _, row in pooled.iterrows()}
+    """One number per trained method, for DVC's metrics: {model: {metric: mean}}, over all test images.
+
+    The metric is the one that chooses epochs. DVC makes a column of each number, so that more of them, or those of
+    methods that no parameter moves, would push what changed between two experiments off the screen.
+    """
+    pooled = table[(table["subset"] == "All") & (table["split"] == "test") & (table["n_parameters"] > 0)]
+    metric = scoring.SELECTS[task]
+    return {row["model"]: {metric: round(float(row[metric]), 4)} for _, row in pooled.iterrows()}
 
 
 def _with_simulated_share(table: pd.DataFrame, scores: pd.DataFrame, by: list[str]) -> pd.DataFrame:

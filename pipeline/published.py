@@ -85,6 +85,15 @@ def table(path: Path = FILE) -> pd.DataFrame:
     return frame.assign(value=values)
 
 
+def comparable(printed: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `table` with `published`, the value on our scale (per cents as shares), and `ours_metric`, the metric of
+    ours that it is held against."""
+    return printed.assign(
+        published=printed["value"] / np.where(printed["unit"] == "percent", 100, 1),
+        ours_metric=[OURS.get(key, key[1]) for key in zip(printed["task"], printed["metric"])],
+    )
+
+
 def measured(summary: pd.DataFrame, intervals: pd.DataFrame, breakdowns: pd.DataFrame | None = None) -> pd.DataFrame:
     """Our means of one task as `compare` takes them, from evaluation's tables; in inpainting breakdowns.parquet is one of
     them: task, model, subset, split, condition (the hole-ratio bucket, or empty), metric, ours, low, high, n_images.
@@ -123,11 +132,7 @@ def compare(ours: pd.DataFrame, published: pd.DataFrame | None = None, subsets: 
     if (twice := found.duplicated([*keys, "split"])).any():
         row = found[twice].iloc[0]
         raise UserError(f"two rows of ours for {row['model']} on {row['subset']} {row['condition']}".rstrip())
-    printed = published.assign(
-        published=published["value"] / np.where(published["unit"] == "percent", 100, 1),
-        ours_metric=[OURS.get(key, key[1]) for key in zip(published["task"], published["metric"])],
-    )
-    merged = printed.merge(found, on=keys)
+    merged = comparable(published).merge(found, on=keys)
     return merged[list(COMPARED)].sort_values([*PRINTED, "split", "model"], kind="stable", ignore_index=True)
 
 

@@ -6,12 +6,13 @@ holds a hash of all that the result depends on: the same work goes on, an edited
 
 import hashlib
 import json
+import os
 import sys
 from pathlib import Path
 
 from pipeline.errors import UserError
 
-RUNS = Path(".runs")
+RUNS = ".runs"
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("stages", "pipeline", "models")
 
@@ -25,7 +26,9 @@ def run_folder(name: str, *parts) -> Path:
     digest = hashlib.sha256(json.dumps([_stated(part) for part in parts], sort_keys=True).encode())
     for file in _loaded_code():
         digest.update(f"{file.relative_to(ROOT)}:".encode() + file.read_bytes())
-    return (RUNS / f"{name}-{digest.hexdigest()[:16]}").absolute()
+    # a queued experiment runs in a copy that DVC removes, killed or done; DVC_ROOT is the project that it was queued from
+    project = Path(os.environ.get("DVC_ROOT", "."))
+    return (project / RUNS / f"{name}-{digest.hexdigest()[:16]}").absolute()
 
 
 def _stated(part):

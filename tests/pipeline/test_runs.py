@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import params, runs
+from pipeline import params, runs, seeds
 from pipeline.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -18,6 +18,15 @@ def test_the_same_work_has_the_same_folder(tmp_path, monkeypatch):
     first = runs.run_folder("unet", 1, "a", BLOCK, {"max": 0.5}, Path("data"))
     assert first == runs.run_folder("unet", 1, "a", params.Optimization(**OPTIMIZATION), {"max": 0.5}, Path("data"))
     assert first.parent == tmp_path / ".runs" and first.name.startswith("unet-") and not first.exists()
+
+
+def test_a_queued_experiment_leaves_its_unfinished_work_in_the_project(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DVC_ROOT", "/project")
+    inside = runs.run_folder("unet", 1)
+    assert inside.parent == Path("/project/.runs")
+    monkeypatch.delenv("DVC_ROOT")
+    assert runs.run_folder("unet", 1).name == inside.name
 
 
 def test_whatever_the_result_depends_on_makes_another_folder(tmp_path):
