@@ -264,18 +264,16 @@ def by_resolution(task: str, scores: pd.DataFrame, methods: list[dict], size: in
     tested = scores[scores["split"].isin(sides.values())]
     at = tested["split"].map({split: side for side, split in sides.items()})
     same = tested["image_id"].isin(tested.loc[at == at.max(), "image_id"])
-    parts = []
+    frames = []
     for by, part in (("resolution", tested), ("resolution_same_images", tested[same])):
-        # a side without an image has its row, an undefined mean over 0 images
+        rows = []  # a side without an image has its row, an undefined mean over 0 images
         for model in sorted(one["model"] for one in methods):
             for side in sorted(sides):
                 chosen = part[(at[part.index] == side) & (part["model"] == model)]
                 found = statistics.mean_intervals(chosen[list(scoring.HEADLINES[task])], chosen["photograph"], seed=seed, resamples=resamples, level=level)
-                parts += [
-                    {"by": by, "value": str(side), "model": model, "metric": metric} | interval._asdict()
-                    for metric, interval in zip(scoring.HEADLINES[task], found)
-                ]
-    return pd.DataFrame(parts)
+                rows += [{"by": by, "value": str(side), "model": model, "metric": metric} | one._asdict() for metric, one in zip(scoring.HEADLINES[task], found)]
+        frames.append(_with_simulated_share(pd.DataFrame(rows), part.assign(value=at[part.index].astype(str)), ["value"]))
+    return pd.concat(frames, ignore_index=True)
 
 
 def overlaps(methods: list[dict]) -> pd.DataFrame | None:

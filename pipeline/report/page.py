@@ -10,9 +10,10 @@ import jinja2
 from markupsafe import Markup
 
 import models
+from pipeline import datasets
 from pipeline import tables as parquet
 from pipeline.errors import UserError
-from pipeline.report import beside, plots, provenance, sheets, tables
+from pipeline.report import beside, plots, provenance, sheets, side_by_side, tables
 
 HERE = Path(__file__).parent
 MAX_BYTES = 20_000_000
@@ -74,6 +75,8 @@ def render(parameters, *, results: Path, artifacts: Path, data: Path, file: Path
     tasks = [_task(one, parameters, artifacts, results / name) | _beside(one, results) for name, one in read.items()]
     subsets = [_subset(name, subset, data, parameters) for name, subset in parameters.composites.subsets.items()]
     masks = _masks(data / "irregular_masks")
+    for task in tasks:
+        task |= side_by_side.sections(read[task["name"]], results / task["name"])
     stated = [data / "composites" / one["name"] / "pairs.parquet" for one in subsets]
     stated += [data / "irregular_masks" / name for name in ("masks.parquet", "assigned.parquet")]
     stated += [results / task / "per_image.parquet" for task in models.TASKS]
@@ -115,7 +118,7 @@ def _task(results: tables.Results, parameters, artifacts: Path, folder: Path) ->
     steps = [plots.by_steps(results, by_steps, metric) for metric in _charted(results)]
     kinds = [plots.by_kind(results, by, results.leading) for by in by_kind]
     overlaps = tables.overlaps(folder / "overlaps.parquet")
-    other_splits = sorted(set(results.summary["split"]) - {"test"})
+    other_splits = sorted(one for one in set(results.summary["split"]) - {"test"} if not datasets.side_of(one))
     return ABOUT[results.task] | {
         "name": results.task,
         "overview": tables.overview(results),

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from ruamel.yaml import YAML
 
-from pipeline import datasets, detectability, evaluation, images, looks, published, seeds, tables
+from pipeline import datasets, detectability, evaluation, images, looks, protocol_table, published, seeds, tables
 
 ROOT = Path(__file__).resolve().parents[3]
 SIZE = 48
@@ -49,10 +49,11 @@ def build(root: Path, subsets=("HCOCO", "HAdobe5k"), trained: bool = True) -> Pa
 def evaluate(task: str) -> None:
     """What stages.evaluate writes, from the working folder."""
     methods = evaluation.indexes(Path("artifacts/index") / task)
-    scores = evaluation.per_image(task, methods, Path("artifacts/predictions"), SIZE)
+    scores, by_protocol = evaluation.score(task, methods, Path("artifacts/predictions"), SIZE, None)
     options = {"seed": 1, "resamples": 50, "level": 0.95}
     made = {name: getattr(evaluation, name)(task, scores, **options) for name in ("intervals", "differences", "ranks", "breakdowns")}
     made |= {"per_image": scores, "summary": evaluation.summary(task, scores, methods)}
+    made |= {"protocols": protocol_table.table(task, by_protocol, SIZE, **options)}
     for name, table in made.items():
         tables.write(Path("results") / task / f"{name}.parquet", table)
 
