@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline import datasets, images, protocols, scoring, statistics, tables
+from pipeline import predictions as saved
 from pipeline.errors import UserError
 
 FOREGROUND_BINS = {
@@ -342,13 +343,7 @@ def _manifest(method: dict, split: str, predictions: Path, task: str, dataset, t
 
 
 def _prediction(file: Path, sha256: str, task: str, size: int) -> np.ndarray:
-    if not file.is_file():
-        raise UserError(f"{file} is missing")
-    if hashlib.sha256(file.read_bytes()).hexdigest() != sha256:
-        raise UserError(f"{file} was changed after inference (sha256 differs from predictions.parquet)")
-    picture = images.read_rgb(file, max_pixels=images.PILLOW_LIMIT)
-    if picture.shape[:2] != (size, size):
-        raise UserError(f"{file} is {picture.shape[1]}x{picture.shape[0]}, expected {size}x{size}")
+    picture = saved.read(file, sha256, size)
     if task != "localization":
         return picture
     if (picture != picture[..., :1]).any():

@@ -1,7 +1,6 @@
 """What a trained localizer sees of composites, before and after each harmonizer (tables: pipeline/detectability.py)."""
 
 import functools
-import hashlib
 import shutil
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline import datasets, images, predictor, scoring, tables
+from pipeline import predictions as saved
 from pipeline.errors import UserError
 from pipeline.metrics import localization
 
@@ -54,14 +54,7 @@ class Looks:
         item = self._decoded(self.composites, split, number)
         if file is None:
             return {"composite": item["composite"]}
-        if not file.is_file():
-            raise UserError(f"{file} is missing")
-        if hashlib.sha256(file.read_bytes()).hexdigest() != sha256:
-            raise UserError(f"{file} was changed after inference (sha256 differs from predictions.parquet)")
-        drawn = images.read_rgb(file)
-        if drawn.shape[:2] != (self.size, self.size):
-            raise UserError(f"{file} is {drawn.shape[1]}x{drawn.shape[0]}, expected {self.size}x{self.size}")
-        return {"composite": scoring.compose("harmonization", drawn, item)}
+        return {"composite": scoring.compose("harmonization", saved.read(file, sha256, self.size), item)}
 
     def mask(self, index: int) -> np.ndarray:
         """bool (size, size): where the pasted region is."""

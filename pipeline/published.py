@@ -99,10 +99,11 @@ def measured(summary: pd.DataFrame, intervals: pd.DataFrame, breakdowns: pd.Data
     them: task, model, subset, split, condition (the hole-ratio bucket, or empty), metric, ours, low, high, n_images.
 
     Sets without sub-datasets of their own (DIH99, RealHM) have no "All" that any table prints and are left out;
-    iHarmony4 as a real set stays. The papers print inpainting by bucket on named photographs; our buckets are those of
+    iHarmony4 as a real set stays. So are splits at further sides ("test@512"), which no table prints. The papers print inpainting by bucket on named photographs; our buckets are those of
     all test photographs, so they stand under "All". Where evaluation gives no interval, low and high are NaN.
     """
-    subdivided = {split for split, part in summary.groupby("split") if split == "test" or set(part["subset"]) - {"All", split}}
+    of_split = summary[~summary["split"].str.contains("@")].groupby("split")
+    subdivided = {split for split, part in of_split if split == "test" or set(part["subset"]) - {"All", split}}
     keys = ["task", "model", "subset", "split", "n_images"]
     metrics = [name for name in summary.select_dtypes("number") if not name.startswith("n_")]
     means = summary[summary["split"].isin(subdivided)].melt(keys, metrics, "metric", "ours")
@@ -121,8 +122,8 @@ def compare(ours: pd.DataFrame, published: pd.DataFrame | None = None, subsets: 
     ours: a row per (task, model, subset, split, condition, metric) on our scales (shares, not per cents), as `measured`
     makes it. subsets: (task, our sub-dataset) -> the published ones it is held against (default: the one of its own name).
 
-    Returns COMPARED; `split` and `ours_subset` say what ours is of, published per cents are shares. Both sides are of other pictures unless ours are the paper's own: what can be compared
-    is the order of the models. Raises UserError where two rows of ours meet one printed number.
+    Returns COMPARED; `split` and `ours_subset` say what ours is of, published per cents are shares. Both sides are of other
+    pictures unless ours are the paper's own: what can be compared is the order of the models. Raises UserError where two rows of ours meet one printed number.
     """
     published = table() if published is None else published
     keys = ["task", "model", "subset", "condition", "ours_metric"]

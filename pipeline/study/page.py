@@ -21,6 +21,7 @@ from PIL import Image
 
 import models
 from pipeline import datasets, images, scoring, seeds, tables
+from pipeline import predictions as saved
 from pipeline.errors import ParameterError, UserError
 
 DESIGNS = {
@@ -126,8 +127,8 @@ class Outputs:
                 raise UserError(f"{names[0]} and {name} were run on different data; `dvc repro` runs them anew")
         self.task, self.folders = task, {name: predictions / name / split for name in names}
         self.manifests = {name: tables.read(folder / "predictions.parquet").set_index("image_id") for name, folder in self.folders.items()}
-        self.size = images.header_size(self.folders[names[0]] / self.manifests[names[0]]["prediction"].iloc[0])
-        self.dataset = datasets.for_testing(task, [Path(one) for one in first["data"]], self.size[0], split, **first["options"])
+        self.size = images.header_size(self.folders[names[0]] / self.manifests[names[0]]["prediction"].iloc[0])[0]
+        self.dataset = datasets.for_testing(task, [Path(one) for one in first["data"]], self.size, split, **first["options"])
         self.number_of = {image: number for number, image in enumerate(self.dataset.ids)}
         column = "image_id" if task == "inpainting" else "source_image"
         self.photographs = dict(zip(self.dataset.ids, self.dataset.rows[column]))
@@ -141,12 +142,7 @@ class Outputs:
     def picture(self, image: str, name: str) -> np.ndarray:
         """uint8 RGB (H, W, 3). Raises UserError where the file is missing or not what the manifest says."""
         file = self.folders[name] / self.manifests[name].loc[image, "prediction"]
-        if not file.is_file():
-            raise UserError(f"{file} is missing")
-        if hashlib.sha256(file.read_bytes()).hexdigest() != self.sha256(image, name):
-            raise UserError(f"{file} was changed after inference (sha256 differs from predictions.parquet)")
-        drawn = images.read_rgb(file)
-        images.refuse_other_size(file, drawn.shape[:2], self.size, "prediction")
+        drawn = saved.read(file, self.sha256(image, name), self.size)
         return scoring.compose(self.task, drawn, self.dataset.item(self.number_of[image]))
 
 

@@ -206,7 +206,7 @@ def test_inpainting_is_compared_by_bucket_with_every_printed_set():
 def test_real_sets_count_where_they_have_sub_datasets_of_their_own():
     summary = pd.DataFrame([
         {"task": "harmonization", "model": "dovenet", "subset": subset, "split": split, "n_images": 3, "n_parameters": 1, "psnr": 30.0, "n_excluded": 0}
-        for split, subset in (("test", "HCOCO"), ("test", "All"), ("iHarmony4", "HCOCO"), ("iHarmony4", "All"), ("DIH99", "DIH99"), ("DIH99", "All"))
+        for split, subset in (("test", "HCOCO"), ("test", "All"), ("iHarmony4", "HCOCO"), ("iHarmony4", "All"), ("DIH99", "DIH99"), ("DIH99", "All"), ("test@512", "HCOCO"), ("test@512", "All"))
     ])  # fmt: skip
     intervals = pd.DataFrame([{"model": "dovenet", "subset": "HCOCO", "metric": "psnr", "low": 29.0, "high": 31.0}])
     ours = published.measured(summary, intervals)
