@@ -4,8 +4,7 @@
     python -m pipeline.ablations rain_placement      queues an experiment for each row, runs the queue, writes the table
 
 Needs a finished `make repro`. A row's experiment is named after the table, the row, and a hash of the code, parameters
-and data that its numbers depend on: a row that is done is not run again, an edit makes new ones, and what was
-interrupted goes on from its checkpoint when the command is given again.
+and data that its numbers depend on: a row that is done is not run again, and an edit makes new ones.
 """
 
 import hashlib
