@@ -9,6 +9,8 @@ background code of a prediction comes from the composite (it is the same backgro
 the real image, as released.
 """
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,6 +19,7 @@ from models.base import Batch, Model
 from models.layers.initialization import initialize_normal
 from models.layers.partial_conv import PartialConv2d
 from models.layers.unet import UNet
+from models.losses.foreground import foreground_mse
 
 KERNEL = 3
 SMALLEST_SCALE = 0.001
@@ -70,8 +73,9 @@ class DomainEncoder(nn.Module):
 class Generator(nn.Module):
     """The gated U-Net on composite, mask and the background's code, spread over the image and scaled."""
 
-    def __init__(self, levels: int, width: int, dropout: float, code: int):
+    def __init__(self, levels: int, width: int, dropout: float, code: int, global_skip: bool):
         super().__init__()
+        self.global_skip = global_skip
         self.scale = nn.Parameter(torch.tensor([0.1]))
         self.unet = UNet(
             in_channels=4 + code,
@@ -84,10 +88,11 @@ class Generator(nn.Module):
         )
 
     def forward(self, composite: Tensor, mask: Tensor, code: Tensor) -> Tensor:
-        """(N, 3, H, W) in [-1, 1], as the composite. mask: (N, 1, H, W). code: (N, code)."""
+        """(N, 3, H, W) in [-1, 1], as the composite, with a global skip unbounded. mask: (N, 1, H, W). code: (N, code)."""
         scaled = (code * self.scale.clamp(min=SMALLEST_SCALE))[:, :, None, None]
         maps = scaled.expand(-1, -1, *composite.shape[2:]).to(composite.dtype)
-        return self.unet(torch.cat([composite, mask, maps], dim=1)).float().tanh()
+        drawn = self.unet(torch.cat([composite, mask, maps], dim=1)).float()
+        return composite + drawn if self.global_skip else drawn.tanh()
 
 
 class BargainNet(Model):
@@ -103,20 +108,24 @@ class BargainNet(Model):
         encoder_levels: int = 5,
         triplet_weight: float = 0.01,
         margin: float = 0.1,
+        reconstruction: Literal["l1", "foreground_mse"] = "l1",
+        global_skip: bool = False,
     ):
         """levels: log2 of the image's size at most. width: channels of the first level of generator and encoder. code:
-        numbers in a domain code. triplet_weight, margin: of the two triplet losses, with images in [-1, 1]."""
+        numbers in a domain code. triplet_weight, margin: of the two triplet losses, with images in [-1, 1].
+        Not of the paper: reconstruction "foreground_mse" has the loss of Zhu et al. 2022, of the pasted output, in the
+        place of L1; global_skip draws what is added to the composite, without tanh, as a variant of S2AM does."""
         super().__init__()
-        self.triplet_weight, self.margin = triplet_weight, margin
+        self.triplet_weight, self.margin, self.reconstruction = triplet_weight, margin, reconstruction
         self.encoder = DomainEncoder(width, encoder_levels, code)
-        self.generator = Generator(levels, width, dropout, code)
+        self.generator = Generator(levels, width, dropout, code, global_skip)
         initialize_normal(self)
 
     def forward(self, batch: Batch) -> Tensor:
         """(N, 3, H, W) in [0, 1], to be pasted. Raises ValueError where H or W is not divisible by 2 ** levels, or too
         small for the domain encoder."""
         composite, mask = batch["composite"] * 2 - 1, batch["mask"]
-        return (self.generator(composite, mask, self.encoder(composite, 1 - mask)) + 1) / 2
+        return (self.generator(composite, mask, self.encoder(composite, 1 - mask)).clamp(-1, 1) + 1) / 2
 
     def loss(self, player: str, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """L1 of the unpasted output in [-1, 1], and two triplets of domain codes: the output's foreground nearer to the
@@ -127,8 +136,12 @@ class BargainNet(Model):
         background, foreground = self.encoder(real, 1 - mask), self.encoder(real, mask)
         drawn = self.generator(composite, mask, background)
         harmonized, before = self.encoder(drawn, mask), self.encoder(composite, mask)
+        if self.reconstruction == "foreground_mse":
+            error = foreground_mse(torch.lerp(composite, drawn, mask), real, mask)
+        else:
+            error = F.l1_loss(drawn, real)
         parts = {
-            "reconstruction": (drawn - real).abs().mean(),
+            "reconstruction": error,
             "to_foreground": F.triplet_margin_loss(foreground, harmonized, before, self.margin),
             "to_background": F.triplet_margin_loss(harmonized, background, before, self.margin),
         }

@@ -9,6 +9,8 @@ DIH+RAIN (`rain`): instance normalization in the encoder, RAIN in the decoder, a
 published pretraining of a segmentation branch is left out with that branch.
 """
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 from models.base import Batch, Model
 from models.layers.input_size import require_divisible
 from models.layers.normalization import RAIN, InstanceNorm
+from models.losses.foreground import foreground_mse
 
 MULTIPLES = (1, 1, 2, 2, 4, 4, 8)
 BOTTLENECK = 4
@@ -39,13 +42,23 @@ class DIH(Model):
     task = "harmonization"
     players = ("network",)
 
-    def __init__(self, levels: int = 6, width: int = 64, rain: bool = False):
+    def __init__(
+        self,
+        levels: int = 6,
+        width: int = 64,
+        rain: bool = False,
+        reconstruction: Literal["mse", "foreground_mse"] = "mse",
+        global_skip: bool = False,
+    ):
         """levels: halvings before the 4x4 convolution that the paper calls fc7, 3 to 7: 6 at 256 pixels (8.27M
-        parameters), 7 at 512. width: channels of the first level. rain: DIH+RAIN."""
+        parameters), 7 at 512. width: channels of the first level. rain: DIH+RAIN.
+        Not of the paper: reconstruction "foreground_mse" has the loss of Zhu et al. 2022, of the pasted output;
+        global_skip draws what is added to the composite, as a variant of S2AM does."""
         super().__init__()
         if not 3 <= levels <= len(MULTIPLES):
             raise ValueError(f"DIH: levels = {levels}, expected 3 to {len(MULTIPLES)}")
         self.levels, self.rain = levels, rain
+        self.reconstruction, self.global_skip = reconstruction, global_skip
         channels = [width * multiple for multiple in MULTIPLES[:levels]]
         encode, decode = (InstanceNorm, RAIN) if rain else (nn.BatchNorm2d, nn.BatchNorm2d)
         self.encoder = nn.ModuleList(
@@ -69,14 +82,16 @@ class DIH(Model):
         return (self._draw(batch).clamp(-1, 1) + 1) / 2
 
     def loss(self, player: str, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Mean squared error in [-1, 1]; of the whole output, with RAIN of the output pasted."""
+        """Mean squared error in [-1, 1]; of the whole output, with RAIN of the output pasted. Or what `reconstruction` asks
+        for."""
         if player not in self.players:
             raise ValueError(f"DIH has no player {player!r}; it has {self.players}")
-        drawn = self._draw(batch)
-        if self.rain:
-            drawn = torch.lerp(batch["composite"] * 2 - 1, drawn, batch["mask"])
-        error = F.mse_loss(drawn, batch["real"] * 2 - 1)
-        return error, {"mse": error.detach()}
+        drawn, real, mask = self._draw(batch), batch["real"] * 2 - 1, batch["mask"]
+        normalized = self.reconstruction == "foreground_mse"
+        if self.rain or normalized:
+            drawn = torch.lerp(batch["composite"] * 2 - 1, drawn, mask)
+        error = foreground_mse(drawn, real, mask) if normalized else F.mse_loss(drawn, real)
+        return error, {self.reconstruction: error.detach()}
 
     def _draw(self, batch: Batch) -> Tensor:
         """(N, 3, H, W), RGB, [-1, 1] where the network keeps to it; float32 also under autocast."""
@@ -95,4 +110,5 @@ class DIH(Model):
         features = self.squeeze(features)
         for layer, skip in zip(self.decoder, reversed(skips)):
             features = layer(features, mask) + skip
-        return self.head(features).float().flip(1)
+        drawn = self.head(features).float().flip(1)
+        return composite * 2 - 1 + drawn if self.global_skip else drawn

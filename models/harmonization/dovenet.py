@@ -12,6 +12,7 @@ reading.
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.base import Batch, Model
@@ -20,6 +21,7 @@ from models.layers.initialization import initialize_normal
 from models.layers.normalization import InstanceNorm
 from models.layers.unet import UNet
 from models.losses.adversarial import discriminator_game, generator_game
+from models.losses.foreground import foreground_mse
 
 PENALTY_WEIGHT = 10.0
 
@@ -39,12 +41,17 @@ class DoveNet(Model):
         global_weight: float = 1.0,
         verification_weight: float = 1.0,
         reconstruction_weight: float = 100.0,
+        reconstruction: Literal["l1", "foreground_mse"] = "l1",
+        global_skip: bool = False,
     ):
         """norm: of all networks; the count of the paper is that of "instance", the released weights have "batch".
         levels: log2 of the image's size at most. width: channels of the first level. adversarial: train against the
         discriminators; without, only the reconstruction is trained and they are not built. The weights are those of the
-        losses with images in [-1, 1]."""
+        losses with images in [-1, 1].
+        Not of the paper: reconstruction "foreground_mse" has the loss of Zhu et al. 2022, of the pasted output, in the
+        place of L1; global_skip draws what is added to the composite, without tanh, as a variant of S2AM does."""
         super().__init__()
+        self.reconstruction, self.global_skip = reconstruction, global_skip
         self.weights = global_weight, verification_weight, reconstruction_weight
         self.penalty_weight = PENALTY_WEIGHT if gradient_penalty else 0.0
         self.players = ("discriminator", "generator") if adversarial else ("generator",)
@@ -65,11 +72,11 @@ class DoveNet(Model):
 
     def forward(self, batch: Batch) -> Tensor:
         """(N, 3, H, W) in [0, 1], to be pasted. Raises ValueError where H or W is not divisible by 2 ** levels."""
-        return (self._draw(batch) + 1) / 2
+        return (self._draw(batch).clamp(-1, 1) + 1) / 2
 
     def loss(self, player: str, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Hinge losses of both discriminators and 100 times the L1 of the unpasted output, in [-1, 1]."""
-        real, mask = batch["real"] * 2 - 1, batch["mask"]
+        composite, real, mask = batch["composite"] * 2 - 1, batch["real"] * 2 - 1, batch["mask"]
         if player == "discriminator" and player in self.players:
             with torch.no_grad():
                 drawn = self._draw(batch)
@@ -77,7 +84,11 @@ class DoveNet(Model):
         if player != "generator":
             raise ValueError(f"DoveNet has no player {player!r}; it has {self.players}")
         drawn = self._draw(batch)
-        parts = {"reconstruction": (drawn - real).abs().mean()}
+        if self.reconstruction == "foreground_mse":
+            error = foreground_mse(torch.lerp(composite, drawn, mask), real, mask)
+        else:
+            error = F.l1_loss(drawn, real)
+        parts = {"reconstruction": error}
         loss = self.weights[2] * parts["reconstruction"]
         if "discriminator" in self.players:
             parts["global"], parts["verification"] = generator_game(self.discriminator, drawn, mask)
@@ -94,6 +105,7 @@ class DoveNet(Model):
         return list(self.generator.parameters())
 
     def _draw(self, batch: Batch) -> Tensor:
-        """(N, 3, H, W) in [-1, 1], float32 also under autocast, as losses want it."""
-        image = torch.cat([batch["composite"] * 2 - 1, batch["mask"]], dim=1)
-        return self.generator(image).float().tanh()
+        """(N, 3, H, W) in [-1, 1], with a global skip unbounded; float32 also under autocast, as losses want it."""
+        composite = batch["composite"] * 2 - 1
+        drawn = self.generator(torch.cat([composite, batch["mask"]], dim=1)).float()
+        return composite + drawn if self.global_skip else drawn.tanh()

@@ -16,6 +16,7 @@ import re
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.base import Batch, Model
@@ -24,6 +25,7 @@ from models.layers.initialization import initialize_normal
 from models.layers.normalization import RAIN, InstanceNorm
 from models.layers.unet import UNet
 from models.losses.adversarial import discriminator_game, generator_game
+from models.losses.foreground import foreground_mse
 
 PENALTY_WEIGHT = 10.0
 
@@ -78,12 +80,17 @@ class RainNet(Model):
         global_weight: float = 1.0,
         verification_weight: float = 1.0,
         reconstruction_weight: float = 100.0,
+        reconstruction: Literal["l1", "foreground_mse"] = "l1",
+        global_skip: bool = False,
     ):
         """placement: see `rain_positions`. levels: log2 of the image's size at most. width: channels of the first
         level. mask_input: give the generator the mask as a fourth channel. adversarial: train against the
         discriminators; without, only the reconstruction is trained and they are not built. The weights are lambda 1 to
-        3 of eq. 9, with images in [-1, 1]."""
+        3 of eq. 9, with images in [-1, 1].
+        Not of the paper: reconstruction "foreground_mse" has the loss of Zhu et al. 2022 in the place of L1; global_skip
+        draws what is added to the composite, without tanh, as a variant of S2AM does."""
         super().__init__()
+        self.reconstruction, self.global_skip = reconstruction, global_skip
         self.mask_input, self.weights = mask_input, (global_weight, verification_weight, reconstruction_weight)
         self.penalty_weight = PENALTY_WEIGHT if gradient_penalty else 0.0
         self.players = ("discriminator", "generator") if adversarial else ("generator",)
@@ -106,7 +113,7 @@ class RainNet(Model):
 
     def forward(self, batch: Batch) -> Tensor:
         """(N, 3, H, W) in [0, 1], to be pasted. Raises ValueError where H or W is not divisible by 2 ** levels."""
-        return (self._draw(batch["composite"] * 2 - 1, batch["mask"]) + 1) / 2
+        return (self._draw(batch["composite"] * 2 - 1, batch["mask"]).clamp(-1, 1) + 1) / 2
 
     def loss(self, player: str, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Eqs 2-9, on the prediction pasted into the composite, in [-1, 1]."""
@@ -118,7 +125,8 @@ class RainNet(Model):
         if player != "generator":
             raise ValueError(f"RainNet has no player {player!r}; it has {self.players}")
         pasted = torch.lerp(composite, self._draw(composite, mask), mask)
-        parts = {"reconstruction": (pasted - real).abs().mean()}
+        error = foreground_mse(pasted, real, mask) if self.reconstruction == "foreground_mse" else F.l1_loss(pasted, real)
+        parts = {"reconstruction": error}
         loss = self.weights[2] * parts["reconstruction"]
         if "discriminator" in self.players:
             parts["global"], parts["verification"] = generator_game(self.discriminator, pasted, mask)
@@ -135,6 +143,8 @@ class RainNet(Model):
         return list(self.generator.parameters())
 
     def _draw(self, composite: Tensor, mask: Tensor) -> Tensor:
-        """(N, 3, H, W) in [-1, 1], as the composite; float32 also under autocast, as losses want it."""
+        """(N, 3, H, W) in [-1, 1], as the composite, with a global skip unbounded; float32 also under autocast, as losses
+        want it."""
         image = torch.cat([composite, mask], dim=1) if self.mask_input else composite
-        return self.generator(image, mask).float().tanh()
+        drawn = self.generator(image, mask).float()
+        return composite + drawn if self.global_skip else drawn.tanh()

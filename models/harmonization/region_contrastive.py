@@ -35,7 +35,7 @@ from models.layers.input_size import require_divisible
 from models.layers.normalization import RAIN, mask_at
 from models.layers.region_statistics import region_statistics
 from models.layers.spatial_separated_attention import SpatialSeparatedAttention
-from models.losses.foreground import foreground_normalized
+from models.losses.foreground import foreground_mse, foreground_normalized
 
 CELL, PATCH = 4, 8
 ENCODED = 256
@@ -234,16 +234,22 @@ class RegionContrastive(Model):
         l1_weight: float = 0.4,
         pixel_weight: float = 0.5,
         contrastive_weight: float = 0.1,
+        reconstruction: Literal["l1", "foreground_mse"] = "l1",
+        global_skip: bool = False,
     ):
         """width: channels of the first level. levels: one more than halvings. patches: K. The weights are those of eq. 13,
-        of the whole image's L1, the foreground's, and the contrastive loss; at 0 a term is left out."""
+        of the whole image's L1, the foreground's, and the contrastive loss; at 0 a term is left out.
+        Not of the paper: reconstruction "foreground_mse" has the loss of Zhu et al. 2022, weighted as the foreground's
+        L1 is, in the place of both L1 terms; global_skip draws what is added to the composite, as a variant of S2AM
+        does."""
         super().__init__()
         if levels < 2:
             raise ValueError(f"levels = {levels}, expected 2 or more")
         if patches < 1:
             raise ValueError(f"patches = {patches}, expected 1 or more")
         self.levels, self.contrast, self.patches = levels, contrast, patches
-        self.weights = l1_weight, pixel_weight, contrastive_weight
+        self.reconstruction, self.global_skip = reconstruction, global_skip
+        self.weights = {"l1": l1_weight, "pixel": pixel_weight, "contrastive": contrastive_weight}
         self.unet = ResUNet(width, levels, fusion)
         self.encoder = PatchEncoder() if contrastive_weight else None
 
@@ -257,11 +263,14 @@ class RegionContrastive(Model):
         if player not in self.players:
             raise ValueError(f"RegionContrastive has no player {player!r}; it has {self.players}")
         drawn, mask = self._draw(batch), batch["mask"]
-        error = (drawn - batch["real"]).abs()
-        parts = {"l1": error.mean(), "pixel": foreground_normalized(error * mask, mask)}
+        if self.reconstruction == "foreground_mse":
+            parts = {"pixel": foreground_mse(drawn, batch["real"], mask)}
+        else:
+            error = (drawn - batch["real"]).abs()
+            parts = {"l1": error.mean(), "pixel": foreground_normalized(error * mask, mask)}
         if self.encoder is not None:
             parts["contrastive"] = self._contrastive(drawn, batch).mean()
-        loss = sum(weight * part for weight, part in zip(self.weights, parts.values()))
+        loss = sum(self.weights[name] * part for name, part in parts.items())
         return loss, {name: part.detach() for name, part in parts.items()}
 
     def predictor_parameters(self) -> list[nn.Parameter]:
@@ -273,7 +282,7 @@ class RegionContrastive(Model):
         composite, mask = batch["composite"], batch["mask"]
         require_divisible(composite, 2 ** (self.levels - 1))
         drawn = self.unet(torch.cat([composite, mask], dim=1), mask).float()
-        return torch.lerp(composite, drawn, mask)
+        return composite + drawn * mask if self.global_skip else torch.lerp(composite, drawn, mask)
 
     def _contrastive(self, drawn: Tensor, batch: Batch) -> Tensor:
         """Per image, 0 where a region is missing: (N,)."""

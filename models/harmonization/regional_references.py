@@ -41,7 +41,7 @@ from models.layers.input_size import require_divisible
 from models.layers.normalization import RAIN, InstanceNorm, mask_at
 from models.layers.region_statistics import EPS, region_statistics
 from models.layers.unet import Block, Step
-from models.losses.foreground import foreground_normalized
+from models.losses.foreground import foreground_mse
 
 MOST_CHANNELS = 1024
 PUBLISHED_SIZE = 256
@@ -361,7 +361,7 @@ class RegionalReferences(Model):
         """Eq. 8: squared error over the whole image by max(least_area, area of the mask), unclipped, on [0, 1]."""
         if player not in self.players:
             raise ValueError(f"RegionalReferences has no player {player!r}; it has {self.players}")
-        error = foreground_normalized((self._draw(batch) - batch["real"]).square(), batch["mask"], self.least_area)
+        error = foreground_mse(self._draw(batch), batch["real"], batch["mask"], self.least_area)
         return error, {"foreground_mse": error.detach()}
 
     def _draw(self, batch: Batch) -> Tensor:

@@ -7,6 +7,8 @@ Departures from the released code: the loss is not multiplied by 1e10, which mak
 is its variant "with global skip", which adds the composite to the output.
 """
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,17 +16,24 @@ from torch import Tensor, nn
 from models.base import Batch, Model
 from models.layers.spatial_separated_attention import SpatialSeparatedAttention
 from models.layers.unet import UNet
+from models.losses.foreground import foreground_mse
 
 
 class S2AM(Model):
     task = "harmonization"
     players = ("network",)
 
-    def __init__(self, levels: int = 8, width: int = 64, global_skip: bool = False):
-        """levels: log2 of the image's size at most. width: channels of the first level. global_skip: add the
-        composite."""
+    def __init__(
+        self,
+        levels: int = 8,
+        width: int = 64,
+        global_skip: bool = False,
+        reconstruction: Literal["mse", "foreground_mse"] = "mse",
+    ):
+        """levels: log2 of the image's size at most. width: channels of the first level. global_skip: add the composite.
+        reconstruction: "foreground_mse" has the loss of Zhu et al. 2022, of the pasted output; not of the paper."""
         super().__init__()
-        self.global_skip = global_skip
+        self.global_skip, self.reconstruction = global_skip, reconstruction
         self.unet = UNet(
             in_channels=4,
             norm=lambda position, channels: nn.BatchNorm2d(channels),
@@ -43,11 +52,15 @@ class S2AM(Model):
         return self._draw(batch).clamp(0, 1)
 
     def loss(self, player: str, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Mean squared error of the whole output, unpasted and unclipped, on [0, 1]."""
+        """Mean squared error of the whole output, unpasted and unclipped, on [0, 1], or what `reconstruction` asks for."""
         if player not in self.players:
             raise ValueError(f"S2AM has no player {player!r}; it has {self.players}")
-        error = F.mse_loss(self._draw(batch), batch["real"])
-        return error, {"mse": error.detach()}
+        drawn = self._draw(batch)
+        if self.reconstruction == "foreground_mse":
+            error = foreground_mse(torch.lerp(batch["composite"], drawn, batch["mask"]), batch["real"], batch["mask"])
+        else:
+            error = F.mse_loss(drawn, batch["real"])
+        return error, {self.reconstruction: error.detach()}
 
     def _draw(self, batch: Batch) -> Tensor:
         drawn = self.unet(torch.cat([batch["composite"], batch["mask"]], dim=1), batch["mask"]).float()

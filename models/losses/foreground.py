@@ -11,3 +11,12 @@ def foreground_normalized(error: Tensor, mask: Tensor, least_area: float = 1.0) 
     """
     area = mask.sum((1, 2, 3)).clamp(min=least_area)
     return (error.sum((1, 2, 3)) / (error.shape[1] * area)).mean()
+
+
+def foreground_mse(prediction: Tensor, real: Tensor, mask: Tensor, least_area: float = 100.0) -> Tensor:
+    """Squared error over the whole image by the foreground's area (Zhu et al. 2022, eq. 8), which is fMSE where the
+    prediction is pasted; a scalar.
+
+    prediction, real: (N, 3, H, W); mask: (N, 1, H, W), 1 = foreground; least_area, in pixels, is the paper's A_min.
+    """
+    return foreground_normalized((prediction - real).square(), mask, least_area)
