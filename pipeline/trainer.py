@@ -139,6 +139,12 @@ def resolve_device(wanted: str, workers: int) -> str:
     return "gpu" if torch.cuda.device_count() >= workers else "cpu"
 
 
+def _has_bfloat16() -> bool:
+    """Whether this CPU calculates in bfloat16 by instructions of its own."""
+    can = torch.cpu.get_capabilities()
+    return bool(can.get("avx512_bf16") or can.get("amx_bf16") or can.get("bf16"))  # the last is the name on Arm
+
+
 @contextlib.contextmanager
 def _printed_as_it_grows(log: Path):
     """Print the lines that workers, wherever they are, add to a training's log while the block lasts."""
@@ -230,6 +236,8 @@ class _Loop:
         self.job, self.rank, self.world, self.report = job, rank, world, report
         self.device = torch.device("cuda" if device == "gpu" else "cpu")
         self.autocast = job.shared.precision == "bf16"
+        if rank == 0 and self.autocast and self.device.type == "cpu" and not _has_bfloat16():
+            self._say(f"{job.name}: training.precision is bf16, which this CPU emulates: some ten times slower than fp32")
         torch.manual_seed(seeds.derive(job.seed, job.name, "weights"))
         self.model = job.build_model().to(self.device)
         self.thawed = [one for one in self.model.parameters() if one.requires_grad]

@@ -56,6 +56,14 @@ def test_the_loss_falls_and_every_epoch_leaves_a_row(tmp_path, network):
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "out" / "history.parquet"), table, check_dtype=False)
 
 
+@pytest.mark.parametrize("can, precision, told", [(False, "bf16", True), (True, "bf16", False), (False, "fp32", False)])
+def test_a_cpu_that_emulates_bfloat16_is_told_of(tmp_path, monkeypatch, can, precision, told):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": can})
+    one = job(tmp_path, Network, epochs=1)
+    trainer.train_plain(dataclasses.replace(one, shared=one.shared.model_copy(update={"precision": precision})))
+    assert ("emulates" in (one.folder / "training.log").read_text()) == told
+
+
 def test_players_take_turns_and_rest_as_the_phase_says(tmp_path):
     one = job(tmp_path, Adversarial)
     loop = trainer._Loop(one, "cpu", 0, 1)
