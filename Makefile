@@ -5,6 +5,9 @@ NAME ?= embedded
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONHASHSEED := 0
+# threads of torch that wait for each other give way soon: where another program shares the cores, spinning on for as long
+# as is the default makes a training 15 times as slow
+export GOMP_SPINCOUNT ?= 1000
 
 .PHONY: repro test quick preset ablation experiments bench clean setup
 

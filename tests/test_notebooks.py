@@ -55,7 +55,7 @@ def test_committed_without_outputs_and_reading_results_alone(file):
 def test_answers_in_words_and_plots(file, results, tmp_path):
     shutil.copytree(results, tmp_path / "results")
     words, plots = outputs(executed(file, tmp_path))
-    assert plots == 2
+    assert plots == 3
     assert "2 methods" in words and all(name in words for name in project.METHODS[file.stem])
 
 
