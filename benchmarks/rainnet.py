@@ -3,8 +3,8 @@
     python -m benchmarks.rainnet [--size 256 --batch 2 --width 64 --repeats 5 --threads 1]
 
 The plain reading is written as the paper and its released code read: RAIN region by region, torch's instance
-normalization, partial convolutions with a full mask in the global discriminator, and one drawing of the generator for
-both players' steps (ours draws once for each, since each asks for its own loss). Both run the same optimizer.
+normalization, and partial convolutions with a full mask in the global discriminator. Both draw once a step and run the
+same optimizer.
 Times are medians of interleaved repeats; memory is what the forward pass keeps for the gradient.
 """
 

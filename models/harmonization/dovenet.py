@@ -4,9 +4,8 @@ Cong et al., "DoveNet: Deep Image Harmonization via Domain Verification", CVPR 2
 sections 1 and 3. It differs from RainNet without RAIN in what is judged: the output as drawn, not pasted.
 
 As in the released code, the verification score is learned and the discriminators have a gradient penalty. Departures:
-discriminators as deep as the generator's levels ask for, so that images smaller than 256 pixels work; each player's
-loss draws anew, where the code draws once a step; and the spectral norms take one power iteration a step, not one a
-reading.
+discriminators as deep as the generator's levels ask for, so that images smaller than 256 pixels work; and the spectral
+norms take one power iteration a step, not one a reading.
 """
 
 from typing import Literal
@@ -20,7 +19,7 @@ from models.layers.domain_verification import DomainVerificationDiscriminator
 from models.layers.initialization import initialize_normal
 from models.layers.normalization import InstanceNorm
 from models.layers.unet import UNet
-from models.losses.adversarial import discriminator_game, generator_game
+from models.losses.adversarial import DrawnOnce, discriminator_game, generator_game
 from models.losses.foreground import foreground_mse
 
 PENALTY_WEIGHT = 10.0
@@ -55,6 +54,7 @@ class DoveNet(Model):
         self.weights = global_weight, verification_weight, reconstruction_weight
         self.penalty_weight = PENALTY_WEIGHT if gradient_penalty else 0.0
         self.players = ("discriminator", "generator") if adversarial else ("generator",)
+        self.drawn_once = DrawnOnce()
         layer = {"instance": InstanceNorm, "batch": nn.BatchNorm2d}[norm]
         self.generator = UNet(
             in_channels=4,
@@ -78,12 +78,11 @@ class DoveNet(Model):
         """Hinge losses of both discriminators and 100 times the L1 of the unpasted output, in [-1, 1]."""
         composite, real, mask = batch["composite"] * 2 - 1, batch["real"] * 2 - 1, batch["mask"]
         if player == "discriminator" and player in self.players:
-            with torch.no_grad():
-                drawn = self._draw(batch)
+            drawn = self.drawn_once.keep(batch["composite"], self.generator, lambda: self._draw(batch))
             return discriminator_game(self.discriminator, real, drawn, mask, self.penalty_weight)
         if player != "generator":
             raise ValueError(f"DoveNet has no player {player!r}; it has {self.players}")
-        drawn = self._draw(batch)
+        drawn = self.drawn_once.take(batch["composite"], lambda: self._draw(batch))
         if self.reconstruction == "foreground_mse":
             error = foreground_mse(torch.lerp(composite, drawn, mask), real, mask)
         else:

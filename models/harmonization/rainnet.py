@@ -8,8 +8,8 @@ through RAIN (`mask_input` for the other reading); the verification score is lea
 (`verification`); the discriminators have a gradient penalty that the text does not mention (`gradient_penalty`).
 Departures from the code: RAIN where no background is left (see models/layers/normalization.py); discriminators as deep
 as the generator's levels ask for, so that images smaller than 256 pixels work; the composite keeps its own background,
-where the code's loader puts the real one there; each player's loss draws anew, where the code draws once a step; and
-the spectral norms take one power iteration a step, not one a reading.
+where the code's loader puts the real one there; and the spectral norms take one power iteration a step, not one a
+reading.
 """
 
 import re
@@ -24,7 +24,7 @@ from models.layers.domain_verification import DomainVerificationDiscriminator
 from models.layers.initialization import initialize_normal
 from models.layers.normalization import RAIN, InstanceNorm
 from models.layers.unet import UNet
-from models.losses.adversarial import discriminator_game, generator_game
+from models.losses.adversarial import DrawnOnce, discriminator_game, generator_game
 from models.losses.foreground import foreground_mse
 
 PENALTY_WEIGHT = 10.0
@@ -94,6 +94,7 @@ class RainNet(Model):
         self.mask_input, self.weights = mask_input, (global_weight, verification_weight, reconstruction_weight)
         self.penalty_weight = PENALTY_WEIGHT if gradient_penalty else 0.0
         self.players = ("discriminator", "generator") if adversarial else ("generator",)
+        self.drawn_once = DrawnOnce()
         positions = rain_positions(placement, levels)
         self.generator = UNet(
             in_channels=4 if mask_input else 3,
@@ -118,13 +119,16 @@ class RainNet(Model):
     def loss(self, player: str, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Eqs 2-9, on the prediction pasted into the composite, in [-1, 1]."""
         composite, real, mask = batch["composite"] * 2 - 1, batch["real"] * 2 - 1, batch["mask"]
+
+        def draw() -> Tensor:
+            return self._draw(composite, mask)
+
         if player == "discriminator" and player in self.players:
-            with torch.no_grad():
-                pasted = torch.lerp(composite, self._draw(composite, mask), mask)
+            pasted = torch.lerp(composite, self.drawn_once.keep(batch["composite"], self.generator, draw), mask)
             return discriminator_game(self.discriminator, real, pasted, mask, self.penalty_weight)
         if player != "generator":
             raise ValueError(f"RainNet has no player {player!r}; it has {self.players}")
-        pasted = torch.lerp(composite, self._draw(composite, mask), mask)
+        pasted = torch.lerp(composite, self.drawn_once.take(batch["composite"], draw), mask)
         error = foreground_mse(pasted, real, mask) if self.reconstruction == "foreground_mse" else F.l1_loss(pasted, real)
         parts = {"reconstruction": error}
         loss = self.weights[2] * parts["reconstruction"]

@@ -68,6 +68,35 @@ def generator_game(discriminator: nn.Module, fake: Tensor, mask: Tensor) -> tupl
     return hinge_for_generator(whole.float()), hinge_for_generator(verified.float())
 
 
+class DrawnOnce:
+    """The generator's drawing of the discriminator's turn, kept with its graph for the generator's own turn on the same
+    batch, as released codes draw once a step. It holds where the generator's parameters don't change in between."""
+
+    def __init__(self):
+        self.image = self.drawn = None
+
+    def keep(self, image: Tensor, generator: nn.Module, draw: Callable[[], Tensor]) -> Tensor:
+        """What `draw` draws of the image, detached. The trainer rests the generator's parameters in this turn; here they
+        take part in the graph all the same."""
+        resting = [parameter for parameter in generator.parameters() if not parameter.requires_grad]
+        for parameter in resting:
+            parameter.requires_grad_(True)
+        try:
+            drawn = draw()
+        finally:
+            for parameter in resting:
+                parameter.requires_grad_(False)
+        if drawn.requires_grad:
+            self.image, self.drawn = image, drawn
+        return drawn.detach()
+
+    def take(self, image: Tensor, draw: Callable[[], Tensor]) -> Tensor:
+        """The drawing that was kept of this very tensor, once; a new one if there is none."""
+        drawn = self.drawn if self.image is image else None
+        self.image = self.drawn = None
+        return draw() if drawn is None else drawn
+
+
 @contextmanager
 def frozen(network: nn.Module) -> Iterator[None]:
     """Within, graphs are built without the network's parameters: gradients pass through it and none reach it."""

@@ -6,6 +6,7 @@ from torch import Tensor
 
 import models
 
+BY_FOREGROUND = {"reconstruction": "foreground_mse", "global_skip": True}
 TINY = {
     "rainnet": {"levels": 4, "width": 8, "dropout": 0.0, "adversarial": False},
     "rainnet with mask and discriminators": {"levels": 4, "width": 4, "mask_input": True, "discriminator_width": 4},
@@ -20,6 +21,12 @@ TINY = {
     "regional_references on the decoder's features": {"levels": 4, "width": 8, "image_size": 32, "features": "decoder"},
     "regional_references, other modules": {"levels": 4, "width": 8, "ltl": [], "ptl": [], "self_attention": [32], "adain": [128]},
     "regional_references, bare": {"levels": 4, "width": 8, "residual": False, "ltl": [], "ptl": []},
+    "rainnet by foreground": {"levels": 4, "width": 8, "dropout": 0.0, "adversarial": False} | BY_FOREGROUND,
+    "dovenet by foreground": {"levels": 4, "width": 8, "dropout": 0.0, "adversarial": False} | BY_FOREGROUND,
+    "s2am by foreground": {"levels": 4, "width": 8} | BY_FOREGROUND,
+    "dih by foreground": {"levels": 3, "width": 8} | BY_FOREGROUND,
+    "bargainnet by foreground": {"levels": 4, "width": 8, "dropout": 0.0, "encoder_levels": 3} | BY_FOREGROUND,
+    "region_contrastive by foreground": {"levels": 4, "width": 8, "patches": 16} | BY_FOREGROUND,
     "region_contrastive": {"levels": 4, "width": 8, "patches": 16},
     "region_contrastive towards its goal": {"levels": 4, "width": 8, "patches": 16, "contrast": "goal", "fusion": "own_first"},
     "region_contrastive without contrast": {"levels": 4, "width": 8, "contrastive_weight": 0.0},

@@ -157,12 +157,35 @@ def test_what_the_switches_leave_out():
     assert "gradient_penalty" in RainNet(levels=4, width=4, discriminator_width=4).loss("discriminator", given(32))[1]
 
 
-def test_the_discriminators_step_draws_without_a_graph():
-    network, graphs = RainNet(levels=4, width=4, discriminator_width=4), []
-    network.generator.register_forward_hook(lambda module, given, out: graphs.append(out.requires_grad))
-    network.loss("discriminator", given(32))
-    network.loss("generator", given(32))
-    assert graphs == [False, True]
+@pytest.mark.parametrize("model", ["rainnet", "dovenet"])
+def test_a_step_draws_once_and_the_generator_learns_what_it_would_have(model):
+    torch.manual_seed(0)
+    options = {"levels": 4, "width": 4, "dropout": 0.0, "discriminator_width": 4, "gradient_penalty": False}
+    network, batch, drawings = models.create(model, **options).eval(), given(32), []
+    network.generator.register_forward_hook(lambda module, given, out: drawings.append(out))
+
+    def gradients(players: tuple[str, ...]) -> list[torch.Tensor]:
+        for player in players:
+            for one in network.parameters():  # as the trainer does
+                one.requires_grad_(False)
+            for one in network.parameters_of(player):
+                one.requires_grad_(True)
+            network.zero_grad(set_to_none=True)
+            network.loss(player, batch)[0].backward()
+            for other in set(network.players) - {player}:
+                assert all(one.grad is None for one in network.parameters_of(other))
+        return [one.grad for one in network.parameters_of("generator")]
+
+    alone = gradients(("generator",))
+    together = gradients(("discriminator", "generator"))
+    assert len(drawings) == 2 and all(map(torch.equal, alone, together))
+    network.loss("discriminator", batch)
+    network.loss("generator", given(32))  # equal, but another batch: nothing is taken for it
+    assert len(drawings) == 4
+    with torch.no_grad():  # nothing to keep
+        network.loss("discriminator", batch)
+    network.loss("generator", batch)
+    assert len(drawings) == 6
 
 
 def test_parameters_in_the_published_order():
