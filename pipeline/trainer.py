@@ -607,7 +607,7 @@ class _Meter:
             self.bar.close()
         seconds = time.monotonic() - self.began
         return {
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads",
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}",
             "workers": world,
             "steps_of_the_last_run": self.steps,
             "seconds_of_the_last_run": round(seconds, 1),
