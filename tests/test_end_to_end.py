@@ -124,14 +124,19 @@ def test_what_stands_beside_the_scores(undisturbed):
     assert (found[found["model"] == "composite"]["ap_credit"] == 0).all()
 
 
-def test_composites_keep_their_contract(undisturbed):
-    folder = undisturbed / "data" / "composites" / "HCOCO"
-    pairs = pd.read_parquet(folder / "pairs.parquet")
+@pytest.mark.parametrize("subset, prefix, simulated", [("HCOCO", "c", False), ("HAdobe5k", "a", True), ("Hday2night", "d", True)])
+def test_composites_keep_their_contract(undisturbed, subset, prefix, simulated):
+    folder = undisturbed / "data" / "composites"
+    pairs = pd.read_parquet(folder / subset / "pairs.parquet")
     columns = "pair_id subset split composite mask real category foreground_ratio source_image reference_image transfer seed"
     assert set(columns.split()) <= set(pairs)
+    assert (pairs["simulated"] == simulated).all()
     reals = {split: set(part["real"]) for split, part in pairs.groupby("split")}
     assert not reals["train"] & reals["test"]
-    assert (undisturbed / "data" / "composites" / "IHD_test.txt").read_text().startswith("HCOCO/composite_images/c")
+    listed = [name for name in (folder / "IHD_test.txt").read_text().split() if name.startswith(f"{subset}/")]
+    tested = pairs[pairs["split"] == "test"]["composite"]
+    assert sorted(listed) == sorted(f"{subset}/{name}" for name in tested)
+    assert all(name.startswith(f"{subset}/composite_images/{prefix}") for name in listed)
 
 
 def test_the_report_is_one_page(undisturbed):
