@@ -71,24 +71,30 @@ class GatedGenerator(nn.Module):
 
 class GatedConv(Model):
     task = "inpainting"
-    players = ("generator", "discriminator")
 
     def __init__(
-        self, width: int = 48, layout: Literal["official", "port"] = "official", discriminator_width: int = 64
+        self,
+        width: int = 48,
+        layout: Literal["official", "port"] = "official",
+        discriminator_width: int = 64,
+        adversarial: bool = True,
     ):
         """width: nominal channels of the first layer, a multiple of 4; layout "official" halves all of them.
-        discriminator_width: channels of the discriminator's first layer.
+        discriminator_width: channels of the discriminator's first layer. adversarial: train against the discriminator;
+        without, which is not of the paper, only the L1 terms are trained and it is not built.
         Raises ValueError for another width.
         """
         super().__init__()
+        self.players = ("generator", "discriminator") if adversarial else ("generator",)
         if width < 4 or width % 4:
             raise ValueError(f"gatedconv: width = {width}, expected a multiple of 4")
         self.layout = layout
         official = layout == "official"
         self.generator = GatedGenerator(width // 2 if official else width, (5, 3) if official else (4, 4), not official)
-        widths = [discriminator_width * factor for factor in (1, 2, 4, 4, 4, 4)]
-        # the released code activates the logits, too
-        self.discriminator = SpectralPatchDiscriminator(4, widths, [2] * 6, 5, "same", bias=True, activate_last=True)
+        if adversarial:
+            widths = [discriminator_width * factor for factor in (1, 2, 4, 4, 4, 4)]
+            # the released code activates the logits, too
+            self.discriminator = SpectralPatchDiscriminator(4, widths, [2] * 6, 5, "same", bias=True, activate_last=True)
 
     def forward(self, batch: Batch) -> Tensor:
         """(N, 3, H, W) in [0, 1]: the second stage. Raises ValueError where H or W is not divisible by 8."""
@@ -120,13 +126,11 @@ class GatedConv(Model):
         real, hole = 2 * batch["image"] - 1, batch["hole"]
         if player == "generator":
             coarse, fine = self.draw(batch["image"], hole)
-            with frozen(self.discriminator):
-                logits = self.discriminator(torch.cat([torch.where(hole > 0.5, fine, real), hole], dim=1))[-1]
-            parts = {
-                "coarse": (coarse - real).abs().mean(),
-                "fine": (fine - real).abs().mean(),
-                "adversarial": hinge_for_generator(logits.float()),
-            }
+            parts = {"coarse": (coarse - real).abs().mean(), "fine": (fine - real).abs().mean()}
+            if "discriminator" in self.players:
+                with frozen(self.discriminator):
+                    logits = self.discriminator(torch.cat([torch.where(hole > 0.5, fine, real), hole], dim=1))[-1]
+                parts["adversarial"] = hinge_for_generator(logits.float())
             return sum(parts.values()), {name: part.detach() for name, part in parts.items()}
         self.parameters_of(player)  # refuses an unknown player
         with torch.no_grad():

@@ -101,6 +101,18 @@ def test_losses():
     torch.testing.assert_close(loss.detach(), expected)
 
 
+def test_without_the_adversary():
+    model, batch = tiny(adversarial=False), batch_of()
+    assert model.players == ("generator",) and not any("discriminator" in name for name in model.state_dict())
+    total, parts = model.loss("generator", batch)
+    coarse, fine = model.draw(batch["image"], batch["hole"])
+    real = 2 * batch["image"] - 1
+    torch.testing.assert_close(total, (coarse - real).abs().mean() + (fine - real).abs().mean())
+    assert set(parts) == {"coarse", "fine"}
+    with pytest.raises(ValueError, match="no player 'discriminator'; it has \\('generator',\\)"):
+        model.loss("discriminator", batch)
+
+
 def test_each_player_moves_its_own_parameters():
     for player, other in (("generator", "discriminator"), ("discriminator", "generator")):
         model = tiny().train()
