@@ -30,7 +30,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from pipeline import atomic, datasets, scoring, seeds
+from pipeline import atomic, cluster, datasets, scoring, seeds
 from pipeline.errors import ParameterError, UserError
 
 CHECKPOINT_SECONDS = float(os.environ.get("SEAMBENCH_CHECKPOINT_SECONDS", 60))
@@ -70,8 +70,6 @@ def train(job: Job) -> None:
     """Train in Ray: with one CPU worker in this process, else by workers that Ray places and replaces."""
     import ray.train
     from ray.train.torch import TorchTrainer
-
-    from pipeline import cluster
 
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     device = resolve_device(job.shared.device, job.shared.workers)
@@ -131,8 +129,6 @@ def resolve_device(wanted: str, workers: int) -> str:
         return wanted
     if os.environ.get("RAY_ADDRESS"):
         import ray
-
-        from pipeline import cluster
 
         with cluster.session():
             return "gpu" if ray.cluster_resources().get("GPU", 0) >= workers else "cpu"
@@ -256,7 +252,7 @@ class _Loop:
             raise ParameterError(f"models.{job.name}.training.players names {sorted(unknown)}; the network has {list(self.model.players)}")
         self.phases = job.phases(self.model.phases)
         self.order = _Order(self)
-        workers = min(8, max(len(os.sched_getaffinity(0)) // world - 1, 0)) if self.device.type == "cuda" else 0
+        workers = min(8, max(cluster.cpus() // world - 1, 0)) if self.device.type == "cuda" else 0
         self.loader = DataLoader(
             _Augmented(self.training_set, job),
             batch_sampler=self.order,

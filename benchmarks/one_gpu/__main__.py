@@ -1,0 +1,183 @@
+"""The trained networks of params.yaml side by side on one GPU: data, training, tests, tables and the report.
+
+    python -m benchmarks.one_gpu data
+    python -m benchmarks.one_gpu train --seconds 400 [--trial 30]
+    python -m benchmarks.one_gpu test
+
+Made for a GPU that is lent for minutes. A short trial of all networks together measures how many steps each does in a
+second while the others run beside it; epochs (of every phase alike) are then scaled so that each trains for the same
+number of seconds, and params.yaml is rewritten to say so. Training from that file gives the same networks anywhere.
+Logs stand in artifacts/one_gpu/, one per process; the account of budgets, speeds and shares of time spent waiting for data is
+artifacts/one_gpu/account.csv.
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+from ruamel.yaml import YAML
+
+import models
+from pipeline import params
+
+LOGS = Path("artifacts/one_gpu")
+RATE = re.compile(r"([\d.]+) images/s")
+LATEST, START_SECONDS = 1.2, 20
+"""A training that takes longer than LATEST times what was planned, and the seconds it may take to begin, is ended."""
+TRIAL_STEPS = 20
+"""Steps of a trial's epoch: each ends with a line that says how fast it was."""
+
+
+def stage(*arguments: str, cpus: int, log: str, folder: Path | None = None) -> subprocess.Popen:
+    """Start a stage without Ray, its output in artifacts/one_gpu/<log>.txt."""
+    environment = os.environ | {"SEAMBENCH_CPUS": str(cpus), "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])}
+    with open(LOGS / f"{log}.txt", "w") as file:
+        command = [sys.executable, "-m", "benchmarks.one_gpu.stage", *arguments]
+        return subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment, cwd=folder, start_new_session=True)
+
+
+def finish(processes: dict[str, subprocess.Popen], seconds: float | None = None) -> list[str]:
+    """Wait for all, or end what isn't done after `seconds`; returns the names of those that did what they should, and
+    prints the last line of others."""
+    done, deadline = [], None if seconds is None else time.monotonic() + seconds
+    for name, process in processes.items():
+        try:
+            process.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.terminate()
+        if process.wait() == 0:
+            done.append(name)
+        else:
+            print(f"{name} failed: {(LOGS / f'{name}.txt').read_text().strip().splitlines()[-1:]}", flush=True)
+    return done
+
+
+def data_of(parameters: params.Params, name: str) -> list[str]:
+    if params.task_of(name) == "inpainting":
+        return [f"data/sources/{parameters.inpainting.source}", "data/irregular_masks"]
+    return [f"data/composites/{one}" for one in parameters.composites.subsets]
+
+
+def make_data(parameters: params.Params) -> None:
+    cores = len(os.sched_getaffinity(0))
+    for name in parameters.sources:
+        finish({f"ingest-{name}": stage("ingest", name, f"data/sources/{name}", cpus=cores, log=f"ingest-{name}")})
+    share = max(1, cores // (len(parameters.composites.subsets) + 1))
+    running = {
+        name: stage("synthesize", name, f"data/sources/{one.source}", f"data/sources/{one.references}", f"data/composites/{name}", cpus=share, log=name)
+        for name, one in parameters.composites.subsets.items()
+    }
+    running["masks"] = stage("irregular_masks", f"data/sources/{parameters.inpainting.source}", "data/irregular_masks", cpus=share, log="masks")
+    finish(running)
+
+
+def train(parameters: params.Params, seconds: float, trial: float, only: list[str]) -> None:
+    names = [name for name, block in parameters.models.items() if block.training and (not only or name in only)]
+    text = YAML()
+    text.width = 1000
+    content = text.load(Path("params.yaml").read_text())
+    rates = _rates(parameters, content, names, trial)
+    for name, rate in rates.items():
+        block = content["models"][name]["training"]
+        parts = [block, *block.get("phases", {}).values()]
+        factor = rate * seconds / (sum(one["epochs"] for one in parts) * _epoch(parameters, name))
+        for one in parts:
+            one["epochs"] = max(1, round(one["epochs"] * factor))
+        block["validate_every"] = max(1, block["epochs"] // 12)
+        print(f"{name}: {rate:.0f} images/s beside the others, epochs {[one['epochs'] for one in parts]}", flush=True)
+    text.dump(content, Path("params.yaml"))
+    started = time.monotonic()
+    running = {name: stage("train", name, "--data", *data_of(parameters, name), cpus=2, log=name) for name in rates}
+    done = finish(running, LATEST * seconds + START_SECONDS)
+    rows = [{"model": name} | json.loads(Path(f"artifacts/models/{name}/training.json").read_text()) for name in done]
+    table = pd.DataFrame(rows)
+    table.to_csv(LOGS / "account.csv", index=False)
+    print(table.to_string(), f"\n{time.monotonic() - started:.0f} s in all", flush=True)
+
+
+def _epoch(parameters: params.Params, name: str) -> int:
+    """Images that a training sees in an epoch."""
+    from pipeline import datasets
+
+    block, task = parameters.models[name].training, params.task_of(name)
+    data = [Path(one) for one in data_of(parameters, name)]
+    if task == "inpainting":
+        count = len(datasets.photographs(data[0], "train"))
+    else:
+        count = len(datasets.pairs(data, "train", parameters.localization.max_foreground if task == "localization" else 1.0))
+    return min(count // block.batch_size, block.max_steps_per_epoch or count) * block.batch_size
+
+
+def _rates(parameters: params.Params, content, names: list[str], seconds: float) -> dict[str, float]:
+    """Images per second of each network while all train, after `seconds`."""
+    folder = LOGS / "trial"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    (folder / "data").symlink_to(Path("data").absolute())
+    changed = YAML()
+    trial = changed.load(Path("params.yaml").read_text())
+    for name in names:
+        trial["models"][name]["training"] |= {"epochs": 10**4, "max_steps_per_epoch": TRIAL_STEPS, "validate_every": 10**4}
+    changed.dump(trial, folder / "params.yaml")
+    running = {name: stage("train", name, "--data", *data_of(parameters, name), cpus=2, log=f"trial-{name}", folder=folder) for name in names}
+    time.sleep(seconds)
+    found = {}
+    for name, process in running.items():
+        process.terminate()
+        lines = RATE.findall((LOGS / f"trial-{name}.txt").read_text())
+        if lines:
+            found[name] = float(lines[-1])
+        else:
+            print(f"{name} did no {TRIAL_STEPS} steps in {seconds:.0f} s: {(LOGS / f'trial-{name}.txt').read_text().strip().splitlines()[-1:]}", flush=True)
+    for process in running.values():
+        process.wait()
+    return found
+
+
+def test(parameters: params.Params) -> None:
+    cores = len(os.sched_getaffinity(0))
+    ready = [name for name, block in parameters.models.items() if not block.training or Path(f"artifacts/models/{name}/weights.safetensors").exists()]
+    waiting, running = list(ready), {}
+    while waiting or running:
+        while waiting and len(running) < cores:
+            name = waiting.pop(0)
+            weights = ["--weights", f"artifacts/models/{name}/weights.safetensors"] if parameters.models[name].training else []
+            running[name] = stage("infer", name, "--data", *data_of(parameters, name), *weights, cpus=2, log=f"infer-{name}")
+        for name in [name for name, process in running.items() if process.poll() is not None]:
+            if running.pop(name).returncode:
+                print(f"infer {name} failed: {(LOGS / f'infer-{name}.txt').read_text().strip().splitlines()[-1:]}", flush=True)
+        time.sleep(0.2)
+    tasks = sorted({params.task_of(name) for name in ready})
+    finish({f"evaluate-{task}": stage("evaluate", task, cpus=max(1, cores // len(tasks)), log=f"evaluate-{task}") for task in tasks})
+    finish({"published": stage("published", *(f"results/{task}" for task in models.TASKS), cpus=cores, log="published")})
+    finish({"report": stage("report", cpus=cores, log="report")})
+    for task in tasks:
+        print(pd.read_parquet(f"results/{task}/summary.parquet").to_string(), flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=["data", "train", "test"])
+    parser.add_argument("--seconds", type=float, default=400, help="wall-clock seconds of every training")
+    parser.add_argument("--trial", type=float, default=30, help="seconds of the trial that measures speeds")
+    parser.add_argument("--only", nargs="+", default=[], help="networks to train; all if not given")
+    options = parser.parse_args()
+    LOGS.mkdir(parents=True, exist_ok=True)
+    parameters = params.load()
+    if options.part == "data":
+        make_data(parameters)
+    elif options.part == "train":
+        train(parameters, options.seconds, options.trial, options.only)
+    else:
+        test(parameters)
+
+
+if __name__ == "__main__":
+    main()
