@@ -241,7 +241,7 @@ class RegionContrastive(Model):
         of the whole image's L1, the foreground's, and the contrastive loss; at 0 a term is left out.
         Not of the paper: reconstruction "foreground_mse" has the loss of Zhu et al. 2022, weighted as the foreground's
         L1 is, in the place of both L1 terms; global_skip draws what is added to the composite, as a variant of S2AM
-        does."""
+        does, beginning with next to nothing (its head is drawn a hundredth as large)."""
         super().__init__()
         if levels < 2:
             raise ValueError(f"levels = {levels}, expected 2 or more")
@@ -251,6 +251,9 @@ class RegionContrastive(Model):
         self.reconstruction, self.global_skip = reconstruction, global_skip
         self.weights = {"l1": l1_weight, "pixel": pixel_weight, "contrastive": contrastive_weight}
         self.unet = ResUNet(width, levels, fusion)
+        if global_skip:
+            with torch.no_grad():
+                self.unet.head.weight *= 0.01
         self.encoder = PatchEncoder() if contrastive_weight else None
 
     def forward(self, batch: Batch) -> Tensor:
