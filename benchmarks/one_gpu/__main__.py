@@ -6,9 +6,9 @@
 
 Made for a GPU that is lent for minutes. A short trial of all networks together measures how many steps each does in a
 second while the others run beside it; epochs (of every phase alike) are then scaled so that each trains for the same
-number of seconds, and params.yaml is rewritten to say so: it is then the recipe of what was trained (other hardware rounds
-differently). Logs stand in artifacts/one_gpu/, one per process; the account of budgets, speeds and shares of time spent waiting for data is
-artifacts/one_gpu/account.csv.
+number of seconds, and params.yaml is rewritten to say so: it is then the recipe of what was trained (other hardware
+rounds differently). Logs stand in artifacts/one_gpu/, one per process; the account of budgets, speeds and shares of time
+spent waiting for data is artifacts/one_gpu/account.csv.
 """
 
 import argparse
