@@ -52,6 +52,7 @@ def finish(processes: dict[str, subprocess.Popen], seconds: float | None = None)
             process.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
             process.terminate()
+            print(f"{name} was ended after {seconds:.0f} s, unfinished", flush=True)
         if process.wait() == 0:
             done.append(name)
         else:
