@@ -90,16 +90,19 @@ class EdgeConnect(Model):
         discriminator_width: int = 64,
         sigma: float = 2.0,
         edges_in_joint: Literal["fixed", "trained"] = "fixed",
+        adversarial: bool = True,
         perceptual_weights: str = "torchvision",
     ):
         """width: channels of both generators' first layer. blocks: residual blocks in each. discriminator_width:
         channels of both discriminators' first layer. sigma: of Canny's Gaussian, in pixels.
         edges_in_joint: whether the edge generator trains along in the last phase.
+        adversarial: train the painter against a discriminator; without, which is not of the paper, that one is not built.
+        The edge generator always has its own.
         perceptual_weights: VGG-19 for the perceptual and style terms: "torchvision", the path of a .pth or
         .safetensors file, or "none", which leaves both terms out.
         """
         super().__init__()
-        self.sigma, self.edges_in_joint, self.phase = sigma, edges_in_joint, self.phases[0]
+        self.sigma, self.edges_in_joint, self.adversarial, self.phase = sigma, edges_in_joint, adversarial, self.phases[0]
         self.perceptual_features = None
         if perceptual_weights != "none":
             layers = sorted(PERCEPTUAL_LAYERS + STYLE_LAYERS)
@@ -107,7 +110,8 @@ class EdgeConnect(Model):
         self.edge_generator = Generator(3, 1, width, blocks, spectral=True)
         self.edge_discriminator = _discriminator(2, discriminator_width)
         self.painter = Generator(4, 3, width, blocks, spectral=False)
-        self.image_discriminator = _discriminator(3, discriminator_width)
+        if adversarial:
+            self.image_discriminator = _discriminator(3, discriminator_width)
 
     def forward(self, batch: Batch) -> Tensor:
         """(N, 3, H, W) in [0, 1], on edges that are predicted in the hole. Canny sees valid pixels only, so that the
@@ -180,13 +184,11 @@ class EdgeConnect(Model):
             painted = self.paint(image, edges, hole)
         if player == "discriminator":
             return _judge(self.image_discriminator, image, painted)
-        with frozen(self.image_discriminator):
-            logits = self.image_discriminator(painted)[-1]
         weights = {"l1": 1.0, "adversarial": 0.1, "perceptual": 0.1, "style": 250.0}
-        parts = {
-            "l1": (painted - image).abs().mean() / hole.mean().clamp(min=1 / hole.numel()),
-            "adversarial": _cross_entropy(logits, 1),
-        }
+        parts = {"l1": (painted - image).abs().mean() / hole.mean().clamp(min=1 / hole.numel())}
+        if self.adversarial:
+            with frozen(self.image_discriminator):
+                parts["adversarial"] = _cross_entropy(self.image_discriminator(painted)[-1], 1)
         if self.perceptual_features is not None:
             parts["perceptual"] = perceptual_distance(*self._features(painted, image, PERCEPTUAL_LAYERS))
             parts["style"] = style_distance(*self._features(painted * hole, image * hole, STYLE_LAYERS))
@@ -201,10 +203,8 @@ class EdgeConnect(Model):
 
     def parameters_of(self, player: str) -> list[nn.Parameter]:
         """Those of both networks on the player's side; `enter` says which of them move."""
-        sides = {
-            "generator": (self.edge_generator, self.painter),
-            "discriminator": (self.edge_discriminator, self.image_discriminator),
-        }
+        judges = (self.edge_discriminator, self.image_discriminator) if self.adversarial else (self.edge_discriminator,)
+        sides = {"generator": (self.edge_generator, self.painter), "discriminator": judges}
         if player not in sides:
             raise ValueError(f"EdgeConnect has no player {player!r}; it has {self.players}")
         return [parameter for network in sides[player] for parameter in network.parameters()]
@@ -221,7 +221,8 @@ class EdgeConnect(Model):
         self.edge_generator.requires_grad_(edge or (phase == "joint" and self.edges_in_joint == "trained"))
         self.edge_discriminator.requires_grad_(edge)
         self.painter.requires_grad_(not edge)
-        self.image_discriminator.requires_grad_(not edge)
+        if self.adversarial:
+            self.image_discriminator.requires_grad_(not edge)
 
 
 def _discriminator(before: int, width: int) -> SpectralPatchDiscriminator:

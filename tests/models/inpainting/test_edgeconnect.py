@@ -141,6 +141,18 @@ def test_each_phase_and_player_moves_its_own_networks(phase, edges_in_joint, mov
         assert {name.split(".")[0] for name, p in model.named_parameters() if p.requires_grad} == set.union(*movers.values())
 
 
+def test_painter_without_its_adversary():
+    model, batch = tiny(adversarial=False).train(), batch_of()
+    assert not any("image_discriminator" in name for name in model.state_dict())
+    for phase, movers in (("edge", {"edge_generator", "edge_discriminator"}), ("inpaint", {"painter"}), ("joint", {"painter"})):
+        model.enter(phase)
+        assert {name.split(".")[0] for name, p in model.named_parameters() if p.requires_grad} == movers
+    total, parts = model.loss("generator", batch)
+    assert set(parts) == {"l1"} and total.detach() == parts["l1"]
+    total.backward()
+    assert all(p.grad is not None for p in model.painter.parameters())
+
+
 def test_overfits_one_small_batch():
     model, batch = tiny(width=16), batch_of(1)
     history = {"edge": [], "inpaint": []}
