@@ -102,7 +102,7 @@ class EdgeConnect(Model):
         .safetensors file, or "none", which leaves both terms out.
         """
         super().__init__()
-        self.sigma, self.edges_in_joint, self.adversarial, self.phase = sigma, edges_in_joint, adversarial, self.phases[0]
+        self.sigma, self.edges_in_joint, self.phase = sigma, edges_in_joint, self.phases[0]
         self.perceptual_features = None
         if perceptual_weights != "none":
             layers = sorted(PERCEPTUAL_LAYERS + STYLE_LAYERS)
@@ -110,8 +110,7 @@ class EdgeConnect(Model):
         self.edge_generator = Generator(3, 1, width, blocks, spectral=True)
         self.edge_discriminator = _discriminator(2, discriminator_width)
         self.painter = Generator(4, 3, width, blocks, spectral=False)
-        if adversarial:
-            self.image_discriminator = _discriminator(3, discriminator_width)
+        self.image_discriminator = _discriminator(3, discriminator_width) if adversarial else None
 
     def forward(self, batch: Batch) -> Tensor:
         """(N, 3, H, W) in [0, 1], on edges that are predicted in the hole. Canny sees valid pixels only, so that the
@@ -183,10 +182,12 @@ class EdgeConnect(Model):
                 edges = predicted * hole + edges * (1 - hole)
             painted = self.paint(image, edges, hole)
         if player == "discriminator":
+            if self.image_discriminator is None:
+                raise ValueError(f"adversarial is false: the discriminator has nothing to train in phase {self.phase!r}")
             return _judge(self.image_discriminator, image, painted)
         weights = {"l1": 1.0, "adversarial": 0.1, "perceptual": 0.1, "style": 250.0}
         parts = {"l1": (painted - image).abs().mean() / hole.mean().clamp(min=1 / hole.numel())}
-        if self.adversarial:
+        if self.image_discriminator is not None:
             with frozen(self.image_discriminator):
                 parts["adversarial"] = _cross_entropy(self.image_discriminator(painted)[-1], 1)
         if self.perceptual_features is not None:
@@ -203,11 +204,13 @@ class EdgeConnect(Model):
 
     def parameters_of(self, player: str) -> list[nn.Parameter]:
         """Those of both networks on the player's side; `enter` says which of them move."""
-        judges = (self.edge_discriminator, self.image_discriminator) if self.adversarial else (self.edge_discriminator,)
-        sides = {"generator": (self.edge_generator, self.painter), "discriminator": judges}
+        sides = {
+            "generator": (self.edge_generator, self.painter),
+            "discriminator": (self.edge_discriminator, self.image_discriminator),
+        }
         if player not in sides:
             raise ValueError(f"EdgeConnect has no player {player!r}; it has {self.players}")
-        return [parameter for network in sides[player] for parameter in network.parameters()]
+        return [parameter for network in sides[player] if network is not None for parameter in network.parameters()]
 
     def predictor_parameters(self) -> list[nn.Parameter]:
         """What inference uses: both generators."""
@@ -221,7 +224,7 @@ class EdgeConnect(Model):
         self.edge_generator.requires_grad_(edge or (phase == "joint" and self.edges_in_joint == "trained"))
         self.edge_discriminator.requires_grad_(edge)
         self.painter.requires_grad_(not edge)
-        if self.adversarial:
+        if self.image_discriminator is not None:
             self.image_discriminator.requires_grad_(not edge)
 
 

@@ -151,6 +151,8 @@ def test_painter_without_its_adversary():
     assert set(parts) == {"l1"} and total.detach() == parts["l1"]
     total.backward()
     assert all(p.grad is not None for p in model.painter.parameters())
+    with pytest.raises(ValueError, match="the discriminator has nothing to train in phase 'joint'"):
+        model.loss("discriminator", batch)
 
 
 def test_overfits_one_small_batch():
