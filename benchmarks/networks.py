@@ -112,14 +112,16 @@ class Subject:
         return f"{self.name + ':' + self.phase:<27} {step:>8.4f} {size / step:>12.2f} {size / inference:>12.2f} {peak}"
 
 
+def unpretrained(name: str) -> dict[str, str]:
+    """Hyperparameters that keep a network from asking for pretrained weights."""
+    if models.task_of(name) == "localization":
+        return {"backbone_weights": "none"}
+    return {"perceptual_weights": "none"} if name in ("pconv", "rfr", "edgeconnect") else {}
+
+
 def build(name: str):
     """A network at its published size, without pretrained weights."""
-    task, hyperparameters = models.task_of(name), {}
-    if task == "localization":
-        hyperparameters = {"backbone_weights": "none"}
-    elif name in ("pconv", "rfr", "edgeconnect"):
-        hyperparameters = {"perceptual_weights": "none"}
-    return models.create(name, **hyperparameters)
+    return models.create(name, **unpretrained(name))
 
 
 def size_of(name: str, batch: dict) -> tuple[float, float]:

@@ -4,6 +4,7 @@ Manifests in, uint8 arrays out. A dataset knows nothing of devices or batches; `
 that models/base.py describes.
 """
 
+import os
 from pathlib import Path
 
 import cv2
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
+from torch.utils.data import get_worker_info
 
 from pipeline import images, mask_transforms, seeds, tables
 from pipeline.errors import UserError
@@ -24,19 +26,31 @@ LARGEST_HOLE = 0.6
 
 
 class Decoded:
-    """Decoded pictures, kept up to a number of bytes: epochs after the first then cost no decoding."""
+    """Decoded pictures, kept up to a number of bytes: epochs after the first then cost no decoding.
 
-    def __init__(self, limit: int = 1 << 30):
+    Without a `limit` it is a sixteenth of the machine's memory and at most 4 GiB, shared by a DataLoader's workers, each
+    of which keeps its own.
+    """
+
+    def __init__(self, limit: int | None = None):
         self.free, self.kept = limit, {}
 
     def __call__(self, read, file: str, **options) -> np.ndarray:
         if (array := self.kept.get(file)) is None:
             # what made the file has held its size against a limit of params.yaml
             array = read(file, max_pixels=images.PILLOW_LIMIT, **options)
+            if self.free is None:
+                worker = get_worker_info()
+                self.free = min(4 << 30, _memory() // 16) // (worker.num_workers if worker else 1)
             if array.nbytes <= self.free:
                 self.free -= array.nbytes
                 self.kept[file] = array
         return array
+
+
+def _memory() -> int:
+    """Bytes of this machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 class Latest:

@@ -260,6 +260,7 @@ class _Loop:
             num_workers=workers,
             pin_memory=self.device.type == "cuda",
             prefetch_factor=4 if workers else None,
+            persistent_workers=workers > 0,  # what they have decoded is kept from epoch to epoch
         )
         # where the training stands: all that a checkpoint keeps beside weights and optimizers
         self.phase = self.epoch = self.step = 0
@@ -344,16 +345,17 @@ class _Loop:
             group["lr"] = group["initial_lr"] * factor
         with self._told(ids), torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
             loss, parts = self.losses[player](batch)
-        means = self._mean_over_ranks({"loss": loss, **parts})
-        if not math.isfinite(means["loss"]):
-            shares = [one for one in self._from_all_ranks((loss.item(), ids)) if not math.isfinite(one[0])]
-            which = f"loss is {shares[0][0]}, batch {', '.join(shares[0][1])}" if shares else f"mean loss is {means['loss']}"
-            raise UserError(f"training {self.job.name}: {player} in phase {phase}, epoch {self.epoch + 1}, step {self.step + 1}: {which}")
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if self.job.own.optimization.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.trained[player], self.job.own.optimization.clip_norm)
         optimizer.step()
+        # read last: a GPU works through what is queued, and until here nothing waits for it
+        means = self._mean_over_ranks({"loss": loss, **parts})
+        if not math.isfinite(means["loss"]):
+            shares = [one for one in self._from_all_ranks((loss.item(), ids)) if not math.isfinite(one[0])]
+            which = f"loss is {shares[0][0]}, batch {', '.join(shares[0][1])}" if shares else f"mean loss is {means['loss']}"
+            raise UserError(f"training {self.job.name}: {player} in phase {phase}, epoch {self.epoch + 1}, step {self.step + 1}: {which}")
         prefix = f"{player}_" if len(self.optimizers) > 1 else ""
         for key, mean in means.items():
             self.sums[prefix + key] = self.sums.get(prefix + key, 0.0) + mean
@@ -565,7 +567,7 @@ class _Meter:
         self.name, self.batch_size = name, batch_size
         self.began = self.last_saved = self.epoch_began = time.monotonic()
         self.steps = self.epoch_steps = 0
-        self.wait = 0.0
+        self.wait = self.epoch_wait = 0.0
         from tqdm import tqdm
 
         self.bar = tqdm(total=steps, desc=name, unit=" steps", file=sys.stderr) if shown and sys.stderr.isatty() else None
@@ -575,6 +577,7 @@ class _Meter:
 
     def arrived(self) -> None:
         self.wait += time.monotonic() - self.asked
+        self.epoch_wait += time.monotonic() - self.asked
 
     def stepped(self) -> float:
         """Count a step; returns the seconds since the last checkpoint."""
@@ -589,13 +592,14 @@ class _Meter:
 
     def line(self, row: dict, epochs: int, steps_left: int) -> str:
         now = time.monotonic()
-        rate = self.epoch_steps / max(now - self.epoch_began, 1e-9)
+        seconds = max(now - self.epoch_began, 1e-9)
+        rate = self.epoch_steps / seconds
         parts = " ".join(f"{key} {value:.4g}" for key, value in row.items() if isinstance(value, float) and key != "learning_rate")
         text = (
             f"{self.name} {row['phase']} epoch {row['epoch']}/{epochs} step {row['step']}: {parts} | "
-            f"{rate * self.batch_size:.1f} images/s, {steps_left / max(rate, 1e-9):.0f} s left"
+            f"{rate * self.batch_size:.1f} images/s, {self.epoch_wait / seconds:.1%} of it waiting for data, {steps_left / max(rate, 1e-9):.0f} s left"
         )
-        self.epoch_began, self.epoch_steps = now, 0
+        self.epoch_began, self.epoch_steps, self.epoch_wait = now, 0, 0.0
         return text
 
     def summary(self, device: torch.device, world: int) -> dict:

@@ -3,28 +3,38 @@
     python -m benchmarks.one_gpu data
     python -m benchmarks.one_gpu train --seconds 400 [--trial 30]
     python -m benchmarks.one_gpu test
+    python -m benchmarks.one_gpu alone --only rainnet rsrnet rfr [--size 256] [--trial 20]
 
 Made for a GPU that is lent for minutes. A short trial of all networks together measures how many steps each does in a
 second while the others run beside it; epochs (of every phase alike) are then scaled so that each trains for the same
 number of seconds, and params.yaml is rewritten to say so: it is then the recipe of what was trained (other hardware
-rounds differently). Logs stand in artifacts/one_gpu/, one per process; the account of budgets, speeds and shares of time
+rounds differently). With the driver's multi-process service (nvidia-cuda-mps-control in PATH) the networks' kernels run
+at the same time; without it processes take turns on the GPU.
+
+`alone` trains each network that it is given by itself, at the size and recipe of presets/paper.yaml but in bfloat16 and
+without pretrained weights, and prints images per second and the share of time spent waiting for data. Logs stand in artifacts/one_gpu/, one per process; the account of budgets, speeds and shares of time
 spent waiting for data is artifacts/one_gpu/account.csv.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 from ruamel.yaml import YAML
 
 import models
+from benchmarks.networks import unpretrained
 from pipeline import params
 
 LOGS = Path("artifacts/one_gpu")
@@ -35,12 +45,38 @@ TRIAL_STEPS = 20
 """Steps of a trial's epoch: each ends with a line that says how fast it was."""
 
 
-def stage(*arguments: str, cpus: int, log: str, folder: Path | None = None) -> subprocess.Popen:
+def stage(*arguments: str, cpus: int, log: str, folder: Path | None = None, more: dict[str, str] = {}) -> subprocess.Popen:
     """Start a stage without Ray, its output in artifacts/one_gpu/<log>.txt."""
-    environment = os.environ | {"SEAMBENCH_CPUS": str(cpus), "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])}
+    environment = os.environ | more | {"SEAMBENCH_CPUS": str(cpus), "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])}
     with open(LOGS / f"{log}.txt", "w") as file:
         command = [sys.executable, "-m", "benchmarks.one_gpu.stage", *arguments]
         return subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment, cwd=folder, start_new_session=True)
+
+
+@contextlib.contextmanager
+def multi_process_service() -> Iterator[dict[str, str]]:
+    """What processes need in their environment to share the GPU at the same time; nothing where the driver can't."""
+    control = shutil.which("nvidia-cuda-mps-control")
+    if control is None:
+        print("no nvidia-cuda-mps-control in PATH: the networks take turns on the GPU", flush=True)
+        yield {}
+        return
+    with tempfile.TemporaryDirectory() as pipes:
+        more = {"CUDA_MPS_PIPE_DIRECTORY": pipes, "CUDA_MPS_LOG_DIRECTORY": pipes}
+        started = subprocess.run([control, "-d"], env=os.environ | more, capture_output=True, text=True)
+        try:
+            client = [sys.executable, "-c", "import torch; print(torch.ones(1, device='cuda').sum().item())"]
+            answered = subprocess.run(client, env=os.environ | more, capture_output=True, text=True, timeout=60)
+            trouble = answered.stderr.strip().splitlines()[-1:] if answered.returncode else []
+        except subprocess.TimeoutExpired:
+            trouble = ["no answer in 60 s"]
+        if trouble:
+            print(f"the multi-process service fails ({trouble[0]} {started.stderr.strip()}): the networks take turns on the GPU", flush=True)
+        try:
+            yield {} if trouble else more
+        finally:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                subprocess.run([control], input="quit -t 5\n", env=os.environ | more, text=True, capture_output=True, timeout=15)
 
 
 def finish(processes: dict[str, subprocess.Popen], seconds: float | None = None) -> list[str]:
@@ -95,8 +131,9 @@ def train(parameters: params.Params, seconds: float, trial: float, only: list[st
         print(f"{name}: {rate:.0f} images/s beside the others, epochs {[one['epochs'] for one in parts]}", flush=True)
     text.dump(content, Path("params.yaml"))
     started = time.monotonic()
-    running = {name: stage("train", name, "--data", *data_of(parameters, name), cpus=2, log=name) for name in rates}
-    done = finish(running, LATEST * seconds + START_SECONDS)
+    with multi_process_service() as more:
+        running = {name: stage("train", name, "--data", *data_of(parameters, name), cpus=2, log=name, more=more) for name in rates}
+        done = finish(running, LATEST * seconds + START_SECONDS)
     rows = [{"model": name} | json.loads(Path(f"artifacts/models/{name}/training.json").read_text()) for name in done]
     table = pd.DataFrame(rows)
     table.to_csv(LOGS / "account.csv", index=False)
@@ -127,19 +164,56 @@ def _rates(parameters: params.Params, content, names: list[str], seconds: float)
     for name in names:
         trial["models"][name]["training"] |= {"epochs": 10**4, "max_steps_per_epoch": TRIAL_STEPS, "validate_every": 10**4}
     changed.dump(trial, folder / "params.yaml")
-    running = {name: stage("train", name, "--data", *data_of(parameters, name), cpus=2, log=f"trial-{name}", folder=folder) for name in names}
-    time.sleep(seconds)
+    # a service of its own: what a client that is stopped leaves behind in it is gone with it
+    with multi_process_service() as more:
+        running = {
+            name: stage("train", name, "--data", *data_of(parameters, name), cpus=2, log=f"trial-{name}", folder=folder, more=more) for name in names
+        }
+        time.sleep(seconds)
+        stop(running.values())
     found = {}
-    for name, process in running.items():
-        process.terminate()
+    for name in running:
         lines = RATE.findall((LOGS / f"trial-{name}.txt").read_text())
         if lines:
             found[name] = float(lines[-1])
         else:
             print(f"{name} did no {TRIAL_STEPS} steps in {seconds:.0f} s: {(LOGS / f'trial-{name}.txt').read_text().strip().splitlines()[-1:]}", flush=True)
-    for process in running.values():
-        process.wait()
     return found
+
+
+def alone(parameters: params.Params, names: list[str], size: int, seconds: float) -> None:
+    """Train each network by itself at its published size for `seconds` and print what it said last of its speed."""
+    text = YAML()
+    paper = text.load(Path("presets/paper.yaml").read_text())["models"]
+    cores = len(os.sched_getaffinity(0))
+    for name in names:
+        block = paper[name]
+        block["hyperparameters"] |= unpretrained(name)
+        block["training"] |= {"epochs": 10**4, "max_steps_per_epoch": TRIAL_STEPS, "validate_every": 10**4}
+        folder = LOGS / f"alone-{name}"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        (folder / "data").symlink_to(Path("data").absolute())
+        content = text.load(Path("params.yaml").read_text())
+        content["image_size"], content["training"]["precision"], content["models"] = size, "bf16", {name: block}
+        text.dump(content, folder / "params.yaml")
+        process = stage("train", name, "--data", *data_of(parameters, name), cpus=cores, log=f"alone-{name}", folder=folder)
+        time.sleep(seconds)
+        stop([process])
+        said = (LOGS / f"alone-{name}.txt").read_text().strip().splitlines()
+        print([line for line in said if RATE.search(line)][-1:] or said[-1:], flush=True)
+
+
+def stop(processes) -> None:
+    """Stop trainings as Ctrl-C does, which leaves the GPU in order; what doesn't heed it is killed."""
+    for process in processes:
+        process.send_signal(signal.SIGINT)
+    for process in processes:
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def test(parameters: params.Params) -> None:
@@ -165,10 +239,11 @@ def test(parameters: params.Params) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["data", "train", "test"])
+    parser.add_argument("part", choices=["data", "train", "test", "alone"])
     parser.add_argument("--seconds", type=float, default=400, help="wall-clock seconds of every training")
-    parser.add_argument("--trial", type=float, default=30, help="seconds of the trial that measures speeds")
+    parser.add_argument("--trial", type=float, default=30, help="seconds of a trial that measures speeds")
     parser.add_argument("--only", nargs="+", default=[], help="networks to train; all if not given")
+    parser.add_argument("--size", type=int, default=256, help="side of the pictures of `alone`")
     options = parser.parse_args()
     LOGS.mkdir(parents=True, exist_ok=True)
     parameters = params.load()
@@ -176,6 +251,8 @@ def main() -> None:
         make_data(parameters)
     elif options.part == "train":
         train(parameters, options.seconds, options.trial, options.only)
+    elif options.part == "alone":
+        alone(parameters, options.only, options.size, options.trial)
     else:
         test(parameters)
 

@@ -1,4 +1,5 @@
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -163,6 +164,16 @@ def test_decoded_pictures_are_kept_up_to_a_limit():
     for file in "abcabc":
         decoded(read, file)
     assert calls == ["a", "b", "c", "c"]  # two fit, the third is decoded every time
+
+
+@pytest.mark.parametrize(("memory", "workers", "kept"), [(6400, None, 4), (6400, 2, 2), (1 << 40, None, 6)])
+def test_kept_pictures_take_a_share_of_memory_that_workers_divide(monkeypatch, memory, workers, kept):
+    monkeypatch.setattr(datasets, "_memory", lambda: memory)  # 6400 / 16: four pictures of 100 bytes
+    monkeypatch.setattr(datasets, "get_worker_info", lambda: workers and SimpleNamespace(num_workers=workers))
+    decoded = datasets.Decoded()
+    for file in "abcdef":
+        decoded(lambda file, **options: np.zeros(100, np.uint8), file)
+    assert len(decoded.kept) == kept
 
 
 # ---- photographs with holes
