@@ -214,6 +214,20 @@ def differences(task: str, scores: pd.DataFrame, *, seed: int, resamples: int, l
     return frame[["subset", "metric", *[column for column in frame if column not in ("subset", "metric")]]]
 
 
+def differences_by_size(task: str, scores: pd.DataFrame, *, seed: int, resamples: int, level: float) -> pd.DataFrame:
+    """Paired differences as in `differences`, by how much of the image is at stake: by (hole_ratio_bucket, else
+    foreground_share), value, metric, first, second, mean (first - second), low, high, p, n."""
+    by, frame = _with_size(task, scores[scores["split"] == "test"])
+    options = {"seed": seed, "resamples": resamples, "level": level}
+    parts = [
+        statistics.paired_table(part, metric, "image_id", "photograph", **options).assign(by=by, value=value, metric=metric)
+        for value, part in frame.groupby(by)
+        for metric in scoring.HEADLINES[task]
+    ]
+    table = _with_simulated_share(pd.concat(parts, ignore_index=True).rename(columns={"value": by}), frame, [by]).rename(columns={by: "value"})
+    return table[["by", "value", "metric", *[column for column in table if column not in ("by", "value", "metric")]]]
+
+
 def ranks(task: str, scores: pd.DataFrame, *, seed: int, resamples: int, level: float) -> pd.DataFrame:
     """Ranks with ties of the models: subset, metric, model, mean, rank, rank_worst (pipeline/statistics.py)."""
     pooled = _tested_and_pooled(scores)
@@ -230,15 +244,8 @@ def ranks(task: str, scores: pd.DataFrame, *, seed: int, resamples: int, level: 
 
 def breakdowns(task: str, scores: pd.DataFrame, *, seed: int, resamples: int, level: float) -> pd.DataFrame:
     """Means by what kind of image it is: by (the column), value, model, metric, mean, low, high, n."""
-    frame = scores[scores["split"] == "test"]
-    by = ["category", "transfer"]
-    if task == "inpainting":
-        by = ["hole_ratio_bucket"]
-    else:
-        bins = FOREGROUND_BINS[task]
-        labels = [f"{low:.0%}-{high:.0%}" for low, high in zip(bins, bins[1:])]
-        frame = frame.assign(foreground_share=pd.cut(frame["foreground_ratio"], bins, labels=labels, include_lowest=True).astype(str))
-        by = ["foreground_share", *by]
+    size, frame = _with_size(task, scores[scores["split"] == "test"])
+    by = [size] if task == "inpainting" else [size, "category", "transfer"]
     options = {"seed": seed, "resamples": resamples, "level": level}
     metrics = list(scoring.HEADLINES[task])
     parts = [
@@ -249,6 +256,16 @@ def breakdowns(task: str, scores: pd.DataFrame, *, seed: int, resamples: int, le
     ]
     frame = pd.concat(parts, ignore_index=True)
     return frame[["by", *[column for column in frame if column != "by"]]]
+
+
+def _with_size(task: str, frame: pd.DataFrame) -> tuple[str, pd.DataFrame]:
+    """The column that says how large the hole or foreground is, and the frame with it."""
+    if task == "inpainting":
+        return "hole_ratio_bucket", frame
+    bins = FOREGROUND_BINS[task]
+    labels = [f"{low:.0%}-{high:.0%}" for low, high in zip(bins, bins[1:])]
+    share = pd.cut(frame["foreground_ratio"], bins, labels=labels, include_lowest=True).astype(str)
+    return "foreground_share", frame.assign(foreground_share=share)
 
 
 def by_resolution(task: str, scores: pd.DataFrame, methods: list[dict], size: int, *, seed: int, resamples: int, level: float) -> pd.DataFrame:

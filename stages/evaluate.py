@@ -32,6 +32,7 @@ def main(arguments) -> None:
         tables.write(out / "summary.parquet", means)
         tables.write(out / "intervals.parquet", evaluation.intervals(task, scores, **options))
         tables.write(out / "differences.parquet", evaluation.differences(task, scores, **options))
+        tables.write(out / "differences_by_size.parquet", evaluation.differences_by_size(task, scores, **options))
         tables.write(out / "ranks.parquet", evaluation.ranks(task, scores, **options))
         by_kind = evaluation.breakdowns(task, scores, **options)
         by_resolution = evaluation.by_resolution(task, scores, methods, parameters.image_size, **options)

@@ -32,18 +32,19 @@ from models.losses.perceptual import VGGFeatures, perceptual_distance, style_dis
 GRAY = (0.2125, 0.7154, 0.0721)  # of scikit-image's rgb2gray, which the released code uses
 PERCEPTUAL_LAYERS = (1, 6, 11, 20, 29)  # relu1_1 ... relu5_1 of VGG-19
 STYLE_LAYERS = (8, 17, 26, 31)  # relu2_2, relu3_4, relu4_4, relu5_2
+PAINTER_NORMS = {"instance": nn.InstanceNorm2d, "batch": nn.BatchNorm2d}
 
 
 class ResidualBlock(nn.Module):
-    def __init__(self, channels: int, wrap: Callable[[nn.Module], nn.Module], bias: bool):
+    def __init__(self, channels: int, wrap: Callable[[nn.Module], nn.Module], norm: type[nn.Module], bias: bool):
         super().__init__()
         self.layers = nn.Sequential(
             nn.ReflectionPad2d(2),
             wrap(nn.Conv2d(channels, channels, 3, dilation=2, bias=bias)),
-            *(nn.InstanceNorm2d(channels), nn.ReLU(inplace=True)),
+            *(norm(channels), nn.ReLU(inplace=True)),
             nn.ReflectionPad2d(1),
             wrap(nn.Conv2d(channels, channels, 3, bias=bias)),
-            nn.InstanceNorm2d(channels),
+            norm(channels),
         )
 
     def forward(self, features: Tensor) -> Tensor:
@@ -54,19 +55,21 @@ class Generator(nn.Module):
     """Two halvings, residual blocks, two doublings; linear output (N, after, H, W). `spectral` normalizes all
     convolutions but the last."""
 
-    def __init__(self, before: int, after: int, width: int, blocks: int, spectral: bool):
+    def __init__(
+        self, before: int, after: int, width: int, blocks: int, spectral: bool, norm: type[nn.Module] = nn.InstanceNorm2d
+    ):
         super().__init__()
         wrap = spectral_norm if spectral else nn.Identity()
 
         def normalized(layer: nn.Module, channels: int) -> list[nn.Module]:
-            return [wrap(layer), nn.InstanceNorm2d(channels), nn.ReLU(inplace=True)]
+            return [wrap(layer), norm(channels), nn.ReLU(inplace=True)]
 
         self.encoder = nn.Sequential(
             *(nn.ReflectionPad2d(3), *normalized(nn.Conv2d(before, width, 7), width)),
             *normalized(nn.Conv2d(width, 2 * width, 4, 2, 1), 2 * width),
             *normalized(nn.Conv2d(2 * width, 4 * width, 4, 2, 1), 4 * width),
         )
-        self.middle = nn.Sequential(*(ResidualBlock(4 * width, wrap, bias=not spectral) for _ in range(blocks)))
+        self.middle = nn.Sequential(*(ResidualBlock(4 * width, wrap, norm, bias=not spectral) for _ in range(blocks)))
         self.decoder = nn.Sequential(
             *normalized(nn.ConvTranspose2d(4 * width, 2 * width, 4, 2, 1), 2 * width),
             *normalized(nn.ConvTranspose2d(2 * width, width, 4, 2, 1), width),
@@ -91,6 +94,7 @@ class EdgeConnect(Model):
         sigma: float = 2.0,
         edges_in_joint: Literal["fixed", "trained"] = "fixed",
         adversarial: bool = True,
+        painter_norm: Literal["instance", "batch"] = "instance",
         perceptual_weights: str = "torchvision",
     ):
         """width: channels of both generators' first layer. blocks: residual blocks in each. discriminator_width:
@@ -98,6 +102,8 @@ class EdgeConnect(Model):
         edges_in_joint: whether the edge generator trains along in the last phase.
         adversarial: train the painter against a discriminator; without, which is not of the paper, that one is not built.
         The edge generator always has its own.
+        painter_norm: the painter's normalization. Instance normalization (published) takes every picture's mean colour
+        away, and what is painted misses it; batch normalization keeps it.
         perceptual_weights: VGG-19 for the perceptual and style terms: "torchvision", the path of a .pth or
         .safetensors file, or "none", which leaves both terms out.
         """
@@ -109,7 +115,7 @@ class EdgeConnect(Model):
             self.perceptual_features = VGGFeatures("vgg19", perceptual_weights, layers, normalize=False)
         self.edge_generator = Generator(3, 1, width, blocks, spectral=True)
         self.edge_discriminator = _discriminator(2, discriminator_width)
-        self.painter = Generator(4, 3, width, blocks, spectral=False)
+        self.painter = Generator(4, 3, width, blocks, spectral=False, norm=PAINTER_NORMS[painter_norm])
         self.image_discriminator = _discriminator(3, discriminator_width) if adversarial else None
 
     def forward(self, batch: Batch) -> Tensor:

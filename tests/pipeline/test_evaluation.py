@@ -432,6 +432,16 @@ def test_a_constant_difference_between_models_is_certain():
     assert (row["first"], row["second"], row["mean"], row["low"], row["high"], row["n"]) == ("a", "b", -2, -2, -2, 4)
 
 
+def test_differences_by_size_compare_images_of_a_size_alone():
+    scores, _ = by_hand()
+    better = (scores["model"] == "b") & scores["image_id"].isin(["2", "3"])  # those of 10% and 15%
+    table = evaluation.differences_by_size("harmonization", scores.assign(psnr=scores["psnr"] + better), **OPTIONS)
+    found = table[table["metric"] == "psnr"].set_index(["first", "value"])
+    assert found.loc["b", "mean"].to_dict() == {"0%-5%": 2, "5%-15%": 3, "15%-100%": 2}
+    assert found.loc["b", "n"].to_dict() == {"0%-5%": 1, "5%-15%": 2, "15%-100%": 1} and set(table["by"]) == {"foreground_share"}
+    assert found.loc["b", "simulated"].to_dict() == {"0%-5%": 0, "5%-15%": 0, "15%-100%": 1}  # image 4 is simulated
+
+
 def test_ranks_say_which_way_is_better():
     table = evaluation.ranks("harmonization", by_hand()[0], **OPTIONS).set_index(["subset", "metric", "model"])["rank"]
     assert table["All", "psnr", "b"] == 1 and table["All", "psnr", "a"] == 2  # two more dB everywhere

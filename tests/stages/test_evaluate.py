@@ -19,7 +19,7 @@ def test_tables_of_a_task(project, task):
     done = project.run("evaluate", task)
     assert done.code == 0, done.err
     out = project.folder / "results" / task
-    names = ["per_image", "summary", "intervals", "differences", "ranks", "breakdowns", "protocols"]
+    names = ["per_image", "summary", "intervals", "differences", "differences_by_size", "ranks", "breakdowns", "protocols"]
     assert sorted(os.listdir(out)) == sorted([f"{name}.parquet" for name in names] + ["metrics.json"])
     scores, summary = pd.read_parquet(out / "per_image.parquet"), pd.read_parquet(out / "summary.parquet")
     assert {"task", "model", "subset", "split", "image_id", *metrics.split()} <= set(scores.columns)

@@ -155,6 +155,21 @@ def test_painter_without_its_adversary():
         model.loss("discriminator", batch)
 
 
+def test_a_pictures_brightness_reaches_a_painter_that_normalizes_by_batch():
+    torch.manual_seed(1)
+    dark = 0.3 + 0.2 * torch.rand(1, 3, 32, 32)
+    nothing = torch.zeros(1, 1, 32, 32)
+    change = {}
+    for norm in ("instance", "batch"):
+        painter = tiny(painter_norm=norm).eval().painter
+        assert sum(isinstance(one, torch.nn.InstanceNorm2d) for one in painter.modules()) == (7 if norm == "instance" else 0)
+        with torch.no_grad():
+            one, other = (painter(torch.cat([dark + shift, nothing], dim=1)) for shift in (0.0, 0.3))
+        change[norm] = ((other - one).abs().mean() / one.std()).item()
+    # a constant leaves convolution (away from the border: padding reflects) as a constant, and the mean takes that away
+    assert change["instance"] < 1e-4 < 1e-2 < change["batch"]
+
+
 def test_overfits_one_small_batch():
     model, batch = tiny(width=16), batch_of(1)
     history = {"edge": [], "inpaint": []}
