@@ -41,13 +41,14 @@ LOGS = Path("artifacts/one_gpu")
 RATE = re.compile(r"([\d.]+) images/s")
 LATEST, START_SECONDS = 1.2, 20
 """A training that takes longer than LATEST times what was planned, and the seconds it may take to begin, is ended."""
+USES_THE_GPU = "import torch; torch.ones(1, device='cuda').sum().item()"
 TRIAL_STEPS = 20
 """Steps of a trial's epoch: each ends with a line that says how fast it was."""
 
 
-def stage(*arguments: str, cpus: int, log: str, folder: Path | None = None, more: dict[str, str] = {}) -> subprocess.Popen:
+def stage(*arguments: str, cpus: int, log: str, folder: Path | None = None, more: dict[str, str] | None = None) -> subprocess.Popen:
     """Start a stage without Ray, its output in artifacts/one_gpu/<log>.txt."""
-    environment = os.environ | more | {"SEAMBENCH_CPUS": str(cpus), "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])}
+    environment = os.environ | (more or {}) | {"SEAMBENCH_CPUS": str(cpus), "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])}
     with open(LOGS / f"{log}.txt", "w") as file:
         command = [sys.executable, "-m", "benchmarks.one_gpu.stage", *arguments]
         return subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment, cwd=folder, start_new_session=True)
@@ -63,20 +64,24 @@ def multi_process_service() -> Iterator[dict[str, str]]:
         return
     with tempfile.TemporaryDirectory() as pipes:
         more = {"CUDA_MPS_PIPE_DIRECTORY": pipes, "CUDA_MPS_LOG_DIRECTORY": pipes}
-        started = subprocess.run([control, "-d"], env=os.environ | more, capture_output=True, text=True)
-        try:
-            client = [sys.executable, "-c", "import torch; print(torch.ones(1, device='cuda').sum().item())"]
-            answered = subprocess.run(client, env=os.environ | more, capture_output=True, text=True, timeout=60)
-            trouble = answered.stderr.strip().splitlines()[-1:] if answered.returncode else []
-        except subprocess.TimeoutExpired:
-            trouble = ["no answer in 60 s"]
+        trouble = _said_in_failing([control, "-d"], more) or _said_in_failing([sys.executable, "-c", USES_THE_GPU], more)
         if trouble:
-            print(f"the multi-process service fails ({trouble[0]} {started.stderr.strip()}): the networks take turns on the GPU", flush=True)
+            print(f"the multi-process service fails ({trouble}): the networks take turns on the GPU", flush=True)
         try:
             yield {} if trouble else more
         finally:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 subprocess.run([control], input="quit -t 5\n", env=os.environ | more, text=True, capture_output=True, timeout=15)
+
+
+def _said_in_failing(command: list[str], more: dict[str, str]) -> str:
+    """The last line of what a command says when it fails; empty when it does not."""
+    try:
+        done = subprocess.run(command, env=os.environ | more, capture_output=True, text=True, timeout=60)
+    except subprocess.TimeoutExpired:
+        return f"{command[0]} doesn't end"
+    lines = (done.stdout + done.stderr).strip().splitlines()
+    return (lines[-1] if lines else f"{command[0]} ends with {done.returncode}") if done.returncode else ""
 
 
 def finish(processes: dict[str, subprocess.Popen], seconds: float | None = None) -> list[str]:

@@ -134,7 +134,7 @@ def _task(results: tables.Results, parameters, artifacts: Path, folder: Path) ->
         "trainings": tables.training_rows(trainings, parameters.models),
         "sheet": sheets.contact_sheet(shown, parameters.report.sheet_rows),
         "worst": [{"model": model, "trained": model in results.trained, "strips": sheets.worst(shown, model, WORST)} for model in results.order],
-        "tables": tables.RESULT_TABLES,
+        "tables": (*tables.RESULT_TABLES, "differences_by_size"),
     }
 
 

@@ -51,7 +51,8 @@ def evaluate(task: str) -> None:
     methods = evaluation.indexes(Path("artifacts/index") / task)
     scores, by_protocol = evaluation.score(task, methods, Path("artifacts/predictions"), SIZE, None)
     options = {"seed": 1, "resamples": 50, "level": 0.95}
-    made = {name: getattr(evaluation, name)(task, scores, **options) for name in ("intervals", "differences", "ranks", "breakdowns")}
+    derived = ("intervals", "differences", "differences_by_size", "ranks", "breakdowns")
+    made = {name: getattr(evaluation, name)(task, scores, **options) for name in derived}
     made |= {"per_image": scores, "summary": evaluation.summary(task, scores, methods)}
     made |= {"protocols": protocol_table.table(task, by_protocol, SIZE, **options)}
     for name, table in made.items():
