@@ -597,7 +597,7 @@ class _Meter:
         parts = " ".join(f"{key} {value:.4g}" for key, value in row.items() if isinstance(value, float) and key != "learning_rate")
         text = (
             f"{self.name} {row['phase']} epoch {row['epoch']}/{epochs} step {row['step']}: {parts} | "
-            f"{rate * self.batch_size:.1f} images/s, {self.epoch_wait / seconds:.1%} of it waiting for data, {steps_left / max(rate, 1e-9):.0f} s left"
+            f"{rate * self.batch_size:.1f} images/s, {self.epoch_wait / seconds:.1%} of the time waiting for data, {steps_left / max(rate, 1e-9):.0f} s left"
         )
         self.epoch_began, self.epoch_steps, self.epoch_wait = now, 0, 0.0
         return text

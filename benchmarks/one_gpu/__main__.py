@@ -12,8 +12,10 @@ rounds differently). With the driver's multi-process service (nvidia-cuda-mps-co
 at the same time; without it processes take turns on the GPU.
 
 `alone` trains each network that it is given by itself, at the size and recipe of presets/paper.yaml but in bfloat16 and
-without pretrained weights, and prints images per second and the share of time spent waiting for data. Logs stand in artifacts/one_gpu/, one per process; the account of budgets, speeds and shares of time
-spent waiting for data is artifacts/one_gpu/account.csv.
+without pretrained weights, and prints images per second and the share of time spent waiting for data.
+
+Logs stand in artifacts/one_gpu/, one per process; the account of budgets, speeds and shares of time spent waiting for
+data is artifacts/one_gpu/account.csv.
 """
 
 import argparse
@@ -247,9 +249,11 @@ def main() -> None:
     parser.add_argument("part", choices=["data", "train", "test", "alone"])
     parser.add_argument("--seconds", type=float, default=400, help="wall-clock seconds of every training")
     parser.add_argument("--trial", type=float, default=30, help="seconds of a trial that measures speeds")
-    parser.add_argument("--only", nargs="+", default=[], help="networks to train; all if not given")
+    parser.add_argument("--only", nargs="+", default=[], help="networks to train; all if not given, but `alone` needs some")
     parser.add_argument("--size", type=int, default=256, help="side of the pictures of `alone`")
     options = parser.parse_args()
+    if options.part == "alone" and not options.only:
+        parser.error("alone: --only says which networks")
     LOGS.mkdir(parents=True, exist_ok=True)
     parameters = params.load()
     if options.part == "data":
