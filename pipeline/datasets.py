@@ -4,12 +4,12 @@ Manifests in, uint8 arrays out. A dataset knows nothing of devices or batches; `
 that models/base.py describes.
 """
 
-import os
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
+import psutil
 import torch
 from PIL import Image
 from torch.utils.data import get_worker_info
@@ -41,16 +41,11 @@ class Decoded:
             array = read(file, max_pixels=images.PILLOW_LIMIT, **options)
             if self.free is None:
                 worker = get_worker_info()
-                self.free = min(4 << 30, _memory() // 16) // (worker.num_workers if worker else 1)
+                self.free = min(4 << 30, psutil.virtual_memory().total // 16) // (worker.num_workers if worker else 1)
             if array.nbytes <= self.free:
                 self.free -= array.nbytes
                 self.kept[file] = array
         return array
-
-
-def _memory() -> int:
-    """Bytes of this machine's memory."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 class Latest:

@@ -220,11 +220,11 @@ def differences_by_size(task: str, scores: pd.DataFrame, *, seed: int, resamples
     by, frame = _with_size(task, scores[scores["split"] == "test"])
     options = {"seed": seed, "resamples": resamples, "level": level}
     parts = [
-        statistics.paired_table(part, metric, "image_id", "photograph", **options).assign(by=by, value=value, metric=metric)
+        statistics.paired_table(part, metric, "image_id", "photograph", **options).assign(**{by: value, "metric": metric})
         for value, part in frame.groupby(by)
         for metric in scoring.HEADLINES[task]
     ]
-    table = _with_simulated_share(pd.concat(parts, ignore_index=True).rename(columns={"value": by}), frame, [by]).rename(columns={by: "value"})
+    table = _with_simulated_share(pd.concat(parts, ignore_index=True), frame, [by]).rename(columns={by: "value"}).assign(by=by)
     return table[["by", "value", "metric", *[column for column in table if column not in ("by", "value", "metric")]]]
 
 

@@ -8,7 +8,7 @@
 Made for a GPU that is lent for minutes. A short trial of all networks together measures how many steps each does in a
 second while the others run beside it; epochs (of every phase alike) are then scaled so that each trains for the same
 number of seconds, and params.yaml is rewritten to say so: it is then the recipe of what was trained (other hardware
-rounds differently). With the driver's multi-process service (nvidia-cuda-mps-control in PATH) the networks' kernels run
+rounds differently). With the driver's multi-process service (nvidia-cuda-mps-control in PATH) the networks' kernels may run
 at the same time; without it processes take turns on the GPU.
 
 `alone` trains each network that it is given by itself, at the size and recipe of presets/paper.yaml but in bfloat16 and
@@ -46,6 +46,7 @@ LATEST, START_SECONDS = 1.2, 20
 USES_THE_GPU = "import torch; torch.ones(1, device='cuda').sum().item()"
 TRIAL_STEPS = 20
 """Steps of a trial's epoch: each ends with a line that says how fast it was."""
+TRIAL = {"epochs": 10**4, "max_steps_per_epoch": TRIAL_STEPS, "validate_every": 10**4}
 
 
 def stage(*arguments: str, cpus: int, log: str, folder: Path | None = None, more: dict[str, str] | None = None) -> subprocess.Popen:
@@ -127,7 +128,7 @@ def train(parameters: params.Params, seconds: float, trial: float, only: list[st
     text = YAML()
     text.width = 1000
     content = text.load(Path("params.yaml").read_text())
-    rates = _rates(parameters, content, names, trial)
+    rates = _rates(parameters, names, trial)
     for name, rate in rates.items():
         block = content["models"][name]["training"]
         parts = [block, *block.get("phases", {}).values()]
@@ -160,17 +161,12 @@ def _epoch(parameters: params.Params, name: str) -> int:
     return min(count // block.batch_size, block.max_steps_per_epoch or count) * block.batch_size
 
 
-def _rates(parameters: params.Params, content, names: list[str], seconds: float) -> dict[str, float]:
+def _rates(parameters: params.Params, names: list[str], seconds: float) -> dict[str, float]:
     """Images per second of each network while all train, after `seconds`."""
-    folder = LOGS / "trial"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    (folder / "data").symlink_to(Path("data").absolute())
-    changed = YAML()
-    trial = changed.load(Path("params.yaml").read_text())
+    content = YAML().load(Path("params.yaml").read_text())
     for name in names:
-        trial["models"][name]["training"] |= {"epochs": 10**4, "max_steps_per_epoch": TRIAL_STEPS, "validate_every": 10**4}
-    changed.dump(trial, folder / "params.yaml")
+        content["models"][name]["training"] |= TRIAL
+    folder = _apart("trial", content)
     # a service of its own: what a client that is stopped leaves behind in it is gone with it
     with multi_process_service() as more:
         running = {
@@ -190,25 +186,29 @@ def _rates(parameters: params.Params, content, names: list[str], seconds: float)
 
 def alone(parameters: params.Params, names: list[str], size: int, seconds: float) -> None:
     """Train each network by itself at its published size for `seconds` and print what it said last of its speed."""
-    text = YAML()
-    paper = text.load(Path("presets/paper.yaml").read_text())["models"]
+    paper, content = (YAML().load(Path(file).read_text()) for file in ("presets/paper.yaml", "params.yaml"))
+    content["image_size"], content["training"]["precision"] = size, "bf16"
     cores = len(os.sched_getaffinity(0))
     for name in names:
-        block = paper[name]
+        block = paper["models"][name]
         block["hyperparameters"] |= unpretrained(name)
-        block["training"] |= {"epochs": 10**4, "max_steps_per_epoch": TRIAL_STEPS, "validate_every": 10**4}
-        folder = LOGS / f"alone-{name}"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        (folder / "data").symlink_to(Path("data").absolute())
-        content = text.load(Path("params.yaml").read_text())
-        content["image_size"], content["training"]["precision"], content["models"] = size, "bf16", {name: block}
-        text.dump(content, folder / "params.yaml")
+        block["training"] |= TRIAL
+        folder = _apart(f"alone-{name}", content | {"models": {name: block}})
         process = stage("train", name, "--data", *data_of(parameters, name), cpus=cores, log=f"alone-{name}", folder=folder)
         time.sleep(seconds)
         stop([process])
         said = (LOGS / f"alone-{name}.txt").read_text().strip().splitlines()
         print([line for line in said if RATE.search(line)][-1:] or said[-1:], flush=True)
+
+
+def _apart(name: str, content: dict) -> Path:
+    """A new folder for trials: the data, and a params.yaml of its own."""
+    folder = LOGS / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    (folder / "data").symlink_to(Path("data").absolute())
+    YAML().dump(content, folder / "params.yaml")
+    return folder
 
 
 def stop(processes) -> None:

@@ -168,7 +168,7 @@ def test_decoded_pictures_are_kept_up_to_a_limit():
 
 @pytest.mark.parametrize(("memory", "workers", "kept"), [(6400, None, 4), (6400, 2, 2), (1 << 40, None, 6)])
 def test_kept_pictures_take_a_share_of_memory_that_workers_divide(monkeypatch, memory, workers, kept):
-    monkeypatch.setattr(datasets, "_memory", lambda: memory)  # 6400 / 16: four pictures of 100 bytes
+    monkeypatch.setattr(datasets.psutil, "virtual_memory", lambda: SimpleNamespace(total=memory))  # 6400 / 16: four pictures of 100 bytes
     monkeypatch.setattr(datasets, "get_worker_info", lambda: workers and SimpleNamespace(num_workers=workers))
     decoded = datasets.Decoded()
     for file in "abcdef":
