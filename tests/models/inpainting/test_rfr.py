@@ -163,6 +163,27 @@ def test_attention_scores_follow_the_equations(mode):
     torch.testing.assert_close(memory[0], scores)
 
 
+def test_negligible_attention_is_none_and_no_number_is_denormal():
+    """Logits spread over several hundred: a plain softmax has denormal scores and gradients, which a CPU is slow at."""
+    torch.manual_seed(0)
+    layer = KnowledgeConsistentAttention(16, "code", consistent=True)
+    features = (8 * torch.randn(1, 16, 8, 8)).requires_grad_()
+    scores, _ = layer.scores(features)
+    weights = torch.rand(1, 64, 64)
+    (gradient,) = torch.autograd.grad((scores * weights).sum(), features)
+
+    exact = features.detach().double().requires_grad_()
+    sources = F.normalize(exact.flatten(2), dim=1)
+    targets = 9 * F.avg_pool2d(exact, 3, 1, 1).flatten(2)
+    plain = (targets.transpose(1, 2) @ sources).softmax(dim=2)
+    (expected,) = torch.autograd.grad((plain * weights).sum(), exact)
+    smallest = torch.finfo(torch.float32).tiny
+    assert ((plain > 0) & (plain < smallest)).any()  # what is to be avoided does occur here
+    assert not ((scores > 0) & (scores < smallest)).any()
+    torch.testing.assert_close(scores.double(), plain, rtol=1e-3, atol=1e-18)
+    torch.testing.assert_close(gradient.double(), expected, rtol=1e-3, atol=1e-5)
+
+
 def test_attention_is_carried_on_where_the_previous_pass_was_valid():
     layer = KnowledgeConsistentAttention(4, "code", consistent=True)
     new, old = torch.rand(2, 1, 6, 6).softmax(3)
