@@ -42,6 +42,8 @@ class DomainVerificationDiscriminator(nn.Module):
     convolution of the first trunk; the second reads foreground and background apart, by partial convolutions, into l_f
     and l_b.
 
+    `items_apart`: whether an image's scores are the same in any batch, as with instance normalization.
+
     depth: 7 at 256 pixels, where it leaves one value; log2(size) - 1 at other sizes is our choice. More remain where
     the image is larger; the scores are then maps, to be averaged.
     norm: "instance" (RainNet's script) or "batch" (DoveNet's released weights).
@@ -60,6 +62,7 @@ class DomainVerificationDiscriminator(nn.Module):
         if depth < 2:
             raise ValueError(f"discriminator depth = {depth}, expected 2 or more")
         layer, self.verification = {"instance": InstanceNorm, "batch": nn.BatchNorm2d}[norm], verification
+        self.items_apart = norm == "instance"
         self.stages, before = nn.ModuleList(), 3
         for level in range(depth):
             channels, inner = width * min(2**level, 8), 0 < level < depth - 1
@@ -84,7 +87,12 @@ class DomainVerificationDiscriminator(nn.Module):
         whole = image
         for stage in self.stages:
             whole = self._finish(stage.conv(whole), stage.norm, stage)
-        product = self._region(image, mask) * self._region(image, 1 - mask)
+        if self.items_apart:  # one reading of weights for both regions
+            both = self._region(torch.cat([image, image]), torch.cat([mask, 1 - mask]))
+            foreground, background = both.chunk(2)
+        else:  # each region has the statistics of its own batch
+            foreground, background = self._region(image, mask), self._region(image, 1 - mask)
+        product = foreground * background
         verified = self.verify(product) if self.verification == "learned" else product.sum(1, keepdim=True)
         return self.judge(whole), verified
 

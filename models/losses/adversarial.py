@@ -45,10 +45,14 @@ def discriminator_game(
 
     real, fake: (N, 3, H, W); no gradient flows to either. penalty_weight: of the gradient penalty on the mean of the
     two scores (10 in the released codes); 0 leaves it out. Parts are detached and unweighted. Normalized weights are
-    worked out once, and so is their power iteration.
+    worked out once, and so is their power iteration. A critic that says `items_apart` reads fakes and reals in one batch.
     """
     with parametrize.cached():
-        fake_scores, real_scores = critic(fake.detach(), mask), critic(real, mask)
+        if getattr(critic, "items_apart", False):
+            scores = critic(torch.cat([fake.detach(), real]), torch.cat([mask, mask]))
+            fake_scores, real_scores = zip(*(score.chunk(2) for score in scores))
+        else:
+            fake_scores, real_scores = critic(fake.detach(), mask), critic(real, mask)
         parts = {
             "global": hinge_for_discriminator(real_scores[0].float(), fake_scores[0].float()),
             "verification": hinge_for_discriminator(real_scores[1].float(), fake_scores[1].float()),

@@ -72,6 +72,19 @@ def test_inner_product():
     assert torch.allclose(network(image, mask)[1][:, 0], product)
 
 
+@pytest.mark.parametrize("norm", ["instance", "batch"])
+def test_regions_are_judged_as_if_one_after_the_other(norm):
+    torch.manual_seed(0)
+    network = DomainVerificationDiscriminator(4, 4, norm).eval()
+    for stage in network.stages:  # batch statistics, while the spectral norms stand still
+        for layer in (stage.norm, stage.local_norm):
+            layer is None or layer.train()
+    image, mask = given()
+    expected = network.verify(network._region(image, mask) * network._region(image, 1 - mask))
+    torch.testing.assert_close(network(image, mask)[1], expected)
+    assert network.items_apart == (norm == "instance")
+
+
 def test_items_do_not_mix():
     network = DomainVerificationDiscriminator(4, 4).eval()
     image, mask = given()

@@ -89,6 +89,23 @@ def test_discriminator_game_reaches_every_spectrally_normalized_weight():
     assert len(originals) == 10 and all(p.grad is not None and p.grad.abs().max() > 0 for p in originals)
 
 
+@pytest.mark.parametrize("norm", ["instance", "batch"])
+def test_discriminator_game_reads_fakes_and_reals_in_one_batch_where_that_changes_nothing(norm):
+    torch.manual_seed(0)
+    critic = DomainVerificationDiscriminator(4, 4, norm).eval()
+    for module in critic.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.train()  # statistics of the batch: fakes and reals have to keep their own
+    sizes = []
+    critic.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+    real, fake, mask = torch.randn(2, 3, 32, 32), torch.rand(2, 3, 32, 32), torch.zeros(2, 1, 32, 32)
+    mask[..., 4:20, 8:24] = 1
+    _, parts = discriminator_game(critic, real, fake, mask, 0.0)
+    assert sizes == ([4] if norm == "instance" else [2, 2])
+    for part, of_real, of_fake in zip(("global", "verification"), critic(real, mask), critic(fake, mask)):
+        torch.testing.assert_close(parts[part], hinge_for_discriminator(of_real, of_fake).detach())
+
+
 def test_generator_game_leaves_the_discriminator_alone():
     critic, fake = Critic(), torch.randn(2, 3, 4, 4, requires_grad=True)
     whole, verified = generator_game(critic, fake, torch.ones(2, 1, 4, 4))
