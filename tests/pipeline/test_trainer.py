@@ -56,12 +56,16 @@ def test_the_loss_falls_and_every_epoch_leaves_a_row(tmp_path, network):
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "out" / "history.parquet"), table, check_dtype=False)
 
 
-@pytest.mark.parametrize("can, precision, told", [(False, "bf16", True), (True, "bf16", False), (False, "fp32", False)])
-def test_a_cpu_that_emulates_bfloat16_is_told_of(tmp_path, monkeypatch, can, precision, told):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": can})
+@pytest.mark.parametrize("cost, precision, told", [(1.8, "bf16", True), (0.5, "bf16", False), (1.8, "fp32", False)])
+def test_a_cpu_that_is_slower_in_bfloat16_is_told_of(tmp_path, monkeypatch, cost, precision, told):
+    monkeypatch.setattr(trainer, "_bfloat16_cost", lambda: cost)
     one = job(tmp_path, Network, epochs=1)
     trainer.train_plain(dataclasses.replace(one, shared=one.shared.model_copy(update={"precision": precision})))
-    assert ("emulates" in (one.folder / "training.log").read_text()) == told
+    assert ("take 1.8 times as long as in fp32" in (one.folder / "training.log").read_text()) == told
+
+
+def test_the_cost_of_bfloat16_is_a_ratio():
+    assert 0.01 < trainer._bfloat16_cost() < 1000
 
 
 def test_players_take_turns_and_rest_as_the_phase_says(tmp_path):
