@@ -7,10 +7,11 @@ Parameters and multiply-adds of one forward pass stand beside the published ones
 specs/harmonization.md; specs/inpainting.md). A training step (every player's forward, backward and Adam, in the
 network's first phase; EdgeConnect's inpainting phase has a row of its own) and inference are timed in rounds; on a CPU
 every network once per round, so that whatever else the machine does falls on all alike. Medians are taken over rounds.
-On a GPU there are rows for float32 (TF32 in convolutions, as torch has it), bfloat16, and bfloat16 with channels_last, and
-images per second with torch.compile for the networks that are asked for. Backbones and perceptual losses are without
-pretrained weights, the perceptual terms therefore left out. The number that counts is a ratio: RSRNet's step against
-DIRL's, at most 1.3.
+On a CPU there are rows for float32 and for float32 with channels_last (`channels_last` in a network's training block); on
+a GPU for float32 (TF32 in convolutions, as torch has it), bfloat16, and bfloat16 with channels_last, and images per
+second with torch.compile for the networks that are asked for. Backbones and perceptual losses are without pretrained
+weights, the perceptual terms therefore left out. The number that counts is a ratio: RSRNet's step against DIRL's, at
+most 1.3.
 """
 
 import argparse
@@ -166,7 +167,9 @@ def main() -> None:
     gpu = options.device == "cuda"
     where = torch.cuda.get_device_name() if gpu else f"{torch.get_num_threads()} CPU threads"
     variants = {"float32": {}}
-    if gpu:
+    if not gpu:
+        variants["float32, channels_last"] = {"channels_last": True}
+    else:
         variants |= {"bfloat16": {"half": True}, "bfloat16, channels_last": {"half": True, "channels_last": True}}
         if options.compile:
             variants["bfloat16, compiled"] = {"half": True, "compiled": True}

@@ -220,6 +220,9 @@ class ModelTraining(Block):
     augmentation: Augmentation
     validate_every: Count = 1
     keep: Literal["best", "last"] = Field("best", description="which weights are used, by validation score or the last")
+    channels_last: bool = Field(
+        False, description="train in the memory format that puts channels last: often faster, equal but for rounding"
+    )
 
 
 class ModelBlock(Block):

@@ -135,6 +135,15 @@ def resolve_device(wanted: str, workers: int) -> str:
     return "gpu" if torch.cuda.device_count() >= workers else "cpu"
 
 
+def _writes_outside_its_memory(model: nn.Module) -> str | None:
+    """Name of a convolution whose backward pass in channels_last does so on a CPU: a defect of oneDNN 3.13, which torch 2.15
+    has. It ends a process with a segmentation fault, or doesn't."""
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and max(layer.stride) > 1 and layer.in_channels < 16:
+            return name
+    return None
+
+
 def _bfloat16_cost() -> float:
     """How many times as long as in float32 a matrix product in bfloat16 takes this CPU, the best of five turns.
 
@@ -247,7 +256,13 @@ class _Loop:
         if rank == 0 and self.autocast and self.device.type == "cpu" and (cost := _bfloat16_cost()) > 1:
             self._say(f"{job.name}: training.precision is bf16, in which this CPU's products take {cost:.1f} times as long as in fp32")
         torch.manual_seed(seeds.derive(job.seed, job.name, "weights"))
-        self.model = job.build_model().to(self.device)
+        self.memory_format = torch.channels_last if job.own.channels_last else torch.contiguous_format
+        self.model = job.build_model().to(self.device).to(memory_format=self.memory_format)
+        if job.own.channels_last and self.device.type == "cpu" and (unsafe := _writes_outside_its_memory(self.model)):
+            raise ParameterError(
+                f"models.{job.name}.training.channels_last: its convolution {unsafe} (1x1, strided, under 16 channels) would write "
+                "outside its memory on a CPU (oneDNN issue 6035); set it to false"
+            )
         self.thawed = [one for one in self.model.parameters() if one.requires_grad]
         self.training_set, self.validation_set = job.build_data()
         self.batch_size = job.own.batch_size
@@ -340,7 +355,7 @@ class _Loop:
         for batch, ids in self.loader:
             meter.arrived()
             torch.manual_seed(seeds.derive(self.job.seed, self.job.name, "step", self.phase, self.epoch, self.step, self.rank))
-            batch = {key: value.to(self.device, non_blocking=True) for key, value in batch.items()}
+            batch = {key: self._placed(value) for key, value in batch.items()}
             factor = schedule_factor(self.job.own.optimization.schedule, (self.epoch * self.steps_per_epoch + self.step) / total)
             for player, optimizer in self.optimizers.items():
                 self._turn(player, optimizer, factor, batch, ids, phase)
@@ -349,6 +364,11 @@ class _Loop:
                 self._save()
                 meter.saved()
             meter.waiting()
+
+    def _placed(self, value: torch.Tensor) -> torch.Tensor:
+        """A part of a batch on this loop's device, images in its memory format."""
+        memory_format = self.memory_format if value.dim() == 4 else torch.preserve_format
+        return value.to(self.device, memory_format=memory_format, non_blocking=True)
 
     def _turn(self, player: str, optimizer, factor: float, batch: dict, ids: list[str], phase: str) -> None:
         if len(self.optimizers) > 1:
@@ -418,7 +438,7 @@ class _Loop:
         for start in range(0, len(mine), self.batch_size):
             items = [self.validation_set.item(index) for index in mine[start : start + self.batch_size]]
             ids = self.validation_set.ids[mine[start]], self.validation_set.ids[mine[start + len(items) - 1]]
-            batch = {key: value.to(self.device) for key, value in datasets.collate(items).items()}
+            batch = {key: self._placed(value) for key, value in datasets.collate(items).items()}
             with self._told(ids), torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
                 predictions = self.model(batch).float()
             if not predictions.isfinite().all():

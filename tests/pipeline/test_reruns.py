@@ -36,7 +36,7 @@ def wide_parameters() -> dict:
     content["real_sets"] = {"rhm": {"kind": "pairs", "path": "pairs", "max_megapixels": 50, "max_rejected": 0.0}}
     content["models"] = {name: content["models"][name] for name in KEPT}
     # one network says all that can be said
-    content["models"]["unet"]["training"] |= {"max_steps_per_epoch": 3, "validate_every": 1, "players": {"network": {"learning_rate": 0.1}}}
+    content["models"]["unet"]["training"] |= {"max_steps_per_epoch": 3, "validate_every": 1, "channels_last": False, "players": {"network": {"learning_rate": 0.1}}}
     content["models"]["unet"]["training"]["optimization"] |= {"betas": [0.9, 0.99], "weight_decay": 0.1, "clip_norm": 1.0}
     content["models"]["unet"]["training"]["optimization"]["schedule"] = {"name": "step", "warmup": 0.1, "start": 0.5, "milestones": [0.5], "factor": 0.1}
     return content

@@ -56,6 +56,44 @@ def test_the_loss_falls_and_every_epoch_leaves_a_row(tmp_path, network):
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "out" / "history.parquet"), table, check_dtype=False)
 
 
+@pytest.mark.parametrize("network", [Network, Adversarial])
+def test_channels_last_changes_the_memory_format_alone(tmp_path, monkeypatch, network):
+    """Without normalization: the bias before one has no gradient but rounding, which Adam makes large."""
+    seen, forward = set(), Network.forward
+
+    def watched(model, batch):
+        for value in (batch["composite"], *(one for one in model.parameters() if one.dim() == 4 and one.shape[2] > 1)):
+            seen.add((value.is_contiguous(memory_format=torch.channels_last), value.is_contiguous()))
+        return forward(model, batch)
+
+    monkeypatch.setattr(Network, "forward", watched)
+    trained(tmp_path / "usual", network, options={"norm": False, "dropout": 0.0})
+    assert seen == {(False, True)}
+    seen.clear()
+    trained(tmp_path / "last", network, options={"norm": False, "dropout": 0.0}, channels_last=True)
+    assert seen == {(True, False)}
+    usual, last = (load_file(tmp_path / name / "out" / "weights.safetensors") for name in ("usual", "last"))
+    assert list(usual) == list(last)
+    for name, value in usual.items():
+        torch.testing.assert_close(last[name], value, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("layer, refused", [((15, 4, 1, 2), True), ((16, 4, 1, 2), False), ((8, 4, 1, 1), False), ((8, 4, 3, 2), False)])
+def test_channels_last_is_refused_where_a_cpu_would_write_outside_its_memory(tmp_path, layer, refused):
+    class Strided(Network):
+        def __init__(self):
+            super().__init__()
+            self.extra = nn.Conv2d(*layer)
+
+    one = job(tmp_path, Strided, epochs=0, channels_last=True)
+    if not refused:
+        trainer.train_plain(one)
+        return
+    with pytest.raises(ParameterError, match=r"models.tiny.training.channels_last: its convolution extra \(1x1, strided"):
+        trainer.train_plain(one)
+    trainer.train_plain(job(tmp_path, Strided, epochs=0))
+
+
 @pytest.mark.parametrize("cost, precision, told", [(1.8, "bf16", True), (0.5, "bf16", False), (1.8, "fp32", False)])
 def test_a_cpu_that_is_slower_in_bfloat16_is_told_of(tmp_path, monkeypatch, cost, precision, told):
     monkeypatch.setattr(trainer, "_bfloat16_cost", lambda: cost)
@@ -260,10 +298,11 @@ def test_interrupted_at_any_file_it_writes_and_resumed_equals_uninterrupted(tmp_
     assert at - 1 in (4 + 2 + 1 + 4, 4 + 2 + 2 + 4)
 
 
-def test_interrupted_again_and_again(tmp_path, monkeypatch):
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_interrupted_again_and_again(tmp_path, monkeypatch, channels_last):
     monkeypatch.setattr(trainer, "CHECKPOINT_SECONDS", 0.0)
-    whole = trained(tmp_path / "whole", Adversarial)
-    one, times = job(tmp_path / "bits", Adversarial), 0
+    whole = trained(tmp_path / "whole", Adversarial, channels_last=channels_last)
+    one, times = job(tmp_path / "bits", Adversarial, channels_last=channels_last), 0
     while interrupted(monkeypatch, Adversarial, "loss", 4, one):
         times += 1
     assert times > 4 and result(one, tmp_path / "bits" / "out") == whole
