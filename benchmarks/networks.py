@@ -167,12 +167,12 @@ def main() -> None:
     gpu = options.device == "cuda"
     where = torch.cuda.get_device_name() if gpu else f"{torch.get_num_threads()} CPU threads"
     variants = {"float32": {}}
-    if not gpu:
-        variants["float32, channels_last"] = {"channels_last": True}
-    else:
+    if gpu:
         variants |= {"bfloat16": {"half": True}, "bfloat16, channels_last": {"half": True, "channels_last": True}}
         if options.compile:
             variants["bfloat16, compiled"] = {"half": True, "compiled": True}
+    else:
+        variants["float32, channels_last"] = {"channels_last": True}
     steps = {}
     for title, how in variants.items():
         print(f"\n{where}, {title}, {options.batch} x {options.size} px, {options.rounds} rounds")

@@ -23,6 +23,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from models.harmonization.rainnet import RainNet
 from models.layers.normalization import RAIN
+from pipeline.trainer import bfloat16_cost
 
 EPS = 1e-5
 
@@ -294,16 +295,6 @@ def step_row(
     return name, medians(runs, repeats), memory, difference
 
 
-def matrix_product_in_bfloat16(repeats: int) -> float:
-    """How many times as long as in float32 a product of 2048 x 1024 by 1024 x 512 takes."""
-    runs = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        left, right = torch.rand(2048, 1024).to(dtype), torch.rand(1024, 512).to(dtype)
-        runs[dtype] = lambda left=left, right=right: left @ right
-    seconds = medians(runs, repeats)
-    return seconds[torch.bfloat16] / seconds[torch.float32]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, value in {"size": 256, "batch": 2, "width": 64, "repeats": 5, "threads": 1}.items():
@@ -324,7 +315,7 @@ def main() -> None:
             f"{memory['plain']:10.1f}{memory['ours']:8.1f}{difference:12.1e}"
         )
 
-    print(f"a matrix product in bfloat16 takes {matrix_product_in_bfloat16(given.repeats):.2f} times what it takes in float32")
+    print(f"a matrix product in bfloat16 takes {bfloat16_cost():.2f} times what it takes in float32")
 
 
 if __name__ == "__main__":

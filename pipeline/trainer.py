@@ -144,7 +144,7 @@ def _writes_outside_its_memory(model: nn.Module) -> str | None:
     return None
 
 
-def _bfloat16_cost() -> float:
+def bfloat16_cost() -> float:
     """How many times as long as in float32 a matrix product in bfloat16 takes this CPU, the best of five turns.
 
     Measured, because a CPU's flags don't tell: without instructions of its own it is some ten times, and an Emerald Rapids
@@ -253,7 +253,7 @@ class _Loop:
         self.job, self.rank, self.world, self.report = job, rank, world, report
         self.device = torch.device("cuda" if device == "gpu" else "cpu")
         self.autocast = job.shared.precision == "bf16"
-        if rank == 0 and self.autocast and self.device.type == "cpu" and (cost := _bfloat16_cost()) > 1:
+        if rank == 0 and self.autocast and self.device.type == "cpu" and (cost := bfloat16_cost()) > 1:
             self._say(f"{job.name}: training.precision is bf16, in which this CPU's products take {cost:.1f} times as long as in fp32")
         torch.manual_seed(seeds.derive(job.seed, job.name, "weights"))
         self.memory_format = torch.channels_last if job.own.channels_last else torch.contiguous_format

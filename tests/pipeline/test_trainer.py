@@ -96,14 +96,14 @@ def test_channels_last_is_refused_where_a_cpu_would_write_outside_its_memory(tmp
 
 @pytest.mark.parametrize("cost, precision, told", [(1.8, "bf16", True), (0.5, "bf16", False), (1.8, "fp32", False)])
 def test_a_cpu_that_is_slower_in_bfloat16_is_told_of(tmp_path, monkeypatch, cost, precision, told):
-    monkeypatch.setattr(trainer, "_bfloat16_cost", lambda: cost)
+    monkeypatch.setattr(trainer, "bfloat16_cost", lambda: cost)
     one = job(tmp_path, Network, epochs=1)
     trainer.train_plain(dataclasses.replace(one, shared=one.shared.model_copy(update={"precision": precision})))
     assert ("take 1.8 times as long as in fp32" in (one.folder / "training.log").read_text()) == told
 
 
 def test_the_cost_of_bfloat16_is_a_ratio():
-    assert 0.01 < trainer._bfloat16_cost() < 1000
+    assert 0.01 < trainer.bfloat16_cost() < 1000
 
 
 def test_players_take_turns_and_rest_as_the_phase_says(tmp_path):
