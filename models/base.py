@@ -35,15 +35,23 @@ class Model(nn.Module):
         """The scalar that `player` minimizes on this batch, and its named parts as detached scalars."""
         raise TypeError(f"{type(self).__name__} has nothing to train")
 
+    def require_player(self, player: str) -> None:
+        """Raises ValueError, naming the players there are, when this model has no such player."""
+        if player not in self.players:
+            raise ValueError(f"{type(self).__name__} has no player {player!r}; it has {self.players}")
+
     def parameters_of(self, player: str) -> list[nn.Parameter]:
-        """The parameters that `player` moves. With one player: all of them."""
-        if self.players == (player,):
-            return list(self.parameters())
-        raise ValueError(f"{type(self).__name__} has no player {player!r}; it has {self.players}")
+        """The parameters that `player` moves. With one player these are all parameters; with several, those of the
+        attribute that is named like the player. Raises ValueError for an unknown player."""
+        self.require_player(player)
+        module = self if len(self.players) == 1 else getattr(self, player)
+        return list(module.parameters())
 
     def predictor_parameters(self) -> list[nn.Parameter]:
-        """What `forward` uses, which is what tables count: a GAN leaves its discriminators out."""
-        return list(self.parameters())
+        """The parameters that `forward` uses, which is what tables count. A model with a player called "generator"
+        predicts with that one, so its discriminators are left out; any other model predicts with all of them."""
+        module = self.generator if "generator" in self.players and len(self.players) > 1 else self
+        return list(module.parameters())
 
     def enter(self, phase: str) -> None:
         """Freeze and thaw what the paper says for this phase (one of `phases`). Called before the first step

@@ -130,8 +130,7 @@ class BargainNet(Model):
     def loss(self, player: str, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """L1 of the unpasted output in [-1, 1], and two triplets of domain codes: the output's foreground nearer to the
         real foreground, and nearer to the background, than the composite's foreground is."""
-        if player not in self.players:
-            raise ValueError(f"BargainNet has no player {player!r}; it has {self.players}")
+        self.require_player(player)
         composite, real, mask = batch["composite"] * 2 - 1, batch["real"] * 2 - 1, batch["mask"]
         background, foreground = self.encoder(real, 1 - mask), self.encoder(real, mask)
         drawn = self.generator(composite, mask, background)

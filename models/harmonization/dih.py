@@ -84,8 +84,7 @@ class DIH(Model):
     def loss(self, player: str, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean squared error in [-1, 1]; of the whole output, with RAIN of the output pasted. Or what `reconstruction` asks
         for."""
-        if player not in self.players:
-            raise ValueError(f"DIH has no player {player!r}; it has {self.players}")
+        self.require_player(player)
         drawn, real, mask = self._draw(batch), batch["real"] * 2 - 1, batch["mask"]
         normalized = self.reconstruction == "foreground_mse"
         if self.rain or normalized:

@@ -76,12 +76,11 @@ class DoveNet(Model):
 
     def loss(self, player: str, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Hinge losses of both discriminators and 100 times the L1 of the unpasted output, in [-1, 1]."""
+        self.require_player(player)
         composite, real, mask = batch["composite"] * 2 - 1, batch["real"] * 2 - 1, batch["mask"]
-        if player == "discriminator" and player in self.players:
+        if player == "discriminator":
             drawn = self.drawn_once.keep(batch["composite"], self.generator, lambda: self._draw(batch))
             return discriminator_game(self.discriminator, real, drawn, mask, self.penalty_weight)
-        if player != "generator":
-            raise ValueError(f"DoveNet has no player {player!r}; it has {self.players}")
         drawn = self.drawn_once.take(batch["composite"], lambda: self._draw(batch))
         if self.reconstruction == "foreground_mse":
             error = foreground_mse(torch.lerp(composite, drawn, mask), real, mask)
@@ -93,15 +92,6 @@ class DoveNet(Model):
             parts["global"], parts["verification"] = generator_game(self.discriminator, drawn, mask)
             loss = loss + self.weights[0] * parts["global"] + self.weights[1] * parts["verification"]
         return loss, {name: part.detach() for name, part in parts.items()}
-
-    def parameters_of(self, player: str) -> list[nn.Parameter]:
-        if player not in self.players:
-            raise ValueError(f"DoveNet has no player {player!r}; it has {self.players}")
-        return list(getattr(self, player).parameters())
-
-    def predictor_parameters(self) -> list[nn.Parameter]:
-        """The parameters of the generator: what a prediction needs, and what papers count."""
-        return list(self.generator.parameters())
 
     def _draw(self, batch: Batch) -> Tensor:
         """(N, 3, H, W) in [-1, 1], with a global skip unbounded; float32 also under autocast, as losses want it."""

@@ -118,16 +118,15 @@ class RainNet(Model):
 
     def loss(self, player: str, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Eqs 2-9, on the prediction pasted into the composite, in [-1, 1]."""
+        self.require_player(player)
         composite, real, mask = batch["composite"] * 2 - 1, batch["real"] * 2 - 1, batch["mask"]
 
         def draw() -> Tensor:
             return self._draw(composite, mask)
 
-        if player == "discriminator" and player in self.players:
+        if player == "discriminator":
             pasted = torch.lerp(composite, self.drawn_once.keep(batch["composite"], self.generator, draw), mask)
             return discriminator_game(self.discriminator, real, pasted, mask, self.penalty_weight)
-        if player != "generator":
-            raise ValueError(f"RainNet has no player {player!r}; it has {self.players}")
         pasted = torch.lerp(composite, self.drawn_once.take(batch["composite"], draw), mask)
         error = foreground_mse(pasted, real, mask) if self.reconstruction == "foreground_mse" else F.l1_loss(pasted, real)
         parts = {"reconstruction": error}
@@ -136,15 +135,6 @@ class RainNet(Model):
             parts["global"], parts["verification"] = generator_game(self.discriminator, pasted, mask)
             loss = loss + self.weights[0] * parts["global"] + self.weights[1] * parts["verification"]
         return loss, {name: part.detach() for name, part in parts.items()}
-
-    def parameters_of(self, player: str) -> list[nn.Parameter]:
-        if player not in self.players:
-            raise ValueError(f"RainNet has no player {player!r}; it has {self.players}")
-        return list(getattr(self, player).parameters())
-
-    def predictor_parameters(self) -> list[nn.Parameter]:
-        """The parameters of the generator: what a prediction needs, and what papers count."""
-        return list(self.generator.parameters())
 
     def _draw(self, composite: Tensor, mask: Tensor) -> Tensor:
         """(N, 3, H, W) in [-1, 1], as the composite, with a global skip unbounded; float32 also under autocast, as losses

@@ -263,8 +263,7 @@ class RegionContrastive(Model):
 
     def loss(self, player: str, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Eq. 13 on the pasted output, unclipped, in [0, 1]."""
-        if player not in self.players:
-            raise ValueError(f"RegionContrastive has no player {player!r}; it has {self.players}")
+        self.require_player(player)
         drawn, mask = self._draw(batch), batch["mask"]
         if self.reconstruction == "foreground_mse":
             parts = {"pixel": foreground_mse(drawn, batch["real"], mask)}

@@ -359,8 +359,7 @@ class RegionalReferences(Model):
 
     def loss(self, player: str, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Eq. 8: squared error over the whole image by max(least_area, area of the mask), unclipped, on [0, 1]."""
-        if player not in self.players:
-            raise ValueError(f"RegionalReferences has no player {player!r}; it has {self.players}")
+        self.require_player(player)
         error = foreground_mse(self._draw(batch), batch["real"], batch["mask"], self.least_area)
         return error, {"foreground_mse": error.detach()}
 

@@ -58,8 +58,7 @@ class S2AM(Model):
 
     def loss(self, player: str, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean squared error of the whole output, unpasted and unclipped, on [0, 1], or what `reconstruction` asks for."""
-        if player not in self.players:
-            raise ValueError(f"S2AM has no player {player!r}; it has {self.players}")
+        self.require_player(player)
         drawn = self._draw(batch)
         if self.reconstruction == "foreground_mse":
             error = foreground_mse(torch.lerp(batch["composite"], drawn, batch["mask"]), batch["real"], batch["mask"])

@@ -153,7 +153,7 @@ class EdgeConnect(Model):
         image divided by the hole's share (1), adversarial (0.1), perceptual (0.1), style of the hole (250).
         Discriminators: binary cross-entropies real and fake (1/2 each).
         """
-        self.parameters_of(player)  # refuses an unknown player
+        self.require_player(player)
         image, hole = batch["image"], batch["hole"]
         if min(image.shape[2:]) < 32:
             raise ValueError(f"edgeconnect trains on sides of 32 pixels or more, got {tuple(image.shape[2:])}")
@@ -210,12 +210,11 @@ class EdgeConnect(Model):
 
     def parameters_of(self, player: str) -> list[nn.Parameter]:
         """Those of both networks on the player's side; `enter` says which of them move."""
+        self.require_player(player)
         sides = {
             "generator": (self.edge_generator, self.painter),
             "discriminator": (self.edge_discriminator, self.image_discriminator),
         }
-        if player not in sides:
-            raise ValueError(f"EdgeConnect has no player {player!r}; it has {self.players}")
         return [parameter for network in sides[player] if network is not None for parameter in network.parameters()]
 
     def predictor_parameters(self) -> list[nn.Parameter]:

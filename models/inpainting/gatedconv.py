@@ -139,15 +139,6 @@ class GatedConv(Model):
         hinge = hinge_for_discriminator(*self.discriminator(judged)[-1].float().chunk(2))
         return hinge / 2, {"hinge": hinge.detach()}
 
-    def parameters_of(self, player: str) -> list[nn.Parameter]:
-        if player not in self.players:
-            raise ValueError(f"GatedConv has no player {player!r}; it has {self.players}")
-        return list(getattr(self, player).parameters())
-
-    def predictor_parameters(self) -> list[nn.Parameter]:
-        """What inference uses: both stages of the generator."""
-        return list(self.generator.parameters())
-
 
 def _decoder(before: int, c: int, gate_output: bool) -> list[nn.Module]:
     plain = nn.Sequential(SamePad2d(3), nn.Conv2d(c // 2, 3, 3))

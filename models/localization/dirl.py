@@ -235,8 +235,7 @@ class DIRL(Model):
     def loss(self, player: str, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """L_seg of the final mask plus `attention_weight` times the sum of L_seg over the five attention maps,
         each brought to full size; parts final, attention."""
-        if player not in self.players:
-            raise ValueError(f"DIRL has no player {player!r}; it has {self.players}")
+        self.require_player(player)
         mask = batch["mask"]
         logits, maps = self._predict(batch)
         final, _ = self.region_loss(logits, mask, logits=True)

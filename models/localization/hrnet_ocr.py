@@ -135,7 +135,6 @@ class HRNetOCR(Model):
 
     def loss(self, player: str, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """L_seg of the prediction plus `aux_weight` times L_seg of the soft regions; parts main, aux."""
-        if player not in self.players:
-            raise ValueError(f"HRNetOCR has no player {player!r}; it has {self.players}")
+        self.require_player(player)
         main, aux = (self.region_loss(one, batch["mask"], logits=True)[0] for one in self._logits(batch))
         return main + self.aux_weight * aux, {"main": main.detach(), "aux": aux.detach()}

@@ -213,8 +213,7 @@ class RSRNet(Model):
         two masks is ignored) and the soft IoU of each assignment (iou_0 ... iou_K). No combined and no gate_mean
         without the gate. With iou_weight 0 there is no soft IoU to tell.
         """
-        if player not in self.players:
-            raise ValueError(f"RSRNet has no player {player!r}; it has {self.players}")
+        self.require_player(player)
         mask = batch["mask"]
         masks, feature, logits = self._reason(batch)
         total, _ = self.region_loss(logits, mask, logits=True)

@@ -52,6 +52,5 @@ class UNet(Model):
 
     def loss(self, player: str, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """L_seg of the mask; parts bce, ssim, iou."""
-        if player not in self.players:
-            raise ValueError(f"UNet has no player {player!r}; it has {self.players}")
+        self.require_player(player)
         return self.region_loss(self.logits(batch), batch["mask"], logits=True)
