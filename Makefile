@@ -12,8 +12,8 @@ export GOMP_SPINCOUNT ?= 1000
 .PHONY: repro test quick preset ablation experiments bench clean setup
 
 repro: setup                 ## photographs to results/ and report/index.html, all under one Ray head
-	python -m pipeline.graph --check
-	python -m pipeline.cluster dvc repro
+	python -m commands.graph --check
+	python -m commands.cluster dvc repro
 
 test: setup                  ## every test
 	python -m pytest -n 2 --dist worksteal
@@ -24,10 +24,10 @@ quick: setup                 ## the tests that take no longer than seconds each
 preset: setup                ## make preset NAME=embedded|labelled|paper: the parameters of presets/NAME.yaml
 	@test -f presets/$(NAME).yaml || { echo "presets/$(NAME).yaml is missing; there are: $(basename $(notdir $(wildcard presets/*.yaml)))" >&2; exit 2; }
 	cp presets/$(NAME).yaml params.yaml
-	python -m pipeline.graph
+	python -m commands.graph
 
 ablation: setup              ## make ablation TABLE=rain_placement: a table of ablations.yaml as experiments; without TABLE, their list
-	python -m pipeline.ablations $(TABLE)
+	python -m commands.ablation $(TABLE)
 
 experiments: setup           ## what differs between experiments: the columns of `dvc exp show` that changed and fit a screen
 	dvc exp show --only-changed --hide-workspace --no-pager --drop '.*/|Created|State|Executor'

@@ -29,9 +29,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pipeline import images, ingest, params, seeds
-from pipeline.composites.build import build
-from pipeline.sources.base import Instance, Photograph
+from pipeline import images, params, seeds
+from pipeline.data import ingest
+from pipeline.data.composites.build import build
+from pipeline.data.sources.base import Instance, Photograph
 
 HCOCO_PAIRS = 42828
 PARTS = ("speed-up", "memory", "cost")
@@ -84,7 +85,7 @@ def measure(source: Path, workers: int) -> dict:
 def run_measured(source: Path) -> dict:
     import psutil
 
-    from pipeline import cluster, parallel
+    from pipeline.running import cluster, parallel
 
     subset, rendering = params.Subset.model_validate(SUBSET), params.Rendering.model_validate(RENDERING)
     spent, largest, over = [], [0], threading.Event()
@@ -123,7 +124,7 @@ def _timed(work, item) -> tuple:
 
 
 def _warm(_) -> None:
-    import pipeline.composites.build  # noqa: F401
+    import pipeline.data.composites.build  # noqa: F401
 
     time.sleep(0.2)
 

@@ -22,7 +22,10 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.metrics import picture, region
-from pipeline import cluster, datasets, evaluation, images, parallel, seeds, tables
+from pipeline import images, seeds, tables
+from pipeline.data import datasets
+from pipeline.running import cluster, parallel
+from pipeline.scoring import evaluation
 
 IHARMONY4 = 7404
 

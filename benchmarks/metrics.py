@@ -17,7 +17,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 from skimage.color import rgb2gray
-from skimage.metrics import mean_squared_error, peak_signal_noise_ratio, structural_similarity
+from skimage.metrics import (
+    mean_squared_error,
+    peak_signal_noise_ratio,
+    structural_similarity,
+)
 from sklearn.metrics import average_precision_score
 from threadpoolctl import threadpool_limits
 

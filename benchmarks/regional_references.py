@@ -20,7 +20,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.rainnet import medians
-from models.harmonization.regional_references import PatchTransfer, RegionalReferences, SelfAttention
+from models.harmonization.regional_references import (
+    PatchTransfer,
+    RegionalReferences,
+    SelfAttention,
+)
 
 BARE = {"ltl": (), "ptl": ()}
 ROWS = {  # settings, MB in the paper

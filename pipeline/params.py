@@ -2,7 +2,7 @@
 
 `load()` validates the whole file, whichever part a stage then uses, so that a slip anywhere stops every stage
 before it touches anything. Facts of the machine (how many cores, which cluster) are not parameters, because
-they must not change a result: they come from the environment (pipeline/cluster.py).
+they must not change a result: they come from the environment (pipeline/running/cluster.py).
 """
 
 import difflib
@@ -25,7 +25,7 @@ MaskKind = Literal[
     "random_walk", "strokes", "strokes_prvs", "brush", "brush_box", "brush_port", "lama_train", "lama_thin", "lama_medium",
     "lama_thick", "lama_thick_512", "lama_deepfill", "pic", "quickdraw_like", "center_box", "random_box", "half",
 ]  # fmt: skip
-# and pipeline.protocols these
+# and pipeline.scoring.protocols these
 LocalizationProtocol = Literal["seam-256", "seam-256-minmax", "dirl"]
 HarmonizationProtocol = Literal[
     "seam-256", "iharmony4", "dovenet", "dovenet-test", "bargainnet", "rainnet", "hdnet", "saic", "cdtnet", "pctnet", "iih", "s2am",
@@ -155,7 +155,7 @@ class Localization(Block):
 
 
 class MaskAugmentation(Block):
-    """How the masks of training are varied at each draw (pipeline/mask_transforms.py); test masks never are."""
+    """How the masks of training are varied at each draw (pipeline/data/mask_transforms.py); test masks never are."""
 
     flips: bool = Field(description="left-right and up-down, each every other time")
     rotations: bool = Field(description="every other time by a multiple of 90 degrees, else by 10 to 45 degrees")
@@ -245,7 +245,7 @@ class Inference(Block):
 
 
 class Protocols(Block):
-    """Names of pipeline/protocols.py under which the same predictions are scored side by side; null for all of a task's,
+    """Names of pipeline/scoring/protocols.py under which the same predictions are scored side by side; null for all of a task's,
     [] for none. seam-256 is always among them: it is what the others are held against."""
 
     localization: list[LocalizationProtocol] | None

@@ -3,8 +3,10 @@
 import functools
 from pathlib import Path
 
-from pipeline import command, looks, params, predictor, tables, trainer
+from pipeline import command, params, tables
+from pipeline.detectability import localizer_scores
 from pipeline.errors import ParameterError
+from pipeline.networks import predictor, trainer
 
 PARAMS = ("image_size", "inference.batch_size", "training.device", "models.{model}.hyperparameters", "localization.max_foreground")
 
@@ -22,7 +24,7 @@ def main(arguments) -> None:
         "size": parameters.image_size,
         "max_foreground": parameters.localization.max_foreground,
     }
-    scores = looks.look(
+    scores = localizer_scores.look(
         name,
         functools.partial(predictor.ready_model, name, parameters.models[name].hyperparameters, Path(arguments.weights).absolute()),
         shown,

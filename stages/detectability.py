@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline import atomic, command, detectability, params, tables
+from pipeline import atomic, command, params, tables
+from pipeline.detectability import credits
 
 PARAMS = ("seed", "evaluation.bootstrap", "evaluation.confidence")
 
@@ -15,7 +16,7 @@ def main(arguments) -> None:
     options = {"seed": parameters.seed, "resamples": parameters.evaluation.bootstrap, "level": parameters.evaluation.confidence}
     with atomic.folder(arguments.out) as out:
         tables.write(out / "per_image.parquet", scores)
-        tables.write(out / "summary.parquet", detectability.summary(scores, **options))
+        tables.write(out / "summary.parquet", credits.summary(scores, **options))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline import atomic, command, evaluation, parallel, params, protocol_table, tables
+from pipeline import atomic, command, params, tables
+from pipeline.running import parallel
+from pipeline.scoring import evaluation, protocol_comparison
 
 PARAMS = ("seed", "image_size", "evaluation")
 
@@ -37,7 +39,7 @@ def main(arguments) -> None:
         by_kind = evaluation.breakdowns(task, scores, **options)
         by_resolution = evaluation.by_resolution(task, scores, methods, parameters.image_size, **options)
         tables.write(out / "breakdowns.parquet", pd.concat([by_kind, by_resolution]) if len(by_resolution) else by_kind)
-        tables.write(out / "protocols.parquet", protocol_table.table(task, by_protocol, parameters.image_size, **options))
+        tables.write(out / "protocols.parquet", protocol_comparison.table(task, by_protocol, parameters.image_size, **options))
         if (overlaps := evaluation.overlaps(methods)) is not None:
             tables.write(out / "overlaps.parquet", overlaps)
         (out / "metrics.json").write_text(json.dumps(evaluation.headline(task, means), indent=1) + "\n")

@@ -5,7 +5,9 @@ import hashlib
 import json
 from pathlib import Path
 
-from pipeline import atomic, command, datasets, params, predictor, tables, trainer
+from pipeline import atomic, command, params, tables
+from pipeline.data import datasets
+from pipeline.networks import predictor, trainer
 
 PARAMS = ("image_size", "inference", "training.device", "models.{model}.hyperparameters")
 PARAMS_OF_TASK = {"localization": ("localization.max_foreground",)}

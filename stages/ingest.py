@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from pipeline import command, params
-from pipeline.ingest import ingest
+from pipeline.data.ingest import ingest
+from pipeline.data.sources import bundled, coco, fivek, timelapse
 from pipeline.progress import Progress
-from pipeline.sources import bundled, coco, fivek, timelapse
 
 PARAMS = ("seed", "sources.{source}")
 READERS = {"bundled": bundled.read, "coco": coco.read, "fivek": fivek.read, "timelapse": timelapse.read}

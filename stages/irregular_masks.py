@@ -3,10 +3,11 @@
 import functools
 from pathlib import Path
 
-from pipeline import atomic, command, parallel, params, tables
+from pipeline import atomic, command, params, tables
 from pipeline.errors import ParameterError
 from pipeline.irregular_masks.assignment import assign
 from pipeline.irregular_masks.dataset import build, build_from_folder
+from pipeline.running import parallel
 
 PARAMS = ("seed", "image_size", "irregular_masks")
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from pipeline import command
-from pipeline.composites.lists import write_joint_lists
+from pipeline.data.composites.lists import write_joint_lists
 
 PARAMS = ()
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline import atomic, command, published, tables
+from pipeline import atomic, command, tables
+from pipeline.scoring import published
 
 PARAMS = ()
 

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from pipeline import command, params, real_sets
+from pipeline import command, params
+from pipeline.data import real_sets
 from pipeline.progress import Progress
 
 PARAMS = ("real_sets.{name}",)

@@ -3,8 +3,9 @@
 import functools
 from pathlib import Path
 
-from pipeline import command, parallel, params, runs
-from pipeline.composites.build import build
+from pipeline import command, params
+from pipeline.data.composites.build import build
+from pipeline.running import parallel, run_folders
 
 PARAMS = ("seed", "composites.subsets.{subset}", "composites.rendering")
 
@@ -22,7 +23,7 @@ def main(arguments) -> None:
         source=source,
         references=references,
         seed=parameters.seed,
-        staging=runs.run_folder(f"synthesize-{arguments.subset}", parameters.seed, subset, rendering, *manifests),
+        staging=run_folders.run_folder(f"synthesize-{arguments.subset}", parameters.seed, subset, rendering, *manifests),
         parallel_map=functools.partial(parallel.ordered_map, describe=f"synthesize {arguments.subset}", unit="objects"),
     )
 

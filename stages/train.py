@@ -3,8 +3,11 @@
 import functools
 from pathlib import Path
 
-from pipeline import command, datasets, params, runs, trainer
+from pipeline import command, params
+from pipeline.data import datasets
 from pipeline.errors import ParameterError
+from pipeline.networks import trainer
+from pipeline.running import run_folders
 
 PARAMS = ("seed", "image_size", "training", "models.{model}")
 PARAMS_OF_TASK = {"localization": ("localization.max_foreground",), "inpainting": ("inpainting.mask_augmentation",)}
@@ -30,7 +33,7 @@ def main(arguments) -> None:
         own=block.training,
         build_model=build_model,
         build_data=functools.partial(datasets.for_training, task, [one.absolute() for one in data], size, **options),
-        folder=runs.run_folder(
+        folder=run_folders.run_folder(
             name, parameters.seed, size, parameters.training, block, options, _networks_code(build_model), *datasets.manifests(data)
         ),
     )

@@ -43,7 +43,7 @@ def tiny() -> dict:
 def project(folder: Path) -> Path:
     """A copy of the code with tiny parameters, as a git and DVC repository of its own."""
     ignored = shutil.ignore_patterns("__pycache__", "dvc.lock")
-    for name in ("stages", "pipeline", "models", "presets"):
+    for name in ("stages", "commands", "pipeline", "models", "presets"):
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
     for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
         shutil.copy(ROOT / name, folder / name)
@@ -51,7 +51,7 @@ def project(folder: Path) -> Path:
         YAML().dump(tiny(), file)
     run(folder, "git", "init", "-q")
     run(folder, "dvc", "init", "-q")
-    run(folder, sys.executable, "-m", "pipeline.graph")
+    run(folder, sys.executable, "-m", "commands.graph")
     return folder
 
 
@@ -69,7 +69,7 @@ def run(folder: Path, *command: str, **more: str) -> str:
 
 def killed_while_training(folder: Path, name: str, **more: str) -> None:
     """Start `dvc repro`, wait until the network has a checkpoint, and kill the whole session with SIGKILL."""
-    command = [sys.executable, "-m", "pipeline.cluster", "dvc", "repro"]
+    command = [sys.executable, "-m", "commands.cluster", "dvc", "repro"]
     with open(folder / "killed.log", "w") as log:
         process = subprocess.Popen(command, cwd=folder, env=environment(**more), stdout=log, stderr=log, start_new_session=True)
         deadline = time.monotonic() + 600
@@ -84,7 +84,7 @@ def killed_while_training(folder: Path, name: str, **more: str) -> None:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory) -> Path:
     folder = project(tmp_path_factory.mktemp("undisturbed"))
-    run(folder, sys.executable, "-m", "pipeline.cluster", "dvc", "repro", SEAMBENCH_CPUS="2")
+    run(folder, sys.executable, "-m", "commands.cluster", "dvc", "repro", SEAMBENCH_CPUS="2")
     return folder
 
 
@@ -152,7 +152,7 @@ def test_a_second_run_does_nothing(undisturbed):
 def test_a_killed_run_on_one_worker_ends_like_an_undisturbed_one_on_two(undisturbed, tmp_path):
     folder = project(tmp_path)
     killed_while_training(folder, "rainnet", SEAMBENCH_CPUS="1")
-    said = run(folder, sys.executable, "-m", "pipeline.cluster", "dvc", "repro", SEAMBENCH_CPUS="1")
+    said = run(folder, sys.executable, "-m", "commands.cluster", "dvc", "repro", SEAMBENCH_CPUS="1")
     assert "rainnet: going on from" in said
     assert contents(folder / "data") == contents(undisturbed / "data")
     for task in CONTRACT:

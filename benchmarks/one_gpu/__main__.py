@@ -150,7 +150,7 @@ def train(parameters: params.Params, seconds: float, trial: float, only: list[st
 
 def _epoch(parameters: params.Params, name: str) -> int:
     """Images that a training sees in an epoch."""
-    from pipeline import datasets
+    from pipeline.data import datasets
 
     block, task = parameters.models[name].training, params.task_of(name)
     data = [Path(one) for one in data_of(parameters, name)]

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import cv2
 
-from pipeline import cluster, parallel, predictor, trainer
+from pipeline.networks import predictor, trainer
 from pipeline.progress import Progress
+from pipeline.running import cluster, parallel
 
 
 def pooled_map(function, items, *, describe: str, unit: str = "images", chunk: int = 4):

@@ -17,7 +17,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.base import Batch, Model
 from models.layers.domain_verification import DomainVerificationDiscriminator

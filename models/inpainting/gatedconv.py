@@ -20,7 +20,11 @@ from models.layers.attention import contextual_attention
 from models.layers.input_size import require_divisible
 from models.layers.same_padding import SamePad2d
 from models.layers.spectral import SpectralPatchDiscriminator
-from models.losses.adversarial import frozen, hinge_for_discriminator, hinge_for_generator
+from models.losses.adversarial import (
+    frozen,
+    hinge_for_discriminator,
+    hinge_for_generator,
+)
 
 
 class GatedConv2d(nn.Module):

@@ -10,7 +10,11 @@ from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import SegformerConfig, SegformerForSemanticSegmentation, SegformerModel
+from transformers import (
+    SegformerConfig,
+    SegformerForSemanticSegmentation,
+    SegformerModel,
+)
 
 from models.base import Batch, Model
 from models.layers.imagenet import ImageNetNormalize

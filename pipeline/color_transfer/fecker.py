@@ -14,7 +14,13 @@ leads to the reference's highest level: grey would turn magenta. It goes to the 
 import cv2
 import numpy as np
 
-from pipeline.color_transfer.spaces import RGB_TO_YCBCR, YCBCR_HIGHEST, YCBCR_LOWEST, YCBCR_TO_RGB, convert
+from pipeline.color_transfer.spaces import (
+    RGB_TO_YCBCR,
+    YCBCR_HIGHEST,
+    YCBCR_LOWEST,
+    YCBCR_TO_RGB,
+    convert,
+)
 
 
 def histogram(pixels: np.ndarray, channel: int) -> np.ndarray:

@@ -13,8 +13,16 @@ Sums run in float32: one byte in 50,000 comes out one grey level off. `exact` ta
 import cv2
 import numpy as np
 
-from pipeline.color_transfer.spaces import (BLOCK, FAINTEST, LMS_TO_RGB, LOG_LMS_TO_LALPHABETA, RGB_TO_LMS, affine,
-                                            blocks, workspace)
+from pipeline.color_transfer.spaces import (
+    BLOCK,
+    FAINTEST,
+    LMS_TO_RGB,
+    LOG_LMS_TO_LALPHABETA,
+    RGB_TO_LMS,
+    affine,
+    blocks,
+    workspace,
+)
 
 SMALLEST_DEVIATION = 1e-5
 # A steep ratio can throw an outlier anywhere. exp(LARGEST) is far outside any gamut, and sums of it are finite.

@@ -2,7 +2,7 @@
 
 `KINDS` are the irregular generators, `REGULAR_KINDS` the boxes that the same papers compare with; `generate` and
 `draw` take both. Data sets of masks are made by `dataset`, existing folders read by `folder`, test images paired with
-masks by `assignment`; training varies its masks by pipeline/mask_transforms.py.
+masks by `assignment`; training varies its masks by pipeline/data/mask_transforms.py.
 """
 
 from pipeline.irregular_masks.buckets import BUCKETS, bucket_of

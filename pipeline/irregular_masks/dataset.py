@@ -12,12 +12,18 @@ import numpy as np
 import pandas as pd
 
 from pipeline import seeds
+from pipeline.data.mask_transforms import fit_to_size
 from pipeline.errors import UserError
-from pipeline.irregular_masks.buckets import BUCKETS, Ratio, bucket_name, bucket_of, pixel_bounds
+from pipeline.irregular_masks.buckets import (
+    BUCKETS,
+    Ratio,
+    bucket_name,
+    bucket_of,
+    pixel_bounds,
+)
 from pipeline.irregular_masks.folder import MaskFolder, read_folder
 from pipeline.irregular_masks.generation import frame_width, generate
 from pipeline.irregular_masks.recipes import recipe
-from pipeline.mask_transforms import fit_to_size
 
 Border = Literal["both", "with", "without"]
 Map = Callable[[Callable, Sequence], Iterable]

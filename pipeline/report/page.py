@@ -10,10 +10,10 @@ import jinja2
 from markupsafe import Markup
 
 import models
-from pipeline import datasets
 from pipeline import tables as parquet
+from pipeline.data import datasets
 from pipeline.errors import UserError
-from pipeline.report import beside, plots, provenance, sheets, side_by_side, tables
+from pipeline.report import comparisons, numbers, plots, provenance, sheets, variants
 
 HERE = Path(__file__).parent
 MAX_BYTES = 20_000_000
@@ -71,12 +71,12 @@ def render(parameters, *, results: Path, artifacts: Path, data: Path, file: Path
 
     Raises UserError naming the file, when a table or a picture is missing, and when the page would pass MAX_BYTES.
     """
-    read = {task: tables.read_results(task, results / task, artifacts / "index" / task) for task in models.TASKS}
+    read = {task: numbers.read_results(task, results / task, artifacts / "index" / task) for task in models.TASKS}
     tasks = [_task(one, parameters, artifacts, results / name) | _beside(one, results) for name, one in read.items()]
     subsets = [_subset(name, subset, data, parameters) for name, subset in parameters.composites.subsets.items()]
     masks = _masks(data / "irregular_masks")
     for task in tasks:
-        task |= side_by_side.sections(read[task["name"]], results / task["name"])
+        task |= variants.sections(read[task["name"]], results / task["name"])
     stated = [data / "composites" / one["name"] / "pairs.parquet" for one in subsets]
     stated += [data / "irregular_masks" / name for name in ("masks.parquet", "assigned.parquet")]
     stated += [results / task / "per_image.parquet" for task in models.TASKS]
@@ -85,7 +85,7 @@ def render(parameters, *, results: Path, artifacts: Path, data: Path, file: Path
         "preset": provenance.preset(file, presets),
         "machine": provenance.machine(),
         "libraries": provenance.libraries(),
-        "tables": [tables.fingerprint(one) for one in stated],
+        "tables": [numbers.fingerprint(one) for one in stated],
     }
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
@@ -109,45 +109,45 @@ def render(parameters, *, results: Path, artifacts: Path, data: Path, file: Path
     return html
 
 
-def _task(results: tables.Results, parameters, artifacts: Path, folder: Path) -> dict:
+def _task(results: numbers.Results, parameters, artifacts: Path, folder: Path) -> dict:
     shown = sheets.Shown(results, artifacts / "predictions", parameters.image_size)
-    trainings = [tables.read_training(artifacts / "models" / name) for name in results.trained]
+    trainings = [numbers.read_training(artifacts / "models" / name) for name in results.trained]
     look = plots.styles(results)
     by_steps = "hole_ratio_bucket" if results.task == "inpainting" else "foreground_share"
     by_kind = () if results.task == "inpainting" else ("transfer", "category")
     steps = [plots.by_steps(results, by_steps, metric) for metric in _charted(results)]
     kinds = [plots.by_kind(results, by, results.leading) for by in by_kind]
-    overlaps = tables.overlaps(folder / "overlaps.parquet")
+    overlaps = numbers.overlaps(folder / "overlaps.parquet")
     other_splits = sorted(one for one in set(results.summary["split"]) - {"test"} if not datasets.side_of(one))
     return ABOUT[results.task] | {
         "name": results.task,
-        "overview": tables.overview(results),
-        "leading": tables.METRICS[results.leading][0],
-        "headline": tables.score_table(results, "All"),
-        "subsets": [tables.score_table(results, one) for one in results.subsets] if len(results.subsets) > 1 else [],
+        "overview": numbers.overview(results),
+        "leading": numbers.METRICS[results.leading][0],
+        "headline": numbers.score_table(results, "All"),
+        "subsets": [numbers.score_table(results, one) for one in results.subsets] if len(results.subsets) > 1 else [],
         "only_subset": results.subsets[0],
-        "real": [tables.score_table(results, "All", split) | {"overlaps": overlaps.get(split, [])} for split in other_splits],
+        "real": [numbers.score_table(results, "All", split) | {"overlaps": overlaps.get(split, [])} for split in other_splits],
         "styles": [{"model": model, "key": Markup(plots.key(look[model])), "trained": model in results.trained} for model in results.order],
         "breakdowns": [Markup(one) for one in (*steps, *kinds) if one],
         "size_chart": Markup(chart) if (chart := plots.size_against_quality(results)) else None,
         "curves": [Markup(one) for one in plots.training_curves(results, trainings)] if trainings else [],
-        "trainings": tables.training_rows(trainings, parameters.models),
+        "trainings": numbers.training_rows(trainings, parameters.models),
         "sheet": sheets.contact_sheet(shown, parameters.report.sheet_rows),
         "worst": [{"model": model, "trained": model in results.trained, "strips": sheets.worst(shown, model, WORST)} for model in results.order],
-        "tables": (*tables.RESULT_TABLES, "differences_by_size"),
+        "tables": (*numbers.RESULT_TABLES, "differences_by_size"),
     }
 
 
-def _beside(results: tables.Results, folder: Path) -> dict:
+def _beside(results: numbers.Results, folder: Path) -> dict:
     harmonization = results.task == "harmonization"
     return {
-        "published": beside.published(folder / "published", results.task),
-        "detectability": beside.detectability(folder / "detectability", results.trained) if harmonization else [],
-        "study": beside.study(folder / "study", results.order),
+        "published": comparisons.published(folder / "published", results.task),
+        "detectability": comparisons.detectability(folder / "detectability", results.trained) if harmonization else [],
+        "study": comparisons.study(folder / "study", results.order),
     }
 
 
-def _charted(results: tables.Results) -> list[str]:
+def _charted(results: numbers.Results) -> list[str]:
     """The metrics whose breakdown is drawn: all three of inpainting, else the leading one and IoU or PSNR."""
     second = {"localization": ["ap", "iou"], "harmonization": ["fmse", "psnr"]}
     return second.get(results.task, list(results.metrics))
@@ -171,7 +171,7 @@ def _subset(name: str, subset, data: Path, parameters) -> dict:
         "references": subset.references,
         "histograms": [Markup(plots.histogram(pairs[one], HISTOGRAMS[one][0], bounds[one], HISTOGRAMS[one][1])) for one in drawn],
         "transfers": sheets.transfer_sheet(folder, pairs, references, SAMPLES),
-    } | tables.counts(pairs, rejected)
+    } | numbers.counts(pairs, rejected)
 
 
 def _masks(root: Path) -> dict:

@@ -20,7 +20,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-from pipeline.report.tables import METRICS, Results, Training, count
+from pipeline.report.numbers import METRICS, Results, Training, count
 
 WIDTH, HEIGHT = 3.6, 2.6
 INK, FAINT, GRID, PAPER = "#010203", "#010204", "#010205", "#010206"

@@ -16,8 +16,10 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from pipeline import datasets, images, renditions, scoring, seeds, tables
-from pipeline.report.tables import METRICS, Results, number, stated
+from pipeline import images, seeds, tables
+from pipeline.data import datasets, renditions
+from pipeline.report.numbers import METRICS, Results, number, stated
+from pipeline.scoring import image_scores
 
 TILE, STRIP = 256, 128
 """Longest side in pixels of a tile of a contact sheet, and of a part of a strip; smaller pictures keep their size."""
@@ -83,7 +85,7 @@ class Shown:
         """What was scored: uint8 RGB (H, W, 3), or (H, W) probabilities times 255 in localization."""
         picture = images.read_rgb(self.predictions / model / "test" / f"{image_id}.png")
         picture = picture[..., 0] if self.results.task == "localization" else picture
-        return scoring.compose(self.results.task, picture, self.item(image_id))
+        return image_scores.compose(self.results.task, picture, self.item(image_id))
 
     def start(self, image_id: str) -> np.ndarray:
         """What a method is given: the composite, or the photograph with its hole in grey."""

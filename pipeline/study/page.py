@@ -20,9 +20,11 @@ from markupsafe import Markup
 from PIL import Image
 
 import models
-from pipeline import datasets, images, scoring, seeds, tables
-from pipeline import predictions as saved
+from pipeline import images, seeds, tables
+from pipeline.data import datasets
 from pipeline.errors import ParameterError, UserError
+from pipeline.scoring import image_scores
+from pipeline.scoring import predictions as saved
 
 DESIGNS = {
     "pairs": "Which picture looks more like an untouched photograph?",
@@ -143,7 +145,7 @@ class Outputs:
         """uint8 RGB (H, W, 3). Raises UserError where the file is missing or not what the manifest says."""
         file = self.folders[name] / self.manifests[name].loc[image, "prediction"]
         drawn = saved.read(file, self.sha256(image, name), self.size)
-        return scoring.compose(self.task, drawn, self.dataset.item(self.number_of[image]))
+        return image_scores.compose(self.task, drawn, self.dataset.item(self.number_of[image]))
 
 
 def _stated(file: Path) -> dict:

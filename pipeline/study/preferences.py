@@ -3,8 +3,9 @@
 import numpy as np
 import pandas as pd
 
-from pipeline import seeds, statistics
+from pipeline import seeds
 from pipeline.errors import UserError
+from pipeline.scoring import statistics
 
 TOLERANCE = 1e-8
 ROUNDS = 100_000

@@ -18,11 +18,11 @@ VOTES = {
 
 
 def read_key(file: Path) -> dict:
-    """The key that `stages.study make` wrote beside the page. Raises UserError naming a file that isn't one."""
+    """The key that `commands.study make` wrote beside the page. Raises UserError naming a file that isn't one."""
     try:
         key = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{file}: no such file; `python -m stages.study make` writes a key beside each page") from None
+        raise UserError(f"{file}: no such file; `python -m commands.study make` writes a key beside each page") from None
     except (OSError, ValueError):
         raise UserError(f"{file} is not a study's key") from None
     if not isinstance(key, dict) or key.get("format") != KEY_FORMAT:

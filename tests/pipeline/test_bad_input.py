@@ -12,11 +12,12 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from pipeline import images, ingest, tables
-from pipeline.composites.build import build
+from pipeline import images, tables
+from pipeline.data import ingest
+from pipeline.data.composites.build import build
+from pipeline.data.sources import coco, fivek, timelapse
 from pipeline.errors import UserError
-from pipeline.sources import coco, fivek, timelapse
-from tests.pipeline.composites import making
+from tests.pipeline.data.composites import making
 
 OPTIONS = {
     "source": "odd", "seed": 1, "val_share": 0.2, "test_share": 0.2, "longest_side": None, "min_side": 8,

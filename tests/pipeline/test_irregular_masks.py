@@ -15,15 +15,22 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline import seeds
+from pipeline.data.mask_transforms import augment, fit_to_size
 from pipeline.errors import UserError
-from pipeline.irregular_masks import BUCKETS, KINDS, REGULAR_KINDS, bucket_of, draw, generate
+from pipeline.irregular_masks import (
+    BUCKETS,
+    KINDS,
+    REGULAR_KINDS,
+    bucket_of,
+    draw,
+    generate,
+)
 from pipeline.irregular_masks.assignment import assign
 from pipeline.irregular_masks.buckets import exactly, fit, fit_to_ratio, pixel_bounds
 from pipeline.irregular_masks.dataset import build, build_from_folder
 from pipeline.irregular_masks.folder import MAX_PIXELS, read_folder
 from pipeline.irregular_masks.pieces import Stroke, Walk, paint
 from pipeline.irregular_masks.recipes import Canvas, recipe
-from pipeline.mask_transforms import augment, fit_to_size
 
 ALL_KINDS = KINDS + REGULAR_KINDS
 SAMPLE = Path(__file__).resolve().parents[2] / "../shared/data/inpainting_sample"

@@ -8,8 +8,9 @@ import torch
 from ruamel.yaml import YAML
 
 import models
-from pipeline import color_transfer, irregular_masks, params, protocols
+from pipeline import color_transfer, irregular_masks, params
 from pipeline.errors import ParameterError
+from pipeline.scoring import protocols
 
 ROOT = Path(__file__).resolve().parents[2]
 PRESETS = sorted((ROOT / "presets").glob("*.yaml"))

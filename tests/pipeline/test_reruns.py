@@ -16,7 +16,8 @@ import pytest
 from ruamel.yaml import YAML
 
 import models
-from pipeline import graph, params
+from pipeline import params
+from pipeline.running import graph
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
@@ -263,12 +264,12 @@ def test_every_file_marks_the_stages_that_import_it_and_nothing_else(project):
     [
         ("pipeline/irregular_masks/recipes.py", {"irregular_masks"}),
         ("pipeline/color_transfer/xiao.py", SYNTHESIZE),
-        ("pipeline/composites/filters.py", SYNTHESIZE),
-        ("pipeline/sources/coco.py", INGEST),
-        ("pipeline/statistics.py", EVALUATE | {"detectability"}),
-        ("pipeline/predictor.py", INFER | DETECT),
-        ("pipeline/looks.py", DETECT),
-        ("pipeline/published.csv", {"published"}),
+        ("pipeline/data/composites/filters.py", SYNTHESIZE),
+        ("pipeline/data/sources/coco.py", INGEST),
+        ("pipeline/scoring/statistics.py", EVALUATE | {"detectability"}),
+        ("pipeline/networks/predictor.py", INFER | DETECT),
+        ("pipeline/detectability/localizer_scores.py", DETECT),
+        ("pipeline/scoring/published.csv", {"published"}),
         ("models/layers/resnet_unet.py", {"train-unet", "infer-unet", "detect-unet"}),
         ("models/harmonization/rainnet.py", {"train-rainnet", "infer-rainnet"}),
         ("models/inpainting/pconv.py", set()),
@@ -278,7 +279,7 @@ def test_every_file_marks_the_stages_that_import_it_and_nothing_else(project):
         ("presets/paper.yaml", ALWAYS),
         ("photos/content", {"ingest@photos"}),
         ("pairs/content", {"real@rhm"}),
-        ("pipeline/sources/bundled.json", {"ingest@bundled"}),
+        ("pipeline/data/sources/bundled.json", {"ingest@bundled"}),
     ],
 )
 def test_files_by_hand(project, file, expected):

@@ -12,8 +12,9 @@ from torch import nn
 from torch.nn import functional
 
 from models.base import Model
-from pipeline import images, params, seeds, tables, trainer
+from pipeline import images, params, seeds, tables
 from pipeline.errors import UserError
+from pipeline.networks import trainer
 
 SIZE = 16
 

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from pipeline import tables
-from pipeline.sources import iharmony4
+from pipeline.data.sources import iharmony4
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = [f"{kind}_{split}.txt" for kind in ("IHD", "le50") for split in ("train", "test")]

@@ -11,11 +11,12 @@ from ruamel.yaml import YAML
 import stages.evaluate
 import stages.infer
 import stages.real
-from pipeline import predictor, tables
-from pipeline.composites.build import build
+from pipeline import tables
+from pipeline.data.composites.build import build
 from pipeline.errors import ParameterError, UserError
-from tests.pipeline.composites import making
-from tests.pipeline.test_real_sets import iharmony4_folder, pairs_folder
+from pipeline.networks import predictor
+from tests.pipeline.data.composites import making
+from tests.pipeline.data.test_real_sets import iharmony4_folder, pairs_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 SETS = {

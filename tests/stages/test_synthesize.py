@@ -9,7 +9,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline import tables
-from tests.pipeline.composites import making
+from tests.pipeline.data.composites import making
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from safetensors.torch import load_file
 
-from pipeline import trainer
+from pipeline.networks import trainer
 
 
 def test_a_network_is_trained_and_published(project):

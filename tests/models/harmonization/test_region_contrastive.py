@@ -5,7 +5,12 @@ import torch.nn.functional as F
 
 import models
 from models.harmonization import region_contrastive
-from models.harmonization.region_contrastive import AdaIN, DecoderRAIN, RegionContrastive, StyleFusion
+from models.harmonization.region_contrastive import (
+    AdaIN,
+    DecoderRAIN,
+    RegionContrastive,
+    StyleFusion,
+)
 from models.layers.normalization import RAIN
 
 

@@ -2,7 +2,11 @@ import numpy as np
 import pytest
 import torch
 
-from models.layers.spatial_separated_attention import Blur, ChannelGate, SpatialSeparatedAttention
+from models.layers.spatial_separated_attention import (
+    Blur,
+    ChannelGate,
+    SpatialSeparatedAttention,
+)
 
 
 def test_count():

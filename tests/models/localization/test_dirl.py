@@ -3,7 +3,11 @@ import torch
 import torch.nn.functional as F
 
 import models
-from models.localization.dirl import ChannelAttention, PairIntegration, TripleIntegration
+from models.localization.dirl import (
+    ChannelAttention,
+    PairIntegration,
+    TripleIntegration,
+)
 
 BATCH = {
     "composite": torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)),

@@ -4,7 +4,12 @@ import torch
 from scipy import ndimage
 
 import models
-from models.localization.rsrnet import ConvGRU, StyleSimilarity, background_style, local_style
+from models.localization.rsrnet import (
+    ConvGRU,
+    StyleSimilarity,
+    background_style,
+    local_style,
+)
 
 BATCH = {
     "composite": torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)),

@@ -6,7 +6,12 @@ import torchvision
 from safetensors.torch import save_file
 
 from models.losses import perceptual
-from models.losses.perceptual import POOLS_1_TO_3, VGGFeatures, gram, raw_and_composite_terms
+from models.losses.perceptual import (
+    POOLS_1_TO_3,
+    VGGFeatures,
+    gram,
+    raw_and_composite_terms,
+)
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,19 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score, f1_score, jaccard_score, precision_score, recall_score
+from sklearn.metrics import (
+    average_precision_score,
+    f1_score,
+    jaccard_score,
+    precision_score,
+    recall_score,
+)
 from torch import from_numpy
-from torchmetrics.functional.classification import binary_average_precision, binary_f1_score, binary_jaccard_index
+from torchmetrics.functional.classification import (
+    binary_average_precision,
+    binary_f1_score,
+    binary_jaccard_index,
+)
 
 from pipeline.metrics import localization
 from pipeline.metrics.localization import METRICS, average_precision, score, stretch

@@ -9,7 +9,10 @@ import numpy as np
 import pandas as pd
 from ruamel.yaml import YAML
 
-from pipeline import datasets, detectability, evaluation, images, looks, protocol_table, published, seeds, tables
+from pipeline import images, seeds, tables
+from pipeline.data import datasets
+from pipeline.detectability import credits, localizer_scores
+from pipeline.scoring import evaluation, protocol_comparison, published
 
 ROOT = Path(__file__).resolve().parents[3]
 SIZE = 48
@@ -54,7 +57,7 @@ def evaluate(task: str) -> None:
     derived = ("intervals", "differences", "differences_by_size", "ranks", "breakdowns")
     made = {name: getattr(evaluation, name)(task, scores, **options) for name in derived}
     made |= {"per_image": scores, "summary": evaluation.summary(task, scores, methods)}
-    made |= {"protocols": protocol_table.table(task, by_protocol, SIZE, **options)}
+    made |= {"protocols": protocol_comparison.table(task, by_protocol, SIZE, **options)}
     for name, table in made.items():
         tables.write(Path("results") / task / f"{name}.parquet", table)
 
@@ -78,9 +81,9 @@ def beside(localizers: list[str], harmonizers: list[str]) -> None:
            for when, value in (("before", before), ("after", before - gone), ("credit", gone))}
         for localizer in localizers for model, gone in zip(harmonizers, (0.0, 0.25)) for row in tested.itertuples()
     ]  # fmt: skip
-    scores = pd.DataFrame(rows)[list(looks.PER_IMAGE)]
+    scores = pd.DataFrame(rows)[list(localizer_scores.PER_IMAGE)]
     tables.write(Path("results/detectability/per_image.parquet"), scores)
-    tables.write(Path("results/detectability/summary.parquet"), detectability.summary(scores, seed=1, resamples=50, level=0.95))
+    tables.write(Path("results/detectability/summary.parquet"), credits.summary(scores, seed=1, resamples=50, level=0.95))
 
 
 def photograph(number: int) -> np.ndarray:

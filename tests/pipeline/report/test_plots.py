@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
-from pipeline.report import plots, tables
-from tests.pipeline.report.test_tables import read
+from pipeline.report import numbers, plots
+from tests.pipeline.report.test_numbers import read
 
 COLOUR = re.compile(r"#[0-9a-fA-F]{3,8}\b")
 HEAD = '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
@@ -28,7 +28,7 @@ def all_charts(finished) -> list[str]:
     charts = []
     for task in ("localization", "harmonization", "inpainting"):
         results = read(finished, task)
-        trainings = [tables.read_training(finished / "artifacts/models" / name) for name in results.trained]
+        trainings = [numbers.read_training(finished / "artifacts/models" / name) for name in results.trained]
         by = "hole_ratio_bucket" if task == "inpainting" else "foreground_share"
         charts += [plots.by_steps(results, by, results.leading), plots.size_against_quality(results)]
         charts += plots.training_curves(results, trainings) + [plots.key(style) for style in plots.styles(results).values()]
@@ -86,7 +86,7 @@ def test_text_is_no_formula_and_no_markup(finished):
 def test_a_breakdown_with_one_value_is_no_chart(finished):
     results = read(finished)
     one = results.breakdowns[results.breakdowns["value"].isin(["thing", "0%-5%"])]
-    single = tables.Results(*(getattr(results, name) for name in ("task", "methods", "per_image", "summary", "intervals", "differences", "ranks")), one)
+    single = numbers.Results(*(getattr(results, name) for name in ("task", "methods", "per_image", "summary", "intervals", "differences", "ranks")), one)
     assert plots.by_kind(single, "category", "fmse") is None
     assert plots.by_steps(single, "foreground_share", "fmse") is None
 
@@ -94,20 +94,20 @@ def test_a_breakdown_with_one_value_is_no_chart(finished):
 def test_sizes_need_a_network(finished):
     results = read(finished)
     methods = {name: one | {"n_parameters": 0, "trained": False} for name, one in results.methods.items()}
-    without = tables.Results(results.task, methods, *(getattr(results, name) for name in tables.RESULT_TABLES))
+    without = numbers.Results(results.task, methods, *(getattr(results, name) for name in numbers.RESULT_TABLES))
     assert plots.size_against_quality(without) is None
     assert "rainnet" in texts(plots.size_against_quality(results))
 
 
 def test_players_have_a_line_each(finished):
     results = read(finished)
-    loss, validation = plots.training_curves(results, [tables.read_training(finished / "artifacts/models/rainnet")])
+    loss, validation = plots.training_curves(results, [numbers.read_training(finished / "artifacts/models/rainnet")])
     assert {"rainnet generator", "rainnet discriminator", "training loss"} <= set(texts(loss))
     assert {"rainnet", "validation fMSE ↓"} <= set(texts(validation))
 
 
 def test_no_epoch_no_curve(finished):
-    empty = tables.Training("rainnet", pd.DataFrame(), {})
+    empty = numbers.Training("rainnet", pd.DataFrame(), {})
     assert plots.training_curves(read(finished), [empty]) == []
 
 

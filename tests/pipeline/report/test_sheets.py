@@ -7,11 +7,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from pipeline import images, renditions, scoring
+from pipeline import images
+from pipeline.data import renditions
 from pipeline.errors import UserError
-from pipeline.report import sheets, tables
+from pipeline.report import numbers, sheets
+from pipeline.scoring import image_scores
 from tests.pipeline.report import project
-from tests.pipeline.report.test_tables import read
+from tests.pipeline.report.test_numbers import read
 
 
 def decoded(source: str) -> np.ndarray:
@@ -26,12 +28,12 @@ def shown(finished, task):
         yield sheets.Shown(read(finished, task), finished / "artifacts/predictions", project.SIZE)
 
 
-def with_scores(scores: dict[str, float], photographs=None, metric="psnr") -> tables.Results:
+def with_scores(scores: dict[str, float], photographs=None, metric="psnr") -> numbers.Results:
     """Inpainting results of one method from {image_id: score}."""
     rows = [{"model": "a", "split": "test", "image_id": one, "photograph": (photographs or {}).get(one, one), metric: value} for one, value in scores.items()]
     summary = pd.DataFrame([{"model": "a", "subset": "All", "split": "test", metric: 1.0}])
     nothing = pd.DataFrame()
-    return tables.Results("inpainting", {"a": {"trained": True}}, pd.DataFrame(rows), summary, nothing, nothing, nothing, nothing)
+    return numbers.Results("inpainting", {"a": {"trained": True}}, pd.DataFrame(rows), summary, nothing, nothing, nothing, nothing)
 
 
 def test_rows_are_chosen_by_rule():
@@ -47,7 +49,7 @@ def test_rows_are_chosen_by_rule():
 
 def test_where_less_is_better_the_worst_is_the_largest():
     results = with_scores({"i1": 10.0, "i2": 50.0, "i3": 20.0}, metric="fmse")
-    harmonization = tables.Results("harmonization", results.methods, results.per_image, results.summary, *[pd.DataFrame()] * 4)
+    harmonization = numbers.Results("harmonization", results.methods, results.per_image, results.summary, *[pd.DataFrame()] * 4)
     assert sheets.picks(harmonization, 3) == [("median", "i3"), ("worst", "i2"), ("best", "i1")]
 
 
@@ -69,7 +71,7 @@ def test_contact_sheet(finished, task):
             methods = [tile for tile in row.tiles if tile.kind == "method"]
             assert [tile.name for tile in methods] == view.results.order
             for tile in methods:
-                assert tile.note == tables.number(scores[tile.name, row.image_id], view.results.leading)
+                assert tile.note == numbers.number(scores[tile.name, row.image_id], view.results.leading)
                 assert decoded(tile.second).shape == (project.SIZE, project.SIZE, 3)
 
 
@@ -89,7 +91,7 @@ def test_outputs_are_composed(finished):
                 for image_id in view.dataset.ids:
                     item, output = view.item(image_id), view.output(model, image_id)
                     np.testing.assert_array_equal(output[~item[key]], item[start][~item[key]])
-                    again = scoring.score(task, output, item)[view.results.leading]
+                    again = image_scores.score(task, output, item)[view.results.leading]
                     assert again == pytest.approx(scored.loc[(model, image_id), view.results.leading])
 
 

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize
 
-from pipeline import published
 from pipeline.errors import UserError
+from pipeline.scoring import published
 from pipeline.study import preferences
 
 OPTIONS = {"seed": 0, "resamples": 200, "level": 0.95}

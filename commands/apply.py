@@ -1,0 +1,47 @@
+"""A picture of one's own, or a folder of them -> what a method makes of it, at full size.
+
+Localization takes a picture and gives a probability map; harmonization and inpainting take a picture and a mask (white:
+foreground, or hole) and change nothing outside it.
+"""
+
+from pathlib import Path
+
+from pipeline import command, params
+from pipeline.errors import ParameterError
+from pipeline.networks import apply, predictor
+
+PARAMS = ("models.{model}",)
+
+
+def main(arguments) -> None:
+    name = arguments.model
+    task = params.task_of(name)
+    block = params.load().only(PARAMS, model=name).models[name]
+    if arguments.longest_side is not None and arguments.longest_side < 1:
+        raise ParameterError(f"--longest-side {arguments.longest_side}: expected 1 pixel or more")
+    if arguments.overlay and task != "localization":
+        raise ParameterError(f"--overlay shows where a localizer looks; {name} is a method of {task}")
+    mask, out = Path(arguments.mask) if arguments.mask else None, Path(arguments.out)
+    work = apply.jobs(task, Path(arguments.image), mask, out, arguments.overlay)
+    weights = Path(arguments.weights) if arguments.weights else None
+    if weights is None and block.training is not None:
+        weights = Path(f"artifacts/models/{name}/weights.safetensors")
+    model = predictor.ready_model(name, block.hyperparameters, weights)
+    if weights is None and model.players:
+        raise ParameterError(f"{name} has weights to learn and params.yaml has no models.{name}.training; give its file as --weights")
+    device = apply.local_device(arguments.device)
+    model = model.to("cuda" if device == "gpu" else "cpu").eval()
+    apply.run(task, model, work, out, device=device, longest_side=arguments.longest_side, overlay=arguments.overlay, say=print)
+
+
+if __name__ == "__main__":
+    parser = command.parser(__doc__)
+    parser.add_argument("--model", required=True, help="a method of params.yaml, which holds its hyperparameters")
+    parser.add_argument("image", help="a picture, or a folder of pictures")
+    parser.add_argument("mask", nargs="?", help="its mask of the same size, or a folder of masks of the same names; not for localization")
+    parser.add_argument("-o", "--out", required=True, help="PNG file to write, or folder; it must not be there yet")
+    parser.add_argument("--weights", help="safetensors (artifacts/models/<model>/weights.safetensors of a trained network if not given)")
+    parser.add_argument("--longest-side", type=int, metavar="PIXELS", help="shrink larger pictures to this for the network; without it, it sees every pixel")
+    parser.add_argument("--overlay", action="store_true", help="localization: also <name>_overlay.png, what was found in red on the picture")
+    parser.add_argument("--device", choices=["auto", "cpu", "gpu"], default="auto", help="where the network runs")
+    command.run(main, parser.parse_args())

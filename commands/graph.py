@@ -1,0 +1,35 @@
+"""Write the stages of params.yaml's methods into models/dvc.yaml, and each stage's code files into dvc.yaml.
+
+In dvc.yaml only the lists of code files change; command, data and parameters of a stage are written by hand there.
+With --check nothing is written; the command then fails when a file is stale.
+"""
+
+import shutil
+import sys
+
+from pipeline import atomic, command, params
+from pipeline.errors import UserError
+from pipeline.running import graph
+
+
+def main(arguments) -> None:
+    parameters = params.load(graph.ROOT / "params.yaml")
+    contents = graph.ROOT / graph.TABLE_OF_CONTENTS
+    texts = {contents: graph.with_code(contents.read_text()), graph.ROOT / graph.FILE: graph.written(parameters)}
+    stale = [file for file, text in texts.items() if not file.exists() or file.read_text() != text]
+    if arguments.check:
+        if stale:
+            raise UserError(f"{stale[0].relative_to(graph.ROOT)} is stale; `python -m commands.graph` writes it anew")
+        return
+    for file in stale:
+        with atomic.file(file) as path:
+            path.write_text(texts[file])
+    for path in graph.stale_outputs(parameters):
+        print(f"removed {path.relative_to(graph.ROOT)}: params.yaml names no such method", file=sys.stderr)
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+if __name__ == "__main__":
+    parser = command.parser(__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; fail when a file is stale")
+    command.run(main, parser.parse_args())

@@ -1,0 +1,324 @@
+"""What networks are fed: composites with their masks, photographs with holes.
+
+Manifests in, uint8 arrays out. A dataset knows nothing of devices or batches; `collate` makes the float32 batch
+that models/base.py describes.
+"""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import psutil
+import torch
+from PIL import Image
+from torch.utils.data import get_worker_info
+
+from pipeline import images, seeds, tables
+from pipeline.data import mask_transforms
+from pipeline.errors import UserError
+
+Item = dict[str, np.ndarray]
+"""uint8 RGB (H, W, 3) under composite, real, image; bool (H, W) under mask, hole."""
+
+PAIR_FILES = ("composite", "mask", "real")
+LARGEST_HOLE = 0.6
+"""Share of the picture to which published masks go (specs/inpainting.md 12.6): no variant of a mask goes beyond it."""
+
+
+class Decoded:
+    """Decoded pictures, kept up to a number of bytes: epochs after the first then cost no decoding.
+
+    Without a `limit` it is a sixteenth of the machine's memory and at most 4 GiB, shared by a DataLoader's workers, each
+    of which keeps its own.
+    """
+
+    def __init__(self, limit: int | None = None):
+        self.free, self.kept = limit, {}
+
+    def __call__(self, read, file: str, **options) -> np.ndarray:
+        if (array := self.kept.get(file)) is None:
+            # what made the file has held its size against a limit of params.yaml
+            array = read(file, max_pixels=images.PILLOW_LIMIT, **options)
+            if self.free is None:
+                worker = get_worker_info()
+                self.free = min(4 << 30, psutil.virtual_memory().total // 16) // (worker.num_workers if worker else 1)
+            if array.nbytes <= self.free:
+                self.free -= array.nbytes
+                self.kept[file] = array
+        return array
+
+
+class Latest:
+    """The latest few decoded pictures, for a walk in order: neighbours are of the same photograph. Memory stays flat."""
+
+    def __init__(self, count: int = 4):
+        self.count, self.kept = count, {}
+
+    def __call__(self, read, file: str, **options) -> np.ndarray:
+        if (array := self.kept.pop(file, None)) is None:
+            array = read(file, max_pixels=images.PILLOW_LIMIT, **options)
+            if len(self.kept) == self.count:
+                del self.kept[next(iter(self.kept))]  # the one that was asked for longest ago
+        self.kept[file] = array
+        return array
+
+
+def pairs(subsets: list[Path], split: str, max_foreground: float = 1.0) -> pd.DataFrame:
+    """The rows of pairs.parquet of these sub-datasets in one split, files as paths from the working folder; `real` is
+    missing where there is no ground truth.
+
+    `subsets` are folders data/composites/<subset> or data/real/<set>. Composites whose foreground share is above
+    `max_foreground` are left out. Raises UserError when no row is left.
+    """
+    frames = []
+    for subset in subsets:
+        frame = tables.read(subset / "pairs.parquet")
+        frame = frame[(frame["split"] == split) & (frame["foreground_ratio"] <= max_foreground)]
+        frames.append(frame.assign(**{key: [str(subset / name) if isinstance(name, str) else None for name in frame[key]] for key in PAIR_FILES}))
+    rows = pd.concat(frames, ignore_index=True).sort_values("pair_id", kind="stable", ignore_index=True)
+    if rows.empty:
+        raise UserError(f"no {split} composite in {', '.join(map(str, subsets))} with a foreground of at most {max_foreground:g}")
+    return rows
+
+
+def photographs(root: Path, split: str) -> pd.DataFrame:
+    """The rows of a source's photographs.parquet in one split, `image` as a path from the working folder."""
+    frame = tables.read(root / "photographs.parquet")
+    frame = frame[frame["split"] == split].sort_values("image_id", ignore_index=True)
+    if frame.empty:
+        raise UserError(f"{root / 'photographs.parquet'}: no photograph in the split {split!r}")
+    return frame.assign(image=[str(root / name) for name in frame["image"]])
+
+
+class Composites:
+    """Composites with mask and real image, as items of (size, size) pixels.
+
+    `rows` needs the columns pair_id, composite, mask and real (file paths; real may be missing on sets without
+    ground truth, the item then has no "real").
+    """
+
+    def __init__(self, rows: pd.DataFrame, size: int, masks_by_area: bool = False):
+        self.masks_by_area = masks_by_area
+        self.rows, self.size, self.decoded = rows.reset_index(drop=True), size, Decoded()
+        self.ids = list(rows["pair_id"])
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def item(self, index: int) -> Item:
+        """As `fitted` says, read from its files."""
+        return self.fitted(self.original(index))
+
+    def fitted(self, full: Item) -> Item:
+        """An item at its original size, resized as the protocol seam-256 does: images bilinear with antialiasing; masks
+        nearest (harmonization, specs/harmonization.md 6.3) or by area and a threshold of one half (localization,
+        specs/localization.md 3.3)."""
+        if self.masks_by_area and full["mask"].shape != (self.size, self.size):
+            soft = cv2.resize(full["mask"].astype(np.float32), (self.size, self.size), interpolation=cv2.INTER_AREA)
+            pictures = {key: value for key, value in full.items() if key != "mask"}
+            return {"mask": soft >= 0.5} | {key: images.resize(value, (self.size, self.size), "image") for key, value in pictures.items()}
+        return {key: images.resize(value, (self.size, self.size), "mask" if value.dtype == bool else "image") for key, value in full.items()}
+
+    def augmented(self, index: int, augmentation, *seed) -> Item:
+        """A random resized crop and flip that belong to `seed`; colours are never touched, they are the label."""
+        rng = seeds.rng(*seed)
+        full = self.original(index)
+        height, width = full["mask"].shape
+        for _ in range(4):
+            top, left, side_y, side_x = _crop_box(rng, height, width, augmentation.crop)
+            window = np.s_[top : top + side_y, left : left + side_x]
+            if full["mask"][window].sum() > 10:
+                break
+        else:
+            window = np.s_[:, :]
+        flip = augmentation.flip and rng.random() < 0.5
+        return {key: _resized(value[window], self.size, flip) for key, value in full.items()}
+
+    def original(self, index: int) -> Item:
+        """An item as its files hold it. Raises UserError naming two files that differ in size."""
+        row = self.rows.iloc[index]
+        composite = self.decoded(images.read_rgb, row["composite"])
+        item = {"composite": composite, "mask": self.decoded(images.read_mask, row["mask"])}
+        if isinstance(row["real"], str):
+            item["real"] = self.decoded(images.read_rgb, row["real"])
+        for key, picture in item.items():
+            if picture.shape[:2] != composite.shape[:2]:
+                raise UserError(f"{row[key]} is {_size(picture)} and {row['composite']} is {_size(composite)}; they must be equal")
+        return item
+
+
+class Holes:
+    """Photographs with irregular holes, as items of (size, size) pixels.
+
+    `rows` needs image_id and image; `masks` needs mask (file paths). With `assigned` (image_id, hole_ratio_bucket,
+    mask; one row per item) the pairs are fixed; without it each draw takes a mask at random and varies it as
+    `mask_augmentation` (params.MaskAugmentation) says; None takes masks as they are.
+    """
+
+    def __init__(
+        self, rows: pd.DataFrame, masks: pd.DataFrame, size: int, assigned: pd.DataFrame | None = None, mask_augmentation=None
+    ):
+        self.mask_augmentation = mask_augmentation
+        self.masks, self.size, self.decoded = list(masks["mask"]), size, Decoded()
+        if assigned is None:
+            self.files, self.ids, self.fixed = list(rows["image"]), list(rows["image_id"]), None
+        else:
+            if odd := set(assigned["image_id"]) ^ set(rows["image_id"]):
+                raise UserError(f"masks are assigned to other photographs than are tested: {sorted(odd)[0]} is on one side only")
+            merged = assigned.merge(rows[["image_id", "image"]], on="image_id", validate="many_to_one")
+            self.files, self.fixed = list(merged["image"]), list(merged["mask"])
+            self.ids = [f"{one}_{bucket}" for one, bucket in zip(merged["image_id"], merged["hole_ratio_bucket"])]
+            self.rows = merged
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def item(self, index: int) -> Item:
+        """The centre square of the photograph, bicubic with antialiasing (specs/inpainting.md 13), and its assigned mask
+        (without one: the mask of its number)."""
+        picture = _centre_square(self.decoded(images.read_rgb, self.files[index]))
+        mask = self.fixed[index] if self.fixed else self.masks[index % len(self.masks)]
+        if picture.shape[:2] != (self.size, self.size):
+            picture = np.asarray(Image.fromarray(picture).resize((self.size, self.size), Image.Resampling.BICUBIC))
+        return {"image": picture, "hole": self._hole(mask)}
+
+    def augmented(self, index: int, augmentation, *seed) -> Item:
+        """A random square crop and flip, and a random mask, itself varied, that belong to `seed`."""
+        rng = seeds.rng(*seed)
+        picture = _centre_square(self.decoded(images.read_rgb, self.files[index]))
+        side = picture.shape[0]
+        top, left, side_y, side_x = _crop_box(rng, side, side, augmentation.crop)
+        picture = picture[top : top + side_y, left : left + side_x]
+        hole = self._hole(self.masks[rng.integers(len(self.masks))])
+        if self.mask_augmentation is not None:
+            how = self.mask_augmentation
+            varied = mask_transforms.augment(hole, seeds.derive(*seed, "hole"), how.flips, how.rotations, how.dilation, how.crop)
+            hole = varied if varied.mean() <= max(LARGEST_HOLE, hole.mean()) else hole
+        return {"image": _resized(picture, self.size, augmentation.flip and rng.random() < 0.5), "hole": hole}
+
+    def _hole(self, file: str) -> np.ndarray:
+        return images.resize(self.decoded(images.read_mask, file), (self.size, self.size), "mask")
+
+
+def for_training(task: str, data: list[Path], size: int, max_foreground: float = 1.0, mask_augmentation=None) -> tuple:
+    """(training set, validation set) of a task from its data folders.
+
+    localization, harmonization: data = sub-datasets, data/composites/<subset> each
+    inpainting: data = [data/sources/<source>, data/irregular_masks]; training draws its masks from those of the
+    training split and varies them by `mask_augmentation`, validation gives each photograph one of them
+    """
+    if task == "inpainting":
+        source, masks = data
+        holes = hole_masks(masks, "train")
+        return tuple(Holes(photographs(source, split), holes, size, mask_augmentation=mask_augmentation) for split in ("train", "val"))
+    return tuple(Composites(pairs(data, split, max_foreground), size, task == "localization") for split in ("train", "val"))
+
+
+def test_splits(task: str, data: list[Path]) -> list[str]:
+    """Names of the splits that a method is tested on, with these data folders: "test", and each real set under its own."""
+    if task == "inpainting":
+        return ["test"]
+    found = {split for folder in data for split in tables.read(folder / "pairs.parquet", ["split"])["split"].unique()}
+    return sorted(found - {"train", "val"}, key=lambda split: (split != "test", split))
+
+
+def at_side(side: int) -> str:
+    """Name of the split "test" at another side in pixels than `image_size`: "test@512". No real set can have one."""
+    return f"test@{side}"
+
+
+def side_of(split: str) -> int | None:
+    """The side in pixels that a split's name carries, or None for a split at `image_size`."""
+    _, at, side = split.partition("@")
+    return int(side) if at else None
+
+
+def for_testing(task: str, data: list[Path], size: int, split: str, max_foreground: float = 1.0) -> "Composites | Holes":
+    """The set that a method is tested on; data as in `for_training`. In inpainting every photograph comes with the
+    masks assigned to it, one of each hole-ratio bucket.
+
+    A split such as "test@512" is "test" at that side in place of `size`, without the pictures whose shorter side is
+    below it, which resizing would have to invent; it may be empty.
+    """
+    side = side_of(split)
+    split, size = split.partition("@")[0], side or size
+    if task == "inpainting":
+        source, masks = data
+        rows, assigned = photographs(source, split), tables.read(masks / "assigned.parquet")
+        assigned = assigned.assign(mask=[str(masks / name) for name in assigned["mask"]])
+        if side:
+            rows = rows[_large_enough(rows["image"], side)]
+            assigned = assigned[assigned["image_id"].isin(rows["image_id"])]
+        return Holes(rows, hole_masks(masks, split), size, assigned)
+    rows = pairs(data, split, max_foreground)
+    if side:
+        rows = rows[_large_enough(rows["composite"], side)]
+    return Composites(rows, size, task == "localization")
+
+
+def _large_enough(files: pd.Series, side: int) -> list[bool]:
+    return [min(images.header_size(file, max_pixels=images.PILLOW_LIMIT)) >= side for file in files]
+
+
+def scored(task: str, dataset: "Composites | Holes") -> int:
+    """How many items a task's metrics can be taken of: harmonization needs the real image."""
+    return int(dataset.rows["real"].notna().sum()) if task == "harmonization" else len(dataset)
+
+
+def manifests(data: list[Path]) -> list[Path]:
+    """The tables that say, by sha256, what stands in these data folders."""
+    names = ("pairs.parquet", "overlaps.parquet", "photographs.parquet", "masks.parquet", "assigned.parquet")
+    return [folder / name for folder in data for name in names if (folder / name).exists()]
+
+
+def hole_masks(root: Path, split: str) -> pd.DataFrame:
+    """The masks of one split, `mask` as a path from the working folder."""
+    frame = tables.read(root / "masks.parquet")
+    frame = frame[frame["split"] == split]
+    if frame.empty:
+        raise UserError(f"{root / 'masks.parquet'}: no mask in the split {split!r}")
+    return frame.assign(mask=[str(root / name) for name in frame["mask"]])
+
+
+def collate(items: list[Item]) -> dict[str, torch.Tensor]:
+    """A batch: float32 tensors in [0, 1], images (N, 3, H, W), masks (N, 1, H, W)."""
+    batch = {}
+    for key in items[0]:
+        stacked = torch.from_numpy(np.stack([one[key] for one in items]))
+        # contiguous, because torch 2.15 on a CPU corrupted memory in the backward pass of channels-last convolutions (seen: unet, width 8, 64 px)
+        batch[key] = stacked[:, None].float() if stacked.dtype == torch.bool else stacked.permute(0, 3, 1, 2).contiguous().float() / 255
+    return batch
+
+
+def _crop_box(rng: np.random.Generator, height: int, width: int, share) -> tuple[int, int, int, int]:
+    """Top, left, height and width of a crop whose area share lies in `share` (None: everything), its aspect ratio
+    within 3:4 and 4:3 of the picture's."""
+    if share is None:
+        return 0, 0, height, width
+    area = rng.uniform(share.low, share.high)
+    stretch = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)) / 2)
+    side_y = min(height, max(1, round(height * np.sqrt(area) * stretch)))
+    side_x = min(width, max(1, round(width * np.sqrt(area) / stretch)))
+    return int(rng.integers(height - side_y + 1)), int(rng.integers(width - side_x + 1)), side_y, side_x
+
+
+def _resized(array: np.ndarray, size: int, flip: bool) -> np.ndarray:
+    """Training pictures: area-weighted when they shrink, which costs a tenth of Pillow's antialiasing."""
+    if flip:
+        array = array[:, ::-1]
+    if array.dtype == bool:
+        return cv2.resize(np.ascontiguousarray(array).view(np.uint8), (size, size), interpolation=cv2.INTER_NEAREST).view(bool)
+    shrinks = min(array.shape[:2]) > size
+    return cv2.resize(np.ascontiguousarray(array), (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def _centre_square(picture: np.ndarray) -> np.ndarray:
+    height, width = picture.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return picture[top : top + side, left : left + side]
+
+
+def _size(picture: np.ndarray) -> str:
+    return f"{picture.shape[1]}x{picture.shape[0]}"

@@ -1,0 +1,136 @@
+"""Inference: a Ray Data job whose actors load the network once, and a plain loop that does the same.
+
+Predictions are saved as the network drew them, 8-bit PNG; what is scored and shown is composed from them later
+(pipeline/scoring/image_scores.py).
+"""
+
+import hashlib
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from pipeline import images, params
+from pipeline.data import datasets
+from pipeline.errors import UserError
+from pipeline.networks import trainer
+from pipeline.progress import Progress
+from pipeline.scoring import image_scores
+
+OUTSIDE = 1e-3
+"""How far a prediction may leave [0, 1] by rounding errors, which saving cuts off."""
+
+COLUMNS = ["image_id", "prediction", "sha256"]
+
+
+def ready_model(name: str, hyperparameters: dict, weights: Path | None):
+    """A method as it predicts: built, and with its weights if it has any."""
+    if weights is not None and "backbone_weights" in hyperparameters:
+        hyperparameters = hyperparameters | {"backbone_weights": "none"}  # what training began with is not needed any more
+    model = params.build_model(name, hyperparameters)
+    if weights is not None:
+        trainer.load_weights(model, weights)
+    return model
+
+
+class Predictor:
+    """A network, loaded once, that turns item numbers into saved predictions.
+
+    `build_model` gives the ready model (weights loaded), `build_data` the dataset whose items are asked for.
+    """
+
+    def __init__(self, build_model: Callable, build_data: Callable, out: Path, device: str, batch_size: int):
+        self.device = torch.device("cuda" if device == "gpu" else "cpu")
+        self.model = build_model().to(self.device).eval()
+        self.dataset, self.out, self.batch_size = build_data(), out, batch_size
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Ray Data's batch format: {"first": [number of a batch's first item]} to the manifest's columns of its items,
+        and "refused", which is empty or the words of a UserError: Ray Data would wrap the error itself beyond recognition."""
+        (first,) = batch["first"]
+        try:
+            rows = [row | {"refused": ""} for row in self.predict(int(first))]
+        except UserError as error:
+            rows = [{"image_id": "", "prediction": "", "sha256": "", "refused": str(error)}]
+        return {key: np.array([row[key] for row in rows]) for key in rows[0]}
+
+    @torch.no_grad()
+    def predict(self, first: int) -> list[dict]:
+        """The batch that begins with this item: the same items together, whoever predicts them."""
+        numbers = range(first, min(first + self.batch_size, len(self.dataset)))
+        items = [self.dataset.item(number) for number in numbers]
+        batch = {key: value.to(self.device) for key, value in datasets.collate(items).items()}
+        try:
+            predictions = self.model(batch).float().cpu().numpy()
+        except ValueError as error:
+            raise UserError(f"the network refuses {self.dataset.ids[first]}: {error}") from error
+        rows = []
+        for number, prediction in zip(numbers, predictions):
+            name = self.dataset.ids[number]
+            if not np.isfinite(prediction).all():
+                raise UserError(f"the network's prediction for {name} is not finite")
+            low, high = float(prediction.min()), float(prediction.max())
+            if low < -OUTSIDE or high > 1 + OUTSIDE:
+                raise UserError(f"the network's prediction for {name} has values in [{low:.6g}, {high:.6g}], expected [0, 1]")
+            file = self.out / f"{name}.png"
+            images.write_png(file, image_scores.to_uint8(prediction))
+            rows.append({"image_id": name, "prediction": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()})
+        return rows
+
+
+def predict_all(build_model: Callable, build_data: Callable, out: Path, *, batch_size: int, device: str, describe: str) -> pd.DataFrame:
+    """Predict every item of a dataset into `out`; returns image_id, prediction and sha256, ordered by image_id.
+
+    One actor per GPU, or one per CPU core, of one thread each: the same sums, whatever the number of cores. A killed
+    actor is replaced and its batch done again.
+    """
+    import ray
+    import ray.data
+
+    from pipeline.running import cluster
+
+    count = len(build_data())
+    if not count:
+        return pd.DataFrame(columns=COLUMNS, dtype="str")
+    with cluster.session():
+        if device == "gpu":
+            cluster.require_gpus(1)
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.print_on_execution_start = False
+        context.max_errored_blocks = 0
+        resources = ray.cluster_resources()
+        cores = max(int(resources.get("CPU", 1)), 1)
+        batches = [{"first": first} for first in range(0, count, batch_size)]
+        actors = int(resources["GPU"]) if device == "gpu" else min(cores, len(batches))
+        # from_items, because its blocks are there already: a task that reads them would wait for a core that the
+        # actors never give back
+        found = ray.data.from_items(batches, override_num_blocks=len(batches)).map_batches(
+            Predictor,
+            fn_constructor_args=(build_model, build_data, out.absolute(), device, batch_size),
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=actors),
+            num_cpus=1,
+            num_gpus=1 if device == "gpu" else 0,
+        )
+        rows = []
+        with Progress(describe, count) as progress:
+            for row in found.iter_rows():
+                if refused := row.pop("refused"):
+                    raise UserError(refused)
+                rows.append(row)
+                progress.add()
+    return pd.DataFrame(rows).sort_values("image_id", ignore_index=True)
+
+
+def predict_plain(build_model: Callable, build_data: Callable, out: Path, *, batch_size: int, device: str = "cpu") -> pd.DataFrame:
+    """The same as `predict_all`, in this process, without Ray."""
+    if device == "gpu" and not torch.cuda.is_available():
+        raise UserError("training.device = 'gpu' and this process sees no GPU; set training.device: cpu or run where one is")
+    predictor = Predictor(build_model, build_data, out, device, batch_size)
+    rows = [row for first in range(0, len(predictor.dataset), batch_size) for row in predictor.predict(first)]
+    return pd.DataFrame(rows, columns=COLUMNS, dtype="str").sort_values("image_id", ignore_index=True)

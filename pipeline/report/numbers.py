@@ -1,0 +1,329 @@
+"""The numbers of the report: what evaluation, training and synthesis left, read once and put into rows of text.
+
+Every function returns plain rows (dicts of str and numbers) for the template; nothing is averaged here but what a
+sentence says.
+"""
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from pipeline import tables
+from pipeline.errors import UserError
+from pipeline.scoring import image_scores
+
+METRICS = {
+    "ap": ("AP", 3), "f1": ("F1", 3), "iou": ("IoU", 3), "mse": ("MSE", 1), "fmse": ("fMSE", 1), "psnr": ("PSNR", 2),
+    "ssim": ("SSIM", 4), "fssim": ("fSSIM", 4), "l1": ("L1", 4),
+}  # fmt: skip
+"""Metric: how it is written, and its decimals."""
+
+RESULT_TABLES = ("per_image", "summary", "intervals", "differences", "ranks", "breakdowns")
+FEW_PHOTOGRAPHS = 30
+"""Below so many test photographs the page says that intervals can't be trusted far."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """All that is known of one task: results/<task>/*.parquet and artifacts/index/<task>/*.json (`methods`, by name)."""
+
+    task: str
+    methods: dict[str, dict]
+    per_image: pd.DataFrame
+    summary: pd.DataFrame
+    intervals: pd.DataFrame
+    differences: pd.DataFrame
+    ranks: pd.DataFrame
+    breakdowns: pd.DataFrame
+
+    @property
+    def metrics(self) -> dict[str, bool]:
+        """The task's headline metrics, and whether more is better."""
+        return image_scores.HEADLINES[self.task]
+
+    @property
+    def leading(self) -> str:
+        """The metric that orders methods and images."""
+        return image_scores.SELECTS[self.task]
+
+    @cached_property
+    def order(self) -> list[str]:
+        """Methods, best first by the leading metric over all test images; a method whose mean is undefined comes last."""
+        pooled = self.summary[(self.summary["subset"] == "All") & (self.summary["split"] == "test")]
+        return list(pooled.sort_values(self.leading, ascending=not self.metrics[self.leading], kind="stable")["model"])
+
+    @property
+    def trained(self) -> list[str]:
+        """Methods with training, in alphabetical order (their colours in charts follow it)."""
+        return sorted(name for name, one in self.methods.items() if one["trained"])
+
+    @property
+    def subsets(self) -> list[str]:
+        """Sub-datasets with test images, without "All"."""
+        part = self.summary[self.summary["split"] == "test"]
+        return sorted(set(part["subset"]) - {"All"})
+
+    @cached_property
+    def tested(self) -> pd.DataFrame:
+        """Per-image scores of the test split."""
+        return self.per_image[self.per_image["split"] == "test"]
+
+
+def read_results(task: str, results: Path, index: Path) -> Results:
+    """Read one task's tables. Raises UserError naming the first file that is missing or doesn't fit the others."""
+    files = sorted(index.glob("*.json"))
+    if not files:
+        raise UserError(f"{index}: no method has predictions there; `dvc repro` makes them")
+    methods = {one["model"]: one for one in (json.loads(file.read_text()) for file in files)}
+    read = {name: tables.read(results / f"{name}.parquet") for name in RESULT_TABLES}
+    odd = sorted(set(methods) ^ set(read["summary"]["model"]))
+    if odd:
+        raise UserError(f"{results / 'summary.parquet'} and {index} name different methods ({odd[0]} is in one only); `dvc repro` evaluates anew")
+    return Results(task, methods, **read)
+
+
+@dataclass(frozen=True)
+class Training:
+    """What one training left: the rows of history.parquet and the facts of training.json."""
+
+    model: str
+    history: pd.DataFrame
+    facts: dict
+
+
+def read_training(folder: Path) -> Training:
+    """Read artifacts/models/<model>. Raises UserError naming the file that is missing."""
+    history, facts = tables.read(folder / "history.parquet"), folder / "training.json"
+    if not facts.is_file():
+        raise UserError(f"{facts}: no such file; `dvc repro train-{folder.name}` makes it")
+    return Training(folder.name, history, json.loads(facts.read_text()))
+
+
+def number(value: float, metric: str) -> str:
+    """A score as the page writes it; an undefined one is a dash."""
+    return "–" if value is None or not math.isfinite(value) else f"{value:.{METRICS[metric][1]}f}"
+
+
+def change(value: float, metric: str) -> str:
+    """A difference of scores as the page writes it, with its sign."""
+    return f"{value:+.{METRICS[metric][1]}f}".replace("-", "−")
+
+
+def between(low: float, high: float, metric: str) -> str:
+    """An interval as the page writes it; empty where there is none (fewer than two photographs)."""
+    return f"{number(low, metric)} to {number(high, metric)}".replace("-", "−") if math.isfinite(low) and math.isfinite(high) else ""
+
+
+def count(value: float) -> str:
+    """A number of parameters: 0, 812, 12.3 k, 4.5 M."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{value / size:.1f} {unit}"
+    return f"{value:.0f}"
+
+
+def score_table(results: Results, subset: str, split: str = "test") -> dict:
+    """One table of means: methods as rows, best first.
+
+    {"metrics": [...], "rows": [...], "n_images", "n_photographs", "simulated" (share of the images), "excluded", ...}; a row holds model, trained,
+    parameters, n_images, rank, cells (text, interval, best) and `behind`, its paired difference from the first row in
+    the leading metric; `excluded` names methods with images that a metric is undefined for. Intervals, ranks and
+    differences exist for the test split alone.
+    """
+    chosen = results.summary[(results.summary["subset"] == subset) & (results.summary["split"] == split)].set_index("model")
+    order = [one for one in results.order if one in chosen.index]
+    if subset != "All" or split != "test":
+        order = list(chosen.loc[order].sort_values(results.leading, ascending=not results.metrics[results.leading], kind="stable").index)
+    stated = split == "test"
+    intervals = results.intervals[results.intervals["subset"] == subset].set_index(["model", "metric"])
+    ranks = results.ranks[(results.ranks["subset"] == subset) & (results.ranks["metric"] == results.leading)].set_index("model")
+    scored = results.per_image[results.per_image["split"] == split]
+    scored = scored if subset == "All" else scored[scored["subset"] == subset]
+    cells = {one: _cells(chosen[one], one, higher, intervals if stated else None) for one, higher in results.metrics.items()}
+    rows = [
+        {
+            "model": model,
+            "trained": results.methods[model]["trained"],
+            "parameters": count(chosen.loc[model, "n_parameters"]),
+            "n_images": int(chosen.loc[model, "n_images"]),
+            "rank": _rank(ranks.loc[model]) if stated else "",
+            "behind": _behind(results, subset, model, order[0]) if stated else "",
+            "cells": [{"metric": one} | cells[one][model] for one in results.metrics],
+        }
+        for model in order
+    ]
+    return {
+        "subset": subset,
+        "split": split,
+        "leading": METRICS[results.leading][0],
+        "metrics": [{"name": METRICS[one][0], "higher": higher} for one, higher in results.metrics.items()],
+        "rows": rows,
+        "stated": stated,
+        "n_images": int(chosen["n_images"].max()),
+        "simulated": float(chosen["simulated"].max()) if "simulated" in chosen else 0.0,
+        "n_photographs": int(scored["photograph"].nunique()),
+        "excluded": _excluded(scored, list(results.metrics), order),
+    }
+
+
+def _cells(means: pd.Series, metric: str, higher: bool, intervals: pd.DataFrame | None) -> dict[str, dict]:
+    best = number(means.max() if higher else means.min(), metric)
+    cells = {}
+    for model, mean in means.items():
+        text = number(mean, metric)
+        found = intervals.loc[(model, metric)] if intervals is not None else None
+        cells[model] = {
+            "text": text,
+            "interval": between(found["low"], found["high"], metric) if found is not None else "",
+            "best": text == best and text != "–",
+        }
+    return cells
+
+
+def _excluded(scored: pd.DataFrame, metrics: list[str], order: list[str]) -> list[str]:
+    """Methods with images that some headline metric is undefined for, and how many."""
+    undefined = scored[metrics].isna().any(axis=1).groupby(scored["model"]).sum()
+    return [f"{model} {undefined[model]}" for model in order if undefined[model]]
+
+
+def _rank(row: pd.Series) -> str:
+    return str(int(row["rank"])) if row["rank"] == row["rank_worst"] else f"{int(row['rank'])}–{int(row['rank_worst'])}"
+
+
+def _behind(results: Results, subset: str, model: str, first: str) -> dict | str:
+    if model == first:
+        return ""
+    table, metric = results.differences, results.leading
+    row = table[(table["subset"] == subset) & (table["metric"] == metric) & (table["first"] == model) & (table["second"] == first)].iloc[0]
+    if not math.isfinite(row["mean"]):
+        return ""
+    tied = not (row["low"] > 0 or row["high"] < 0)
+    return {"text": change(row["mean"], metric), "interval": between(row["low"], row["high"], metric), "tied": tied}
+
+
+def overlaps(file: Path) -> dict[str, list[str]]:
+    """For each further test set that brings a training list, a sentence per sub-dataset: how far the list has seen it.
+
+    Empty where evaluation wrote no such table.
+    """
+    if not file.is_file():
+        return {}
+    said: dict[str, list[str]] = {}
+    for row in tables.read(file).itertuples():
+        if not row.composites_train:
+            continue
+        sentence = f"{row.subset}: {row.photographs_shared:,} of {row.photographs_test:,} test photographs are in its training list too"
+        if row.photographs_shared:
+            sentence += f", with {row.test_composites_of_shared_photographs:,} of {row.composites_test:,} test composites"
+        if row.cameras_shared:
+            sentence += f"; {row.test_composites_of_shared_cameras:,} test composites are of the {row.cameras_shared} cameras that it knows"
+        said.setdefault(row.set, []).append(sentence)
+    return said
+
+
+def training_rows(trainings: list[Training], blocks: dict) -> list[dict]:
+    """The budget of each training, for the table of networks; `blocks` are the models of params.yaml.
+
+    Raises UserError for a network that params.yaml doesn't train.
+    """
+    rows = []
+    for one in trainings:
+        if one.model not in blocks or blocks[one.model].training is None:
+            found = f"artifacts/index names {one.model} as trained and params.yaml doesn't train it"
+            raise UserError(f"{found}; `python -m commands.graph` clears what is stale")
+        history, facts, own = one.history, one.facts, blocks[one.model].training
+        steps = int(history["step"].iloc[-1]) if len(history) else 0
+        epochs = history.groupby("phase", sort=False).size() if len(history) else [0]
+        rows.append(
+            {
+                "model": one.model,
+                "epochs": " + ".join(map(str, epochs)),
+                "steps": f"{steps:,}",
+                "images": f"{steps * own.batch_size:,}",
+                "batch_size": own.batch_size,
+                "optimizer": f"{own.optimization.optimizer}, {own.optimization.learning_rate:g}",
+                "hardware": facts["device"] + (f", {facts['workers']} workers" if facts["workers"] > 1 else ""),
+                "rate": f"{facts['images_per_second']:.1f}",
+                "seconds": duration(facts["seconds_of_the_last_run"]),
+            }
+        )
+    return rows
+
+
+def duration(seconds: float) -> str:
+    """A time span in the two units that matter: 14.2 s, 3 min 5 s, 2 h 4 min."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    return f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def overview(results: Results) -> dict:
+    """What a task's paragraph of the overview says."""
+    first = results.order[0]
+    table = score_table(results, "All")
+    leading = list(results.metrics).index(results.leading)
+    return {
+        "task": results.task,
+        "first": first,
+        "first_trained": results.methods[first]["trained"],
+        "metric": METRICS[results.leading][0],
+        "score": table["rows"][0]["cells"][leading],
+        "tied": [row["model"] for row in table["rows"][1:] if row["behind"] and row["behind"]["tied"]],
+        "n_methods": len(results.order),
+        "n_trained": len(results.trained),
+        "n_images": table["n_images"],
+        "n_photographs": table["n_photographs"],
+        "few": table["n_photographs"] < FEW_PHOTOGRAPHS,
+    }
+
+
+def counts(pairs: pd.DataFrame, rejected: pd.DataFrame) -> dict:
+    """The data sheet of one sub-dataset in numbers: composites by split, by transfer and by category; rejections.
+
+    `rejected` by rule: how many candidates each rule refused, and the range of the values that it saw.
+    """
+    splits = [one for one in ("train", "val", "test") if (pairs["split"] == one).any()]
+    splits += sorted(set(pairs["split"]) - set(splits))
+    by_split = pairs.groupby("split")
+    categories = pairs["category"].value_counts()
+    rules = rejected.groupby("rule")["value"].agg(["size", "min", "max"]).sort_values("size", ascending=False, kind="stable")
+    return {
+        "splits": splits,
+        "n": len(pairs),
+        "n_simulated": int(pairs["simulated"].sum()) if "simulated" in pairs else 0,
+        "by_split": [
+            {"split": one, "composites": len(part), "photographs": part["source_image"].nunique(), "objects": part["mask"].nunique()}
+            for one, part in ((one, by_split.get_group(one)) for one in splits)
+        ],
+        "by_transfer": _crossed(pairs, "transfer", splits),
+        "by_category": _crossed(pairs, "category", splits)[:12],
+        "more_categories": len(categories) - 12,
+        "rules": [
+            {"rule": rule, "n": int(row["size"]), "values": f"{row['min']:.3g} to {row['max']:.3g}" if math.isfinite(row["min"]) else ""}
+            for rule, row in rules.iterrows()
+        ],
+        "n_rejected": len(rejected),
+    }
+
+
+def stated(value) -> str:
+    """A text of a table; "" where the table has none (missing values come back as None or NaN)."""
+    return value if isinstance(value, str) else ""
+
+
+def _crossed(pairs: pd.DataFrame, column: str, splits: list[str]) -> list[dict]:
+    named = pairs.assign(**{column: [stated(one) or "not known" for one in pairs[column]]})
+    crossed = pd.crosstab(named[column], named["split"]).reindex(columns=splits, fill_value=0)
+    crossed = crossed.assign(n=crossed.sum(axis=1)).reset_index().sort_values(["n", column], ascending=[False, True])
+    return [{"value": row[column], "n": int(row["n"]), "of": [int(row[one]) for one in splits]} for _, row in crossed.iterrows()]
+
+
+def fingerprint(file: Path) -> dict:
+    """A table of the data by name, number of rows and the beginning of its SHA-256."""
+    return {"file": file.as_posix(), "rows": f"{len(tables.read(file)):,}", "sha256": hashlib.sha256(file.read_bytes()).hexdigest()[:16]}

@@ -1,0 +1,235 @@
+"""The stages of each network, worked out from the code: what it imports is what its stages depend on.
+
+DVC's matrix can't give each item its own dependencies, and here each network's `deps` are exactly its import
+closure, so that an edit of one layer reruns the networks that use it and no other. The hand-written stages of
+dvc.yaml are held to the same rule by a test.
+"""
+
+import ast
+import functools
+import re
+import textwrap
+from pathlib import Path
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedSeq
+
+import models
+from pipeline import params
+from pipeline.errors import UserError
+
+WIDTH = 120
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("stages", "commands", "pipeline", "models")
+TABLE_OF_CONTENTS = Path("dvc.yaml")
+FILE = Path("models/dvc.yaml")
+CODE_MARK = "# code, written by `python -m commands.graph`"
+
+HEAD = """\
+# Written by `python -m commands.graph` from params.yaml and the code; edits here are lost.
+# Two stages for each method, a third for a trained localizer: its deps are its import closure, its params the leaves it reads.
+
+"""
+
+
+def closure(*modules: str) -> list[str]:
+    """Files of this repository that importing these modules imports, themselves included, sorted.
+
+    Modules are dotted names ("stages.train"). Imports inside functions count; names that are imported by string do
+    not (a network, a kind of source): they are given as modules of their own. Empty `__init__.py` files are left out.
+    """
+    for module in modules:
+        if _file_of(module) is None:
+            raise UserError(f"no module {module!r} in this repository")
+    found, to_read = set(), [file for module in modules for file in _files_of(module)]
+    while to_read:
+        file = to_read.pop()
+        if file in found:
+            continue
+        found.add(file)
+        to_read += [one for name in _imports(file) for one in _files_of(name)]
+    return sorted(str(file.relative_to(ROOT)) for file in found if file.stat().st_size)
+
+
+def with_code(text: str) -> str:
+    """The text of dvc.yaml with the code files of every stage written anew.
+
+    A stage's `deps` is a list in square brackets, one data dependency a line. Below the line CODE_MARK stand the code
+    files, several to a line, up to the closing bracket. Only those lines change. An entry there that is not a code file of
+    this repository was added by hand, so it is kept and moves above the mark.
+    """
+    written, module, lines = [], None, iter(text.splitlines())
+    for line in lines:
+        if named := re.search(r"python -m (stages\.\w+)", line):
+            module = named[1]
+        if line.strip() != CODE_MARK:
+            written.append(line)
+            continue
+        indent = line[: len(line) - len(line.lstrip())]
+        below = []
+        for line in lines:
+            if line.strip() == "]":
+                break
+            below.append(line)
+        else:
+            raise UserError(f"{TABLE_OF_CONTENTS}: the list of {module} has no closing ] on a line of its own")
+        written += [kept for kept in below if not _is_code(kept)]
+        written += [f"{indent}{CODE_MARK}", *_several_to_a_line(closure(module), indent), line]
+    return "\n".join(written) + "\n"
+
+
+def _is_code(line: str) -> bool:
+    entries = [entry.strip() for entry in line.split(",") if entry.strip()]
+    return all(entry.endswith(".py") and entry.split("/")[0] in PACKAGES for entry in entries)
+
+
+def _several_to_a_line(files: list[str], indent: str) -> list[str]:
+    return textwrap.wrap(
+        ", ".join(files) + ",", WIDTH, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def read_parameters(module: str, task: str | None = None, **names: str) -> list[str]:
+    """The leaves or blocks of params.yaml that a stage's module says it reads: its PARAMS, and its PARAMS_OF_TASK for
+    a task, with names filled in."""
+    declared = {}
+    for node in ast.parse(_file_of(module).read_text()).body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "").startswith("PARAMS"):
+            declared[node.targets[0].id] = ast.literal_eval(node.value)
+    keys = [*declared["PARAMS"], *declared.get("PARAMS_OF_TASK", {}).get(task, ())]
+    return [key.format(**names) for key in keys]
+
+
+def stages_of(name: str, parameters: params.Params) -> dict[str, dict]:
+    """The stages of one method, as models/dvc.yaml holds them: training, inference, and for a trained localizer what it
+    finds once composites were harmonized. Without training there is only the second."""
+    task = models.task_of(name)
+    network = f"models.{task}.{name}"
+    if task == "inpainting":
+        data = [f"data/sources/{parameters.inpainting.source}", "data/irregular_masks"]
+    else:
+        data = [f"data/composites/{subset}" for subset in parameters.composites.subsets]
+    tested = data if task == "inpainting" else data + [f"data/real/{name}" for name in parameters.real_sets]
+    weights = f"artifacts/models/{name}/weights.safetensors"
+    made = {}
+    trained = parameters.models[name].training is not None
+    if trained:
+        made[f"train-{name}"] = {
+            "wdir": "..",
+            "cmd": f"python -m stages.train {name} --data {' '.join(data)}",
+            "params": read_parameters("stages.train", task, model=name),
+            "deps": closure("stages.train", network) + data,
+            "outs": [f"artifacts/models/{name}"],
+        }
+    made[f"infer-{name}"] = {
+        "wdir": "..",
+        "cmd": f"python -m stages.infer {name} {f'--weights {weights} ' if trained else ''}--data {' '.join(tested)}",
+        "params": read_parameters("stages.infer", task, model=name),
+        "deps": closure("stages.infer", network) + tested + ([weights] if trained else []),
+        "outs": [f"artifacts/predictions/{name}", f"artifacts/index/{task}/{name}.json"],
+    }
+    if name in detecting(parameters):
+        harmonizers = parameters.models_of("harmonization")
+        made[f"detect-{name}"] = {
+            "wdir": "..",
+            "cmd": f"python -m stages.detect {name} --weights {weights} --data {' '.join(tested)} --harmonized {' '.join(harmonizers)}",
+            "params": read_parameters("stages.detect", model=name),
+            "deps": closure("stages.detect", network) + tested + [weights] + [f"artifacts/predictions/{one}" for one in harmonizers],
+            "outs": [f"artifacts/detectability/{name}.parquet"],
+        }
+    return made
+
+
+def detecting(parameters: params.Params) -> list[str]:
+    """The localizers that look at harmonized composites: those that are trained, where there are harmonizers."""
+    trained = [name for name in parameters.models_of("localization") if parameters.models[name].training is not None]
+    return trained if parameters.models_of("harmonization") else []
+
+
+def detectability_stage(parameters: params.Params) -> dict[str, dict]:
+    """What all of them found, in one table; here because it depends on a list of them, and is no stage without one."""
+    found = [f"artifacts/detectability/{name}.parquet" for name in detecting(parameters)]
+    if not found:
+        return {}
+    return {
+        "detectability": {
+            "wdir": "..",
+            "cmd": f"python -m stages.detectability {' '.join(found)}",
+            "params": read_parameters("stages.detectability"),
+            "deps": closure("stages.detectability") + found,
+            "outs": ["results/detectability"],
+        }
+    }
+
+
+def lists_stage(parameters: params.Params) -> dict[str, dict]:
+    """iHarmony4's lists over all sub-datasets; here because it depends on a list of folders too."""
+    folders = [f"data/composites/{subset}" for subset in parameters.composites.subsets]
+    return {
+        "lists": {
+            "wdir": "..",
+            "cmd": f"python -m stages.lists {' '.join(folders)}",
+            "deps": closure("stages.lists") + [f"{folder}/pairs.parquet" for folder in folders],
+            "outs": [f"data/composites/{name}_{split}.txt" for name in ("IHD", "le50") for split in ("train", "test")],
+        }
+    }
+
+
+def written(parameters: params.Params) -> str:
+    """The text of models/dvc.yaml."""
+    from io import StringIO
+
+    stages = lists_stage(parameters)
+    for name in parameters.models:
+        stages |= stages_of(name, parameters)
+    stages |= detectability_stage(parameters)
+    curves = [
+        {f"training loss, {task}": {"x": "step", "y": {f"../artifacts/models/{name}/history.csv": "loss" for name in trained}}}
+        for task in models.TASKS
+        if (trained := [name for name in parameters.models_of(task) if parameters.models[name].training is not None])
+    ]
+    for stage in stages.values():
+        stage["deps"] = CommentedSeq(stage["deps"])
+        stage["deps"].fa.set_flow_style()
+    yaml = YAML()
+    yaml.width = WIDTH
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    text = StringIO()
+    yaml.dump({"stages": stages, "plots": curves}, text)
+    return HEAD + re.sub(r" +$", "", text.getvalue(), flags=re.MULTILINE)
+
+
+def stale_outputs(parameters: params.Params) -> list[Path]:
+    """Outputs of methods that params.yaml no longer names; evaluation would go on counting them."""
+    kinds = ("models", "predictions", *(f"index/{task}" for task in models.TASKS), "detectability")
+    folders = [ROOT / "artifacts" / kind for kind in kinds]
+    stale = [one for folder in folders if folder.is_dir() for one in sorted(folder.iterdir()) if one.stem not in parameters.models]
+    table = ROOT / "results/detectability"
+    return stale + ([table] if table.is_dir() and not detecting(parameters) else [])
+
+
+@functools.cache
+def _imports(file: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            # "from a import b": b may be a module or a name inside a
+            names |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+    return {name for name in names if name.split(".")[0] in PACKAGES}
+
+
+def _files_of(name: str) -> list[Path]:
+    """The files that importing a dotted name runs: the packages on the way and the module."""
+    parts = name.split(".")
+    files = [_file_of(".".join(parts[: count + 1])) for count in range(len(parts))]
+    return [file for file in files if file is not None]
+
+
+def _file_of(module: str) -> Path | None:
+    path = ROOT.joinpath(*module.split("."))
+    for candidate in (path.with_suffix(".py"), path / "__init__.py"):
+        if candidate.is_file():
+            return candidate
+    return None

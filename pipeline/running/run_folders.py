@@ -1,0 +1,48 @@
+"""Run folders: where unfinished work waits to be taken up again.
+
+DVC empties a stage's outs before it runs, so what a killed stage had finished must stand elsewhere. The folder's name
+holds a hash of all that the result depends on: the same work goes on, an edited one starts anew.
+"""
+
+import hashlib
+import json
+import os
+import sys
+from pathlib import Path
+
+from pipeline.errors import UserError
+
+RUNS = ".runs"
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("stages", "commands", "pipeline", "models")
+
+
+def run_folder(name: str, *parts) -> Path:
+    """The run folder of a piece of work whose result depends on these parts (strings, numbers, dicts, files given as
+    Path, which count by content) and on the code that is loaded now. The folder need not exist yet.
+
+    Raises UserError naming a file that doesn't exist.
+    """
+    digest = hashlib.sha256(json.dumps([_stated(part) for part in parts], sort_keys=True).encode())
+    for file in _loaded_code():
+        digest.update(f"{file.relative_to(ROOT)}:".encode() + file.read_bytes())
+    # a queued experiment runs in a copy that DVC removes, killed or done; DVC_ROOT is the project that it was queued from
+    project = Path(os.environ.get("DVC_ROOT", "."))
+    return (project / RUNS / f"{name}-{digest.hexdigest()[:16]}").absolute()
+
+
+def _stated(part):
+    if isinstance(part, Path):
+        if not part.is_file():
+            raise UserError(f"{part}: no such file")
+        return hashlib.sha256(part.read_bytes()).hexdigest()
+    if isinstance(part, dict):
+        return {key: _stated(value) for key, value in part.items()}
+    return part.model_dump(mode="json") if hasattr(part, "model_dump") else part
+
+
+def _loaded_code() -> list[Path]:
+    """Files of this repository's packages that this process has imported."""
+    ours = [module for name, module in list(sys.modules.items()) if name.split(".")[0] in (*PACKAGES, "__main__")]
+    files = {Path(module.__file__).resolve() for module in ours if getattr(module, "__file__", None)}
+    return sorted(file for file in files if any(ROOT / package in file.parents for package in PACKAGES))

@@ -1,0 +1,76 @@
+"""How much of a score is protocol: the means of the same predictions under every named protocol, side by side.
+
+Beside each mean stands its distance from that under seam-256, paired by image, and the models' ranks: where the order of
+the models under a protocol isn't theirs under another, a gain between two papers may be the protocol's.
+"""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+
+from pipeline.errors import UserError
+from pipeline.scoring import protocols, statistics
+
+LESS_IS_BETTER = {"mse", "fmse", "l1", "mae"}
+COLUMNS = {
+    "task": "str", "model": "str", "subset": "str", "split": "str", "protocol": "str", "metric": "str", "n_images": "int64",
+    "n_excluded": "int64", "mean": "float64", "low": "float64", "high": "float64", "gap": "float64", "gap_low": "float64",
+    "gap_high": "float64", "rank": "int64", "rank_worst": "int64", "caveat": "str",
+}  # fmt: skip
+HEAD = ["model", "subset", "split", "image_id", "photograph"]
+
+
+def table(task: str, scores: pd.DataFrame, size: int, *, seed: int, resamples: int, level: float) -> pd.DataFrame:
+    """One row per split, sub-dataset ("All": all images of the split pooled), protocol, metric and model.
+
+    scores: as evaluation.Scores.by_protocol; without rows the table has none either.
+
+    n_images      images that were scored
+    n_excluded    those of them that this metric is undefined for under this protocol, left out of the mean
+    mean, low, high              the mean and its bootstrap interval over photographs
+    gap, gap_low, gap_high       mean over the images of the score less that under seam-256, and its interval; NaN for a
+                                 metric that seam-256 lacks
+    rank, rank_worst             the model's ranks among the models under this protocol (pipeline/scoring/statistics.py)
+    caveat        what sets the value apart from what the protocol's own code would print
+
+    Raises UserError if a model lacks an image that another has, or has one twice.
+    """
+    options = {"seed": seed, "resamples": resamples, "level": level}
+    columns = [one for one in scores if one not in HEAD]
+    caveats = {one.name: _caveat(one, size) for one in protocols.RECORDS[task]}
+    parts = []
+    pooled = pd.concat([scores, scores.assign(subset="All")])
+    for (split, subset), part in pooled.groupby(["split", "subset"], sort=True):
+        models, groups, values = _aligned(part, columns)
+        for number, column in enumerate(columns):
+            protocol, metric = column.split(" ")
+            found = values[:, :, number]
+            higher = metric not in LESS_IS_BETTER
+            ranked = statistics.rank(pd.DataFrame(found, columns=models), groups, higher_is_better=higher, **options)
+            basis = f"{protocols.SEAM} {metric}"
+            gaps = found - values[:, :, columns.index(basis)] if basis in columns else np.full_like(found, np.nan)
+            gap = pd.DataFrame(statistics.mean_intervals(gaps, groups, **options), index=models)
+            head = {"task": task, "subset": subset, "split": split, "protocol": protocol, "metric": metric, "n_images": len(found)}
+            of_model = gap.loc[ranked["model"]]
+            parts.append(
+                ranked.assign(**head, gap=of_model["mean"].array, gap_low=of_model["low"].array, gap_high=of_model["high"].array, caveat=caveats[protocol])
+            )
+    frame = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(COLUMNS))
+    return frame[list(COLUMNS)].astype(COLUMNS)
+
+
+def _caveat(record, size: int) -> str:
+    """With the size, where it isn't the one that all published tables are of."""
+    return "; ".join(([f"scored at {size} pixels in place of 256"] if size != 256 else []) + ([record.caveat] if record.caveat else []))
+
+
+def _aligned(part: pd.DataFrame, columns: list[str]) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Models, photographs of the images, and scores (images, models, columns) of one split and sub-dataset."""
+    part = part.sort_values(["image_id", "model"], kind="stable")
+    models, images = sorted(part["model"].unique()), part["image_id"].unique()
+    whole = list(itertools.product(images, models))
+    if list(zip(part["image_id"], part["model"])) != whole:
+        counts = part.groupby("model").size().to_dict()
+        raise UserError(f"the models were not scored on the same images, each once: {counts} scores of {len(images)} images")
+    return models, part["photograph"].to_numpy()[:: len(models)], part[columns].to_numpy(float).reshape(len(images), len(models), len(columns))

@@ -1,0 +1,1 @@
+from tests.small_project import dark_hole, embedded, project  # noqa: F401

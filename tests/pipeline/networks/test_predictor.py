@@ -1,0 +1,162 @@
+import functools
+import hashlib
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from pipeline.data import datasets
+from pipeline.errors import UserError
+from pipeline.networks import predictor
+from pipeline.running import cluster
+from pipeline.scoring import image_scores
+from tests.pipeline.tiny import Network, Pictures
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+class Drawing(nn.Module):
+    """Draws a picture that depends on the composite, and a map of it where `channels` is 1; `bad` spoils dark pictures."""
+
+    def __init__(self, channels: int = 3, bad: str = "", marker: str = ""):
+        super().__init__()
+        self.channels, self.bad, self.marker = channels, bad, marker
+
+    def forward(self, batch):
+        if self.bad == "size":
+            raise ValueError("height 16 is not divisible by 32; pad to 32")
+        if self.marker and not Path(self.marker).exists():
+            Path(self.marker).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        drawn = batch["composite"].sqrt()[:, : self.channels]
+        if self.bad == "nan":
+            drawn = drawn.clone()
+            drawn[batch["composite"].mean(dim=(1, 2, 3)) == batch["composite"].mean(dim=(1, 2, 3)).min()] = torch.nan
+        return drawn
+
+
+def seeded() -> Network:
+    torch.manual_seed(0)
+    return Network()
+
+
+def test_pngs_hold_what_the_network_drew(tmp_path):
+    data = Pictures("p", 5)
+    table = predictor.predict_plain(Drawing, lambda: data, tmp_path, batch_size=2)
+    assert table["image_id"].tolist() == data.ids and list(table.columns) == ["image_id", "prediction", "sha256"]
+    for number, row in table.iterrows():
+        saved = np.asarray(Image.open(tmp_path / row["prediction"]))
+        drawn = np.sqrt(data.item(number)["composite"].astype(np.float32) / 255)
+        assert np.array_equal(saved, np.rint(drawn * 255).astype(np.uint8))  # outside the mask too: nothing is composed yet
+        assert row["sha256"] == hashlib.sha256((tmp_path / row["prediction"]).read_bytes()).hexdigest()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(table["prediction"])
+
+
+def test_maps_are_grey(tmp_path):
+    table = predictor.predict_plain(functools.partial(Drawing, 1), lambda: Pictures("p", 1), tmp_path, batch_size=2)
+    with Image.open(tmp_path / table["prediction"][0]) as picture:
+        assert picture.mode == "L" and picture.size == (16, 16)
+
+
+def test_networks_predict_in_evaluation_mode(tmp_path):
+    data, model = Pictures("p", 3), seeded().eval()
+    predictor.predict_plain(seeded, lambda: data, tmp_path, batch_size=2)
+    with torch.no_grad():
+        drawn = model(datasets.collate([data.item(2)]))[0].numpy()
+    saved = np.asarray(Image.open(tmp_path / "p02.png"))
+    assert np.abs(saved.astype(int) - image_scores.to_uint8(drawn)).max() <= 1  # dropout would move far more
+
+
+@pytest.mark.parametrize("by, found", [(1.5, r"\[0\.\d+, 1\.\d+\]"), (-0.5, r"\[-0\.\d+, 0?\.?-?\d*\.?\d*\]")])
+def test_a_prediction_outside_its_range_is_named(tmp_path, by, found):
+    class Off(Drawing):
+        def forward(self, batch):
+            return super().forward(batch) * by
+
+    with pytest.raises(UserError, match=f"^the network's prediction for p0[01] has values in {found}, expected \\[0, 1\\]$"):
+        predictor.predict_plain(Off, lambda: Pictures("p", 2), tmp_path, batch_size=2)
+
+
+def test_no_picture_no_prediction(tmp_path):
+    for predict in (predictor.predict_plain, functools.partial(predictor.predict_all, describe="none")):
+        table = predict(Drawing, lambda: Pictures("p", 0), tmp_path, batch_size=2, device="cpu")
+        assert list(table.columns) == ["image_id", "prediction", "sha256"] and table.empty
+
+
+def test_a_prediction_that_is_not_finite_is_named(tmp_path):
+    data = Pictures("p", 4)
+    darkest = min(data.ids[2:], key=lambda name: data.item(data.ids.index(name))["composite"].mean())
+    first = min(data.ids[:2], key=lambda name: data.item(data.ids.index(name))["composite"].mean())
+    with pytest.raises(UserError, match=f"^the network's prediction for {first} is not finite$"):
+        predictor.predict_plain(functools.partial(Drawing, bad="nan"), lambda: data, tmp_path, batch_size=2)
+    made = predictor.Predictor(functools.partial(Drawing, bad="nan"), lambda: data, tmp_path, "cpu", 2)
+    with pytest.raises(UserError, match=darkest):
+        made.predict(2)
+
+
+def test_what_the_network_refuses_is_told_in_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"^the network refuses p00: height 16 is not divisible by 32; pad to 32$"):
+        predictor.predict_plain(functools.partial(Drawing, bad="size"), lambda: Pictures("p", 1), tmp_path, batch_size=2)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_gpu_that_is_not_there_is_refused_in_words(tmp_path):
+    with pytest.raises(UserError, match="this process sees no GPU; set training.device: cpu"):
+        predictor.predict_plain(Drawing, lambda: Pictures("p", 1), tmp_path, batch_size=2, device="gpu")
+
+
+@pytest.fixture(params=["1", "2"], ids=["one core", "two cores"], scope="module")
+def session(request):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SEAMBENCH_CPUS", request.param)
+        patch.setenv("PYTHONPATH", str(ROOT))
+        patch.delenv("RAY_ADDRESS", raising=False)
+        with cluster.session():
+            yield
+
+
+def by_ray(build_model, build_data, out: Path, **options) -> pd.DataFrame:
+    out.mkdir()
+    return predictor.predict_all(build_model, build_data, out, **{"batch_size": 4, "device": "cpu", "describe": "predict"} | options)
+
+
+@pytest.mark.slow
+def test_actors_predict_what_one_process_predicts_bit_for_bit(session, tmp_path, capsys):
+    # 11 items in batches of 4: with whom an image shares its batch must not depend on the number of actors
+    build_data = functools.partial(Pictures, "p", 11)
+    (tmp_path / "plain").mkdir()
+    plain = predictor.predict_plain(seeded, build_data, tmp_path / "plain", batch_size=4)
+    table = by_ray(seeded, build_data, tmp_path / "ray")
+    pd.testing.assert_frame_equal(table, plain)
+    assert all((tmp_path / "ray" / name).read_bytes() == (tmp_path / "plain" / name).read_bytes() for name in table["prediction"])
+    assert "predict: 11/11 images" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_refusals_come_out_of_actors_in_one_line(session, tmp_path):
+    with pytest.raises(UserError, match=r"^the network's prediction for p\d\d is not finite$"):
+        by_ray(functools.partial(Drawing, bad="nan"), functools.partial(Pictures, "p", 5), tmp_path / "a")
+    with pytest.raises(UserError, match=r"^p03\.png: can't be decoded$"):
+        by_ray(Drawing, functools.partial(Pictures, "p", 5, "p03"), tmp_path / "b")
+
+
+@pytest.mark.slow
+def test_an_actor_that_is_killed_is_replaced(session, tmp_path):
+    build_data = functools.partial(Pictures, "p", 6)
+    killed = by_ray(functools.partial(Drawing, marker=str(tmp_path / "died")), build_data, tmp_path / "a")
+    assert (tmp_path / "died").exists()
+    pd.testing.assert_frame_equal(killed, by_ray(Drawing, build_data, tmp_path / "b"))
+
+
+@pytest.mark.slow
+def test_a_cluster_without_a_gpu_refuses_one(session, tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(UserError, match=r"needs 1 GPU\(s\) and this Ray cluster has 0"):
+        by_ray(Drawing, functools.partial(Pictures, "p", 1), tmp_path / "a", device="gpu")

@@ -1,0 +1,58 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.scoring import protocol_comparison, protocols
+
+OPTIONS = {"seed": 1, "resamples": 200, "level": 0.9}
+
+
+def scores() -> pd.DataFrame:
+    """Two models on four images of two sub-datasets: under saic `a` loses 3 dB and `b` 1 dB, so that `b` is better there."""
+    rows = []
+    for model, seam, saic in (("a", [30, 32, 34, 40], [27, 29, 31, 37]), ("b", [29, 31, 33, 39], [28, 30, 32, 38])):
+        for number, (subset, image) in enumerate([("X", "1"), ("X", "2"), ("X", "3"), ("Y", "4")]):
+            values = {"seam-256 psnr": seam[number], "seam-256 ssim": 0.5, "saic psnr": saic[number], "saic fpsnr": np.nan if image == "2" else 20.0}
+            rows.append({"model": model, "subset": subset, "split": "test", "image_id": image, "photograph": f"p{number}"} | values)
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture
+def table():
+    made = protocol_comparison.table("harmonization", scores(), 256, **OPTIONS)
+    return made.set_index(["subset", "protocol", "metric", "model"])
+
+
+def test_means_gaps_and_ranks_by_hand(table):
+    seam, saic = table.loc[("All", "seam-256", "psnr", "a")], table.loc[("All", "saic", "psnr", "a")]
+    assert (seam["mean"], saic["mean"], saic["gap"], saic["gap_low"], saic["gap_high"], seam["gap"]) == (34, 31, -3, -3, -3, 0)
+    assert table.loc[("All", "saic", "psnr", "b"), "gap"] == -1 and table.loc[("X", "saic", "psnr", "b"), "mean"] == 30
+    # one dB everywhere is certain: the protocol turns the order round
+    ranks = table["rank"].unstack("model").loc["All"]
+    assert ranks.loc[("seam-256", "psnr")].to_dict() == {"a": 1, "b": 2} and ranks.loc[("saic", "psnr")].to_dict() == {"a": 2, "b": 1}
+    assert saic["low"] <= saic["mean"] <= saic["high"] and saic["low"] < saic["high"]
+
+
+def test_images_that_a_metric_is_undefined_for_are_counted(table):
+    row = table.loc[("All", "saic", "fpsnr", "b")]
+    assert (row["n_images"], row["n_excluded"], row["mean"]) == (4, 1, 20) and np.isnan(row["gap"])
+    assert table.loc[("Y", "seam-256", "psnr", "a"), ["n_images", "n_excluded"]].tolist() == [1, 0]
+
+
+def test_every_row_says_what_it_can_not_say(table):
+    assert (table.loc[("All", "seam-256"), "caveat"] == "").all()
+    assert table.loc[("All", "saic", "psnr", "a"), "caveat"] == next(one.caveat for one in protocols.HARMONIZATION if one.name == "saic") != ""
+    small = protocol_comparison.table("harmonization", scores(), 64, **OPTIONS)
+    assert small["caveat"].str.startswith("scored at 64 pixels in place of 256").all()
+
+
+def test_nothing_scored_nothing_told():
+    empty = protocol_comparison.table("harmonization", scores().iloc[:0], 256, **OPTIONS)
+    assert list(empty.columns) == list(protocol_comparison.COLUMNS) and empty.empty
+
+
+@pytest.mark.parametrize("change", [lambda frame: frame.iloc[1:], lambda frame: pd.concat([frame, frame.iloc[:1]])])
+def test_models_must_share_their_images(change):
+    with pytest.raises(UserError, match=r"^the models were not scored on the same images, each once: \{'a': "):
+        protocol_comparison.table("harmonization", change(scores()), 256, **OPTIONS)
