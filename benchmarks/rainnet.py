@@ -23,7 +23,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from models.harmonization.rainnet import RainNet
 from models.layers.normalization import RAIN
-from pipeline.networks.trainer import bfloat16_cost
+from pipeline.networks.devices import bfloat16_cost
 
 EPS = 1e-5
 

@@ -1,4 +1,8 @@
-"""Outputs that appear whole or not at all."""
+"""Outputs that appear whole or not at all, and that are on the disk once they have their name.
+
+A rename is only as good as what it publishes: after a power failure a file system may know the new name and not yet the
+content. So content is flushed to the disk (fsync) before the rename.
+"""
 
 import contextlib
 import os
@@ -23,6 +27,9 @@ def folder(path: str | os.PathLike) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
+    for parent, _, names in os.walk(unfinished):
+        for name in names:
+            _flush(os.path.join(parent, name))
     if path.is_dir():
         shutil.rmtree(path)
     unfinished.rename(path)
@@ -36,6 +43,15 @@ def file(path: str | os.PathLike) -> Iterator[Path]:
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield unfinished
+        _flush(unfinished)
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _flush(file: str | os.PathLike) -> None:
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

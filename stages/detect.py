@@ -6,7 +6,7 @@ from pathlib import Path
 from pipeline import command, params, tables
 from pipeline.detectability import localizer_scores
 from pipeline.errors import ParameterError
-from pipeline.networks import predictor, trainer
+from pipeline.networks import devices, predictor
 
 PARAMS = ("image_size", "inference.batch_size", "training.device", "models.{model}.hyperparameters", "localization.max_foreground")
 
@@ -30,7 +30,7 @@ def main(arguments) -> None:
         shown,
         table.with_name(f".{table.stem}.maps").absolute(),
         batch_size=parameters.inference.batch_size,
-        device=trainer.resolve_device(parameters.training.device, 1),
+        device=devices.resolve_device(parameters.training.device, 1),
     )
     tables.write(table, scores)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipeline import atomic, command, params, tables
 from pipeline.data import datasets
-from pipeline.networks import predictor, trainer
+from pipeline.networks import devices, predictor
 
 PARAMS = ("image_size", "inference", "training.device", "models.{model}.hyperparameters")
 PARAMS_OF_TASK = {"localization": ("localization.max_foreground",)}
@@ -21,7 +21,7 @@ def main(arguments) -> None:
     build = functools.partial(predictor.ready_model, name, parameters.models[name].hyperparameters, weights)
     n_parameters = sum(one.numel() for one in build().predictor_parameters())
     options = {"max_foreground": parameters.localization.max_foreground} if task == "localization" else {}
-    device = trainer.resolve_device(parameters.training.device, 1) if weights else "cpu"
+    device = devices.resolve_device(parameters.training.device, 1) if weights else "cpu"
     splits = {}
     out = Path(arguments.out or f"artifacts/predictions/{name}")
     with atomic.folder(out) as folder:

@@ -6,7 +6,8 @@ from pathlib import Path
 from pipeline import command, params
 from pipeline.data import datasets
 from pipeline.errors import ParameterError
-from pipeline.networks import trainer
+from pipeline.networks import ray_train
+from pipeline.networks.loop import Job, publish
 from pipeline.running import run_folders
 
 PARAMS = ("seed", "image_size", "training", "models.{model}")
@@ -26,7 +27,7 @@ def main(arguments) -> None:
     elif task == "inpainting":
         options = {"mask_augmentation": parameters.inpainting.mask_augmentation}
     build_model = functools.partial(params.build_model, name, block.hyperparameters)
-    job = trainer.Job(
+    job = Job(
         name=name,
         seed=parameters.seed,
         shared=parameters.training,
@@ -37,8 +38,8 @@ def main(arguments) -> None:
             name, parameters.seed, size, parameters.training, block, options, _networks_code(build_model), *datasets.manifests(data)
         ),
     )
-    trainer.train(job)
-    trainer.publish(job, Path(arguments.out or f"artifacts/models/{name}"))
+    ray_train.train(job)
+    publish(job, Path(arguments.out or f"artifacts/models/{name}"))
 
 
 def _networks_code(build_model) -> str:

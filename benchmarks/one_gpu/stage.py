@@ -13,7 +13,8 @@ from pathlib import Path
 
 import cv2
 
-from pipeline.networks import predictor, trainer
+from pipeline.networks import predictor, ray_train
+from pipeline.networks.loop import train_plain
 from pipeline.progress import Progress
 from pipeline.running import cluster, parallel
 
@@ -36,7 +37,7 @@ def main() -> None:
     name = sys.argv.pop(1)
     parallel.ordered_map = parallel.spread = pooled_map
     predictor.predict_all = predict_all
-    trainer.train = trainer.train_plain
+    ray_train.train = train_plain
     runpy.run_module(f"stages.{name}", run_name="__main__", alter_sys=True)
 
 

@@ -16,7 +16,7 @@ import torch
 from pipeline import images, params
 from pipeline.data import datasets
 from pipeline.errors import UserError
-from pipeline.networks import trainer
+from pipeline.networks import weights as trained
 from pipeline.progress import Progress
 from pipeline.scoring import image_scores
 
@@ -32,7 +32,7 @@ def ready_model(name: str, hyperparameters: dict, weights: Path | None):
         hyperparameters = hyperparameters | {"backbone_weights": "none"}  # what training began with is not needed any more
     model = params.build_model(name, hyperparameters)
     if weights is not None:
-        trainer.load_weights(model, weights)
+        trained.load_weights(model, weights)
     return model
 
 

@@ -79,11 +79,16 @@ def _require_listener(address: str) -> None:
         raise UserError(f"RAY_ADDRESS = {address!r}: no Ray cluster answers there ({error.strerror or error})") from None
 
 
-def require_gpus(count: int) -> None:
-    """Refuse in words what Ray would wait for without end: more GPUs than the running cluster has."""
+def gpus() -> int:
+    """GPUs of the running cluster. Call it inside a `session`."""
     import ray
 
-    there = int(ray.cluster_resources().get("GPU", 0))
+    return int(ray.cluster_resources().get("GPU", 0))
+
+
+def require_gpus(count: int) -> None:
+    """Refuse in words what Ray would wait for without end: more GPUs than the running cluster has."""
+    there = gpus()
     if there < count:
         raise UserError(f"training.device = 'gpu' needs {count} GPU(s) and this Ray cluster has {there}; set training.device: cpu, or start Ray where the GPUs are")
 

@@ -14,7 +14,7 @@ from torch.nn import functional
 from models.base import Model
 from pipeline import images, params, seeds, tables
 from pipeline.errors import UserError
-from pipeline.networks import trainer
+from pipeline.networks.loop import Job
 
 SIZE = 16
 
@@ -129,14 +129,14 @@ def pictures(train: int = 12, val: int = 4, unreadable: str | None = None) -> tu
     return Pictures("t", train, unreadable), Pictures("v", val)
 
 
-def job(folder: Path, network=Network, data=None, shared=None, options=None, **own) -> trainer.Job:
+def job(folder: Path, network=Network, data=None, shared=None, options=None, **own) -> Job:
     """A training of 2 epochs of 3 steps (in a second phase: 2 more)."""
     training = {"device": "cpu", "precision": "fp32", "workers": 1, "validation_images": 4} | (shared or {})
     optimization = {"optimizer": "adam", "learning_rate": 0.01, "schedule": {"name": "cosine"}} | own.pop("optimization", {})
     block = {"epochs": 2, "batch_size": 4, "augmentation": {"flip": True, "crop": None}, "optimization": optimization} | own
     if network is Adversarial:
         block = {"phases": {"joint": {"epochs": 2, "learning_rate": 0.005}}} | block
-    return trainer.Job(
+    return Job(
         name="tiny",
         seed=3,
         shared=params.Training(**training),

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from safetensors.torch import load_file
 
-from pipeline.networks import trainer
+from pipeline.networks.loop import Loop
 
 
 def test_a_network_is_trained_and_published(project):
@@ -31,7 +31,7 @@ def test_a_finished_training_is_published_again_without_training(project, monkey
     out = project.folder / "artifacts/models/unet"
     first = (out / "weights.safetensors").read_bytes()
     shutil.rmtree(out)  # as DVC does before it runs a stage
-    monkeypatch.setattr(trainer._Loop, "_train_epoch", None)
+    monkeypatch.setattr(Loop, "_train_epoch", None)
     assert project.run("train", "unet", "--data", *data).code == 0
     assert (out / "weights.safetensors").read_bytes() == first
 

@@ -53,8 +53,8 @@ def test_closures_by_hand():
 
 
 def test_imports_inside_functions_count():
-    # trainer.train imports cluster when it needs Ray
-    assert "pipeline/running/cluster.py" in graph.closure("pipeline.networks.trainer")
+    # ray_train.train uses cluster when it needs Ray
+    assert "pipeline/running/cluster.py" in graph.closure("pipeline.networks.devices")
 
 
 def test_a_package_with_code_of_its_own_counts_and_an_empty_one_does_not():
@@ -271,7 +271,7 @@ def test_the_library_knows_no_network_by_name():
 
 def test_ray_appears_in_four_files():
     users = {str(file.relative_to(ROOT)) for file in CODE if any(name.split(".")[0] == "ray" for name in imports(file))}
-    assert users == {f"pipeline/{name}.py" for name in ("running/cluster", "running/parallel", "networks/trainer", "networks/predictor")}
+    assert users == {f"pipeline/{name}.py" for name in ("running/cluster", "running/parallel", "networks/ray_train", "networks/predictor")}
 
 
 def test_stages_that_have_nothing_to_do_with_ray_never_come_near_it():

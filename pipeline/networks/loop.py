@@ -1,4 +1,4 @@
-"""One training loop for every network, run by Ray Train or in a plain process.
+"""One training loop for every network, run by Ray Train (pipeline/networks/ray_train.py) or in a plain process.
 
 The loop knows a `models.base.Model` by its contract only: players take turns within a step, phases follow each
 other. Everything random belongs to (seed, phase, epoch, step), so a run that was killed and taken up again ends
@@ -11,206 +11,64 @@ name holds a hash of all that the result depends on: the same training goes on, 
 import contextlib
 import dataclasses
 import json
-import logging
 import math
-import os
 import shutil
-import sys
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import torch
 import torch.distributed as distributed
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from pipeline import atomic, seeds
 from pipeline.data import datasets
-from pipeline.errors import ParameterError, UserError
+from pipeline.errors import UserError
+from pipeline.networks import checkpoints
+from pipeline.networks.devices import bfloat16_cost
+from pipeline.networks.meter import Meter
+from pipeline.networks.requirements import phases, require_trainable
+from pipeline.networks.schedule import make_optimizer, schedule_factor
+from pipeline.networks.weights import save_weights
+from pipeline.params import ModelTraining, Training
 from pipeline.running import cluster
 from pipeline.scoring import image_scores
-
-CHECKPOINT_SECONDS = float(os.environ.get("SEAMBENCH_CHECKPOINT_SECONDS", 60))
-"""Seconds between checkpoints within an epoch. How often one is written changes no result."""
-
-MAX_FAILURES = 3
-"""How often a killed worker is replaced before the training is given up."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One network's training, complete. `shared` and `own` are params.Training and params.ModelTraining."""
+    """One network's training, complete. `shared` is what all networks share, `own` the network's training block."""
 
     name: str
     seed: int
-    shared: object
-    own: object
+    shared: Training
+    own: ModelTraining
     build_model: Callable[[], nn.Module]
     build_data: Callable[[], tuple]  # () -> (training set, validation set) of pipeline/data/datasets.py
     folder: Path
-
-    def phases(self, names: tuple[str, ...]) -> list[tuple[str, int, float]]:
-        """Name, epochs and learning rate of each phase.
-
-        Raises ParameterError when the block names a phase that the network hasn't, or leaves one out.
-        """
-        known, given = set(names[1:]), set(self.own.phases)
-        if known != given:
-            raise ParameterError(
-                f"models.{self.name}.training.phases names {sorted(given) or 'none'}; after its first phase the network has {sorted(known) or 'none'}"
-            )
-        first = (names[0], self.own.epochs, self.own.optimization.learning_rate)
-        return [first] + [(one, self.own.phases[one].epochs, self.own.phases[one].learning_rate) for one in names[1:]]
-
-
-def train(job: Job) -> None:
-    """Train in Ray: with one CPU worker in this process, else by workers that Ray places and replaces."""
-    import ray.train
-    from ray.train.torch import TorchTrainer
-
-    logging.getLogger("ray.train").setLevel(logging.WARNING)
-    device = resolve_device(job.shared.device, job.shared.workers)
-    alone = device == "cpu" and job.shared.workers == 1
-    with contextlib.ExitStack() as stack:
-        if not alone:
-            stack.enter_context(cluster.session())
-            if device == "gpu":
-                cluster.require_gpus(job.shared.workers)
-        job.folder.mkdir(parents=True, exist_ok=True)
-        (job.folder / "failure.txt").unlink(missing_ok=True)
-        # Ray's own bookkeeping goes to a folder of its own and is thrown away: a Ray run of the same name would
-        # take itself for finished, whatever changed since. What a training goes on from is our checkpoint.
-        bookkeeping = job.folder / "ray"
-        shutil.rmtree(bookkeeping, ignore_errors=True)
-        trainer = TorchTrainer(
-            _ray_worker,
-            train_loop_config={"job": job, "device": device},
-            scaling_config=ray.train.ScalingConfig(
-                num_workers=0 if alone else job.shared.workers,
-                use_gpu=device == "gpu",
-                resources_per_worker={"CPU": 1, **({"GPU": 1} if device == "gpu" else {})},
-            ),
-            run_config=ray.train.RunConfig(
-                name=job.name,
-                storage_path=str(bookkeeping),
-                failure_config=ray.train.FailureConfig(max_failures=MAX_FAILURES),
-            ),
-        )
-        try:
-            with contextlib.nullcontext() if alone else _printed_as_it_grows(job.folder / "training.log"):
-                trainer.fit()
-        except UserError:
-            raise
-        except (ray.train.TrainingFailedError, ray.exceptions.RayError) as error:
-            last = str(error).strip().splitlines()[-1]
-            raise UserError(f"training {job.name}: workers failed more than {MAX_FAILURES} times ({last})") from None
-        finally:
-            shutil.rmtree(bookkeeping, ignore_errors=True)
-    failure = job.folder / "failure.txt"
-    if failure.exists():
-        code, text = failure.read_text().split("\n", 1)
-        raise (ParameterError if int(code) == ParameterError.exit_code else UserError)(text)
-
 
 def train_plain(job: Job) -> None:
     """Train in this process, without Ray, by one worker (for tests, and machines that have torch alone)."""
     if job.shared.device == "gpu" and not torch.cuda.is_available():
         raise UserError("training.device = 'gpu' and this process sees no GPU; set training.device: cpu or run where one is")
     job.folder.mkdir(parents=True, exist_ok=True)
-    _Loop(job, "gpu" if job.shared.device != "cpu" and torch.cuda.is_available() else "cpu", rank=0, world=1).run()
+    Loop(job, "gpu" if job.shared.device != "cpu" and torch.cuda.is_available() else "cpu", rank=0, world=1).run()
 
 
-def resolve_device(wanted: str, workers: int) -> str:
-    """cpu or gpu. `auto` takes GPUs where this process or the Ray cluster has enough of them for the workers."""
-    if wanted != "auto":
-        return wanted
-    if os.environ.get("RAY_ADDRESS"):
-        import ray
-
-        with cluster.session():
-            return "gpu" if ray.cluster_resources().get("GPU", 0) >= workers else "cpu"
-    return "gpu" if torch.cuda.device_count() >= workers else "cpu"
-
-
-def _writes_outside_its_memory(model: nn.Module) -> str | None:
-    """Name of a convolution whose backward pass in channels_last does so on a CPU: a defect of oneDNN 3.13, which torch 2.15
-    has. It ends a process with a segmentation fault, or doesn't."""
-    for name, layer in model.named_modules():
-        if isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and max(layer.stride) > 1 and layer.in_channels < 16:
-            return name
-    return None
+def publish(job: Job, out: Path) -> None:
+    """Copy what a finished training leaves to `out`: weights.safetensors (the best or the last, as the parameter
+    `keep` says), last.safetensors, history.parquet, history.csv, training.json, training.log."""
+    best = job.folder / "best.safetensors"
+    chosen = best if job.own.keep == "best" and best.exists() else job.folder / "last.safetensors"
+    with atomic.folder(out) as folder:
+        shutil.copyfile(chosen, folder / "weights.safetensors")
+        for name in ("last.safetensors", "history.parquet", "history.csv", "training.json", "training.log"):
+            shutil.copyfile(job.folder / name, folder / name)
 
 
-def bfloat16_cost() -> float:
-    """How many times as long as in float32 a matrix product in bfloat16 takes this CPU, the best of five turns.
-
-    Measured, because a CPU's flags don't tell: without instructions of its own it is some ten times, and an Emerald Rapids
-    whose AMX is hidden issues those of AVX-512 (`avx512_bf16`) at half of float32's rate.
-    """
-    best = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        factor = torch.ones(512, 512, dtype=dtype)
-        times = []
-        for _ in range(5):
-            start = time.perf_counter()
-            factor @ factor
-            times.append(time.perf_counter() - start)
-        best[dtype] = min(times)
-    return best[torch.bfloat16] / best[torch.float32]
-
-
-@contextlib.contextmanager
-def _printed_as_it_grows(log: Path):
-    """Print the lines that workers, wherever they are, add to a training's log while the block lasts."""
-    ended, position = threading.Event(), log.stat().st_size if log.exists() else 0
-
-    def follow() -> None:
-        nonlocal position
-        while True:
-            last = ended.wait(0.5)
-            if log.exists():
-                with open(log) as file:
-                    file.seek(position)
-                    print(file.read(), end="", flush=True)
-                    position = file.tell()
-            if last:
-                return
-
-    thread = threading.Thread(target=follow, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
-
-
-def _ray_worker(config: dict) -> None:
-    import ray.train
-
-    job, context = config["job"], ray.train.get_context()
-    rank, world = context.get_world_rank(), context.get_world_size()
-    if world == 1 and config["device"] == "cpu":
-        _Loop(job, config["device"], rank, world).run()
-        return
-    failure = job.folder / "failure.txt"
-    if failure.exists():
-        return  # left by the attempt before this one, and trying again would fail again: the driver reads it
-    try:
-        _Loop(job, config["device"], rank, world, report=lambda metrics: ray.train.report(metrics)).run()
-    except UserError as error:
-        with atomic.file(failure) as path:
-            path.write_text(f"{error.exit_code}\n{error}")
-        raise  # the other workers may be waiting for this one, and Ray ends them
-
-
-class _Player(nn.Module):
+class Player(nn.Module):
     """A player's loss as a forward, which is what DistributedDataParallel can wrap."""
 
     def __init__(self, model: nn.Module, player: str):
@@ -221,10 +79,10 @@ class _Player(nn.Module):
         return self.model.loss(self.player, batch)
 
 
-class _Order:
+class Order:
     """Batches of (phase, epoch, index) of one epoch, from a step on; this rank's share of each global batch."""
 
-    def __init__(self, loop: "_Loop"):
+    def __init__(self, loop: "Loop"):
         self.loop, self.phase, self.epoch, self.start = loop, 0, 0, 0
 
     def __iter__(self):
@@ -239,7 +97,7 @@ class _Order:
         return self.loop.steps_per_epoch - self.start
 
 
-class _Augmented:
+class Augmented:
     """The training set as DataLoader asks for it."""
 
     def __init__(self, dataset, job: Job):
@@ -251,7 +109,7 @@ class _Augmented:
         return self.dataset.augmented(index, self.job.own.augmentation, self.job.seed, "augment", phase, epoch, name), name
 
 
-class _Loop:
+class Loop:
     def __init__(self, job: Job, device: str, rank: int, world: int, report: Callable[[dict], None] | None = None):
         self.job, self.rank, self.world, self.report = job, rank, world, report
         self.device = torch.device("cuda" if device == "gpu" else "cpu")
@@ -261,32 +119,21 @@ class _Loop:
         torch.manual_seed(seeds.derive(job.seed, job.name, "weights"))
         self.memory_format = torch.channels_last if job.own.channels_last else torch.contiguous_format
         self.model = job.build_model().to(self.device).to(memory_format=self.memory_format)
-        if job.own.channels_last and self.device.type == "cpu" and (unsafe := _writes_outside_its_memory(self.model)):
-            raise ParameterError(
-                f"models.{job.name}.training.channels_last: its convolution {unsafe} (1x1, strided, under 16 channels) would write "
-                "outside its memory on a CPU (oneDNN issue 6035); set it to false"
-            )
+        require_trainable(job.name, job.own, world, self.model, on_cpu=self.device.type == "cpu")
         self.thawed = [one for one in self.model.parameters() if one.requires_grad]
         self.training_set, self.validation_set = job.build_data()
         self.batch_size = job.own.batch_size
-        if self.batch_size % world:
-            # shares of different sizes would weigh their images differently in the mean gradient
-            raise ParameterError(f"models.{job.name}.training.batch_size = {self.batch_size} is not divisible by training.workers = {world}")
         if len(self.training_set) < self.batch_size:
             raise UserError(f"{job.name}: {len(self.training_set)} training images, fewer than models.{job.name}.training.batch_size = {self.batch_size}")
         # the last, smaller batch is dropped, so that batch statistics always see the same number of images
         self.steps_per_epoch = min(len(self.training_set) // self.batch_size, job.own.max_steps_per_epoch or 2**62)
-        if not self.model.players:
-            raise ParameterError(f"models.{job.name}.training: the method has nothing to train; take the block out")
-        if unknown := set(job.own.players) - set(self.model.players):
-            raise ParameterError(f"models.{job.name}.training.players names {sorted(unknown)}; the network has {list(self.model.players)}")
-        self.phases = job.phases(self.model.phases)
-        self.order = _Order(self)
+        self.phases = phases(job.name, job.own, self.model.phases)
+        self.order = Order(self)
         workers = min(8, max(cluster.cpus() // world - 1, 0)) if self.device.type == "cuda" else 0
         self.loader = DataLoader(
-            _Augmented(self.training_set, job),
+            Augmented(self.training_set, job),
             batch_sampler=self.order,
-            collate_fn=_collate_with_ids,
+            collate_fn=collate_with_ids,
             num_workers=workers,
             pin_memory=self.device.type == "cuda",
             prefetch_factor=4 if workers else None,
@@ -303,7 +150,7 @@ class _Loop:
     def run(self) -> None:
         saved = self._load()
         steps_left = self._steps_left()
-        meter = _Meter(self.job.name, steps_left, self.batch_size, shown=self.rank == 0)
+        meter = Meter(self.job.name, steps_left, self.batch_size, shown=self.rank == 0)
         for self.phase in range(self.phase, len(self.phases)):
             name, epochs, learning_rate = self.phases[self.phase]
             for parameter in self.thawed:
@@ -337,10 +184,10 @@ class _Loop:
             override = self.job.own.players.get(player)
             scale = override.learning_rate / self.job.own.optimization.learning_rate if override else 1.0
             self.trained[player] = moved
-            self.optimizers[player] = _optimizer(self.job.own.optimization, moved, learning_rate * scale)
+            self.optimizers[player] = make_optimizer(self.job.own.optimization, moved, learning_rate * scale)
         for player in self.trained:
             self._only(player)
-            whole = _Player(self.model, player)
+            whole = Player(self.model, player)
             self.losses[player] = DistributedDataParallel(whole, find_unused_parameters=True) if self.world > 1 else whole
 
     def _only(self, player: str) -> None:
@@ -351,7 +198,7 @@ class _Loop:
         for parameter in self.trained[player]:
             parameter.requires_grad_(True)
 
-    def _train_epoch(self, phase: str, epochs: int, meter: "_Meter") -> None:
+    def _train_epoch(self, phase: str, epochs: int, meter: Meter) -> None:
         total = epochs * self.steps_per_epoch
         self.order.phase, self.order.epoch, self.order.start = self.phase, self.epoch, self.step
         meter.waiting()
@@ -363,7 +210,7 @@ class _Loop:
             for player, optimizer in self.optimizers.items():
                 self._turn(player, optimizer, factor, batch, ids, phase)
             self.step += 1
-            if meter.stepped() > CHECKPOINT_SECONDS and self.rank == 0:
+            if meter.stepped() > checkpoints.SECONDS_BETWEEN and self.rank == 0:
                 self._save()
                 meter.saved()
             meter.waiting()
@@ -395,7 +242,7 @@ class _Loop:
         for key, mean in means.items():
             self.sums[prefix + key] = self.sums.get(prefix + key, 0.0) + mean
 
-    def _finish_epoch(self, phase: str, epochs: int, meter: "_Meter") -> None:
+    def _finish_epoch(self, phase: str, epochs: int, meter: Meter) -> None:
         row = {"model": self.job.name, "phase": phase, "epoch": self.epoch + 1, "step": sum(one["steps"] for one in self.history) + self.step}
         row["steps"] = self.step
         row["learning_rate"] = next(iter(self.optimizers.values())).param_groups[0]["lr"]
@@ -425,7 +272,7 @@ class _Loop:
         better = image_scores.HEADLINES[self.model.task][metric]
         if self.best is None or (score > self.best if better else score < self.best):
             self.best = score
-            self._write_weights(self.job.folder / "best.safetensors")
+            save_weights(self.model, self.job.folder / "best.safetensors")
 
     @torch.no_grad()
     def _validate(self) -> dict[str, float]:
@@ -494,16 +341,16 @@ class _Loop:
             "sums": self.sums,
             "best": self.best,
         }
-        with atomic.file(self.job.folder / "checkpoint.pt") as path:
-            torch.save(state, path)
+        checkpoints.save(self.job.folder, state)
 
     def _load(self) -> dict | None:
         """Take up the checkpoint of the run folder, if there is one."""
-        path = self.job.folder / "checkpoint.pt"
-        if not path.exists():
+        saved, said = checkpoints.load(self.job.folder, self.device)
+        if self.rank == 0:
+            for line in said:
+                self._say(line)
+        if saved is None:
             return None
-        # weights_only: tensors, numbers and strings; nothing in the file can run
-        saved = torch.load(path, map_location=self.device, weights_only=True)
         self.model.load_state_dict(saved["model"])
         self.phase, self.epoch, self.step = saved["position"]
         self.history, self.sums, self.best = saved["history"], saved["sums"], saved["best"]
@@ -520,14 +367,8 @@ class _Loop:
         with open(self.job.folder / "training.log", "a") as log:
             log.write(text + "\n")
 
-    def _write_weights(self, file: Path) -> None:
-        # safetensors refuses tensors that share memory, so each is written on its own
-        tensors = {key: value.detach().cpu().clone().contiguous() for key, value in self.model.state_dict().items()}
-        with atomic.file(file) as path:
-            save_file(tensors, path)
-
-    def _finish(self, meter: "_Meter") -> None:
-        self._write_weights(self.job.folder / "last.safetensors")
+    def _finish(self, meter: Meter) -> None:
+        save_weights(self.model, self.job.folder / "last.safetensors")
         frame = pd.DataFrame(self.history).drop(columns="steps", errors="ignore")
         with atomic.file(self.job.folder / "history.parquet") as path:
             frame.to_parquet(path, index=False)
@@ -540,113 +381,6 @@ class _Loop:
                 path.write_text(json.dumps(summary, indent=1) + "\n")
 
 
-def publish(job: Job, out: Path) -> None:
-    """Copy what a finished training leaves to `out`: weights.safetensors (the best or the last, as the parameter
-    `keep` says), last.safetensors, history.parquet, history.csv, training.json, training.log."""
-    best = job.folder / "best.safetensors"
-    chosen = best if job.own.keep == "best" and best.exists() else job.folder / "last.safetensors"
-    with atomic.folder(out) as folder:
-        shutil.copyfile(chosen, folder / "weights.safetensors")
-        for name in ("last.safetensors", "history.parquet", "history.csv", "training.json", "training.log"):
-            shutil.copyfile(job.folder / name, folder / name)
-
-
-def load_weights(model: nn.Module, file: Path) -> None:
-    """Load safetensors into a model. Raises UserError naming the file when it is missing or doesn't fit."""
-    if not file.exists():
-        hint = f"; `dvc repro models/dvc.yaml:train-{file.parent.name}` makes it" if file.parent.parent.name == "models" else ""
-        raise UserError(f"{file} is missing{hint}")
-    try:
-        model.load_state_dict(load_file(file))
-    except SafetensorError as error:
-        raise UserError(f"{file} is not a safetensors file: {error}") from None
-    except RuntimeError as error:
-        raise UserError(f"{file} does not fit the network: {str(error).splitlines()[-1].strip()}") from None
-
-
-def schedule_factor(schedule, progress: float) -> float:
-    """What the learning rate is multiplied by at `progress` in [0, 1) through a phase."""
-    if progress < schedule.warmup:
-        return (progress + 1e-3) / (schedule.warmup + 1e-3)
-    if schedule.name == "step":
-        return schedule.factor ** sum(progress >= one for one in schedule.milestones)
-    if schedule.name == "linear":
-        return 1.0 if progress < schedule.start else (1.0 - progress) / (1.0 - schedule.start)
-    if schedule.name == "cosine":
-        return 0.5 * (1 + math.cos(math.pi * (progress - schedule.warmup) / (1 - schedule.warmup)))
-    return 1.0
-
-
-def _optimizer(settings, parameters: list[nn.Parameter], learning_rate: float) -> torch.optim.Optimizer:
-    common = {"lr": learning_rate, "weight_decay": settings.weight_decay, "fused": True}
-    if settings.optimizer == "adam":
-        made = torch.optim.Adam(parameters, betas=tuple(settings.betas), **common)
-    elif settings.optimizer == "adamw":
-        made = torch.optim.AdamW(parameters, betas=tuple(settings.betas), **common)
-    else:
-        made = torch.optim.SGD(parameters, momentum=settings.betas[0], **common)
-    for group in made.param_groups:
-        group["initial_lr"] = learning_rate
-    return made
-
-
-def _collate_with_ids(named_items: list) -> tuple[dict, list[str]]:
+def collate_with_ids(named_items: list) -> tuple[dict, list[str]]:
     """A batch, and the ids that a message can name."""
     return datasets.collate([item for item, _ in named_items]), [name for _, name in named_items]
-
-
-class _Meter:
-    """Clock of a training: images per second, share of time spent waiting for data, time left; never a result."""
-
-    def __init__(self, name: str, steps: int, batch_size: int, shown: bool):
-        self.name, self.batch_size = name, batch_size
-        self.began = self.last_saved = self.epoch_began = time.monotonic()
-        self.steps = self.epoch_steps = 0
-        self.wait = self.epoch_wait = 0.0
-        from tqdm import tqdm
-
-        self.bar = tqdm(total=steps, desc=name, unit=" steps", file=sys.stderr) if shown and sys.stderr.isatty() else None
-
-    def waiting(self) -> None:
-        self.asked = time.monotonic()
-
-    def arrived(self) -> None:
-        self.wait += time.monotonic() - self.asked
-        self.epoch_wait += time.monotonic() - self.asked
-
-    def stepped(self) -> float:
-        """Count a step; returns the seconds since the last checkpoint."""
-        self.steps += 1
-        self.epoch_steps += 1
-        if self.bar is not None:
-            self.bar.update()
-        return time.monotonic() - self.last_saved
-
-    def saved(self) -> None:
-        self.last_saved = time.monotonic()
-
-    def line(self, row: dict, epochs: int, steps_left: int) -> str:
-        now = time.monotonic()
-        seconds = max(now - self.epoch_began, 1e-9)
-        rate = self.epoch_steps / seconds
-        parts = " ".join(f"{key} {value:.4g}" for key, value in row.items() if isinstance(value, float) and key != "learning_rate")
-        text = (
-            f"{self.name} {row['phase']} epoch {row['epoch']}/{epochs} step {row['step']}: {parts} | "
-            f"{rate * self.batch_size:.1f} images/s, {self.epoch_wait / seconds:.1%} of the time waiting for data, {steps_left / max(rate, 1e-9):.0f} s left"
-        )
-        self.epoch_began, self.epoch_steps, self.epoch_wait = now, 0, 0.0
-        return text
-
-    def summary(self, device: torch.device, world: int) -> dict:
-        if self.bar is not None:
-            self.bar.close()
-        seconds = time.monotonic() - self.began
-        return {
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}",
-            "workers": world,
-            "steps_of_the_last_run": self.steps,
-            "seconds_of_the_last_run": round(seconds, 1),
-            "images_per_second": round(self.steps * self.batch_size / max(seconds, 1e-9), 2),
-            "share_of_time_waiting_for_data": round(self.wait / max(seconds, 1e-9), 4),
-            "peak_gpu_bytes": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
-        }

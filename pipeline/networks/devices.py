@@ -1,0 +1,48 @@
+"""Where a network runs, and what its processor can't do."""
+
+import os
+import time
+
+import torch
+from torch import nn
+
+from pipeline.running import cluster
+
+
+def resolve_device(wanted: str, workers: int) -> str:
+    """cpu or gpu. `auto` takes GPUs where this process or the Ray cluster has enough of them for the workers."""
+    if wanted != "auto":
+        return wanted
+    if os.environ.get("RAY_ADDRESS"):
+        with cluster.session():
+            return "gpu" if cluster.gpus() >= workers else "cpu"
+    return "gpu" if torch.cuda.device_count() >= workers else "cpu"
+
+
+def bfloat16_cost() -> float:
+    """How many times as long as in float32 a matrix product in bfloat16 takes this CPU, the best of five turns.
+
+    Measured, because a CPU's flags don't tell: without instructions of its own it is some ten times, and an Emerald Rapids
+    whose AMX is hidden issues those of AVX-512 (`avx512_bf16`) at half of float32's rate.
+    """
+    best = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        factor = torch.ones(512, 512, dtype=dtype)
+        times = []
+        for _ in range(5):
+            start = time.perf_counter()
+            factor @ factor
+            times.append(time.perf_counter() - start)
+        best[dtype] = min(times)
+    return best[torch.bfloat16] / best[torch.float32]
+
+
+def writes_outside_its_memory(model: nn.Module) -> str | None:
+    """Name of a convolution whose backward pass in channels_last writes outside its memory on a CPU, or None.
+
+    This is a defect of oneDNN 3.13 (its issue 6035), which torch 2.15 has. It may end the process with a segmentation fault.
+    """
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and max(layer.stride) > 1 and layer.in_channels < 16:
+            return name
+    return None

@@ -1,0 +1,114 @@
+"""A network's training in Ray: with one CPU worker in this process, else by workers that Ray places and replaces."""
+
+import contextlib
+import logging
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline import atomic
+from pipeline.errors import ParameterError, UserError
+from pipeline.networks.devices import resolve_device
+from pipeline.networks.loop import Job, Loop
+from pipeline.running import cluster
+
+MAX_FAILURES = 3
+"""How often a killed worker is replaced before the training is given up."""
+
+
+def train(job: Job) -> None:
+    """Train in Ray, on the device and by the number of workers that params.yaml asks for.
+
+    Raises UserError or ParameterError in one line, also when it was a worker elsewhere that raised it.
+    """
+    import ray.train
+    from ray.train.torch import TorchTrainer
+
+    logging.getLogger("ray.train").setLevel(logging.WARNING)
+    device = resolve_device(job.shared.device, job.shared.workers)
+    alone = device == "cpu" and job.shared.workers == 1
+    with contextlib.ExitStack() as stack:
+        if not alone:
+            stack.enter_context(cluster.session())
+            if device == "gpu":
+                cluster.require_gpus(job.shared.workers)
+        job.folder.mkdir(parents=True, exist_ok=True)
+        (job.folder / "failure.txt").unlink(missing_ok=True)
+        # Ray's own bookkeeping goes to a folder of its own and is thrown away: a Ray run of the same name would
+        # take itself for finished, whatever changed since. What a training goes on from is our checkpoint.
+        bookkeeping = job.folder / "ray"
+        shutil.rmtree(bookkeeping, ignore_errors=True)
+        trainer = TorchTrainer(
+            _ray_worker,
+            train_loop_config={"job": job, "device": device},
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=0 if alone else job.shared.workers,
+                use_gpu=device == "gpu",
+                resources_per_worker={"CPU": 1, **({"GPU": 1} if device == "gpu" else {})},
+            ),
+            run_config=ray.train.RunConfig(
+                name=job.name,
+                storage_path=str(bookkeeping),
+                failure_config=ray.train.FailureConfig(max_failures=MAX_FAILURES),
+            ),
+        )
+        try:
+            with contextlib.nullcontext() if alone else _printed_as_it_grows(job.folder / "training.log"):
+                trainer.fit()
+        except UserError:
+            raise
+        except (ray.train.TrainingFailedError, ray.exceptions.RayError) as error:
+            last = str(error).strip().splitlines()[-1]
+            raise UserError(f"training {job.name}: workers failed more than {MAX_FAILURES} times ({last})") from None
+        finally:
+            shutil.rmtree(bookkeeping, ignore_errors=True)
+    failure = job.folder / "failure.txt"
+    if failure.exists():
+        code, text = failure.read_text().split("\n", 1)
+        raise (ParameterError if int(code) == ParameterError.exit_code else UserError)(text)
+
+
+@contextlib.contextmanager
+def _printed_as_it_grows(log: Path) -> Iterator[None]:
+    """Print the lines that workers, wherever they are, add to a training's log while the block lasts."""
+    ended, position = threading.Event(), log.stat().st_size if log.exists() else 0
+
+    def follow() -> None:
+        nonlocal position
+        while True:
+            last = ended.wait(0.5)
+            if log.exists():
+                with open(log) as file:
+                    file.seek(position)
+                    print(file.read(), end="", flush=True)
+                    position = file.tell()
+            if last:
+                return
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _ray_worker(config: dict) -> None:
+    import ray.train
+
+    job, context = config["job"], ray.train.get_context()
+    rank, world = context.get_world_rank(), context.get_world_size()
+    if world == 1 and config["device"] == "cpu":
+        Loop(job, config["device"], rank, world).run()
+        return
+    failure = job.folder / "failure.txt"
+    if failure.exists():
+        return  # left by the attempt before this one, and trying again would fail again: the driver reads it
+    try:
+        Loop(job, config["device"], rank, world, report=lambda metrics: ray.train.report(metrics)).run()
+    except UserError as error:
+        with atomic.file(failure) as path:
+            path.write_text(f"{error.exit_code}\n{error}")
+        raise  # the other workers may be waiting for this one, and Ray ends them
