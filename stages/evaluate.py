@@ -9,6 +9,7 @@ import pandas as pd
 from pipeline import atomic, command, params, tables
 from pipeline.running import parallel
 from pipeline.scoring import evaluation, protocol_comparison
+from pipeline.tasks import TASKS
 
 PARAMS = ("seed", "image_size", "evaluation")
 
@@ -19,7 +20,7 @@ def main(arguments) -> None:
     options = {"seed": parameters.seed, "resamples": parameters.evaluation.bootstrap, "level": parameters.evaluation.confidence}
     methods = evaluation.indexes(Path("artifacts/index") / task)
     protocols = parameters.evaluation.protocols
-    named = {"localization": protocols.localization, "harmonization": protocols.harmonization, "inpainting": protocols.inpainting}[task]
+    named = getattr(protocols, task)
     scores, by_protocol = evaluation.score(
         task,
         methods,
@@ -47,6 +48,6 @@ def main(arguments) -> None:
 
 if __name__ == "__main__":
     parser = command.parser(__doc__)
-    parser.add_argument("task", choices=["localization", "harmonization", "inpainting"])
+    parser.add_argument("task", choices=list(TASKS))
     parser.add_argument("--out", help="folder to write (results/<task> if not given)")
     command.run(main, parser.parse_args())

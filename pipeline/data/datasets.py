@@ -17,6 +17,7 @@ from torch.utils.data import get_worker_info
 from pipeline import images, seeds, tables
 from pipeline.data import mask_transforms
 from pipeline.errors import UserError
+from pipeline.tasks import TASKS
 
 Item = dict[str, np.ndarray]
 """uint8 RGB (H, W, 3) under composite, real, image; bool (H, W) under mask, hole."""
@@ -208,16 +209,16 @@ def for_training(task: str, data: list[Path], size: int, max_foreground: float =
     inpainting: data = [data/sources/<source>, data/irregular_masks]; training draws its masks from those of the
     training split and varies them by `mask_augmentation`, validation gives each photograph one of them
     """
-    if task == "inpainting":
+    if TASKS[task].trains_on == "photographs":
         source, masks = data
         holes = hole_masks(masks, "train")
         return tuple(Holes(photographs(source, split), holes, size, mask_augmentation=mask_augmentation) for split in ("train", "val"))
-    return tuple(Composites(pairs(data, split, max_foreground), size, task == "localization") for split in ("train", "val"))
+    return tuple(Composites(pairs(data, split, max_foreground), size, TASKS[task].region is None) for split in ("train", "val"))
 
 
 def test_splits(task: str, data: list[Path]) -> list[str]:
     """Names of the splits that a method is tested on, with these data folders: "test", and each real set under its own."""
-    if task == "inpainting":
+    if TASKS[task].trains_on == "photographs":
         return ["test"]
     found = {split for folder in data for split in tables.read(folder / "pairs.parquet", ["split"])["split"].unique()}
     return sorted(found - {"train", "val"}, key=lambda split: (split != "test", split))
@@ -243,7 +244,7 @@ def for_testing(task: str, data: list[Path], size: int, split: str, max_foregrou
     """
     side = side_of(split)
     split, size = split.partition("@")[0], side or size
-    if task == "inpainting":
+    if TASKS[task].trains_on == "photographs":
         source, masks = data
         rows, assigned = photographs(source, split), tables.read(masks / "assigned.parquet")
         assigned = assigned.assign(mask=[str(masks / name) for name in assigned["mask"]])
@@ -254,7 +255,7 @@ def for_testing(task: str, data: list[Path], size: int, split: str, max_foregrou
     rows = pairs(data, split, max_foreground)
     if side:
         rows = rows[_large_enough(rows["composite"], side)]
-    return Composites(rows, size, task == "localization")
+    return Composites(rows, size, TASKS[task].region is None)
 
 
 def _large_enough(files: pd.Series, side: int) -> list[bool]:
@@ -263,7 +264,7 @@ def _large_enough(files: pd.Series, side: int) -> list[bool]:
 
 def scored(task: str, dataset: "Composites | Holes") -> int:
     """How many items a task's metrics can be taken of: harmonization needs the real image."""
-    return int(dataset.rows["real"].notna().sum()) if task == "harmonization" else len(dataset)
+    return int(dataset.rows["real"].notna().sum()) if TASKS[task].truth == "real" else len(dataset)
 
 
 def manifests(data: list[Path]) -> list[Path]:

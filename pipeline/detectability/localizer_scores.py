@@ -12,8 +12,8 @@ from pipeline.data import datasets
 from pipeline.errors import UserError
 from pipeline.metrics import localization
 from pipeline.networks import predictor
-from pipeline.scoring import image_scores
 from pipeline.scoring import predictions as saved
+from pipeline.tasks import compose
 
 BEFORE = "before"
 
@@ -57,7 +57,7 @@ class Looks:
         item = self._decoded(self.composites, split, number)
         if file is None:
             return {"composite": item["composite"]}
-        return {"composite": image_scores.compose("harmonization", saved.read(file, sha256, self.size), item)}
+        return {"composite": compose("harmonization", saved.read(file, sha256, self.size), item)}
 
     def mask(self, index: int) -> np.ndarray:
         """bool (size, size): where the pasted region is."""

@@ -22,7 +22,8 @@ from pipeline import params, tables
 from pipeline.errors import ParameterError, UserError
 from pipeline.experiments import dvc_queue
 from pipeline.running import graph
-from pipeline.scoring import image_scores, published
+from pipeline.scoring import published
+from pipeline.tasks import TASKS
 
 FILE = Path("ablations.yaml")
 OUT = Path("results/ablations")
@@ -217,7 +218,7 @@ def shown(frame: pd.DataFrame, task: str) -> str:
         return f"{one['mean']:.4g}" + (f" ({one['published']:.4g})" if pd.notna(one["published"]) else "")
 
     wide = {(row, metric): cell(part) for (row, metric), part in pooled.groupby(["row", "metric"])}
-    columns = ["parameters", *image_scores.HEADLINES[task]]
+    columns = ["parameters", *TASKS[task].metrics]
     text = pd.DataFrame([[wide.get((row, metric), "") for metric in columns] for row in frame["row"].unique()], frame["row"].unique(), columns)
     return text.to_string()
 

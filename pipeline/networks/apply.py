@@ -22,8 +22,8 @@ from pipeline.data import datasets
 from pipeline.data.sources.base import files
 from pipeline.errors import ParameterError, UserError
 from pipeline.scoring import image_scores
+from pipeline.tasks import TASKS
 
-MASKS = {"localization": None, "harmonization": "mask", "inpainting": "hole"}
 """Task: what is given beside the picture."""
 
 
@@ -45,7 +45,7 @@ def jobs(task: str, image: Path, mask: Path | None, out: Path, overlay: bool = F
     Raises UserError naming the file: no mask where one is needed or one where none is, a picture or mask that is missing,
     unreadable or of another size, an output that is there already, isn't PNG or is the input.
     """
-    wanted = MASKS[task]
+    wanted = TASKS[task].region
     if wanted and mask is None:
         raise UserError(f"{image}: {task} needs a mask too, white = {'foreground' if wanted == 'mask' else 'hole'}; give it after the picture")
     if mask is not None and not wanted:
@@ -117,7 +117,7 @@ def run(task: str, model: torch.nn.Module, work: list[Job], out: Path, *, device
             started = time.monotonic()
             drawn, shape = predict(task, model, picture, mask, device=device, longest_side=longest_side, name=str(job.image))
             target = folder / job.out.name
-            if task == "localization":
+            if TASKS[task].region is None:
                 images.write_png(target, drawn)
                 if overlay:
                     images.write_png(overlay_of(target), highlighted(picture, drawn))
@@ -152,7 +152,7 @@ def _read(task: str, job: Job) -> tuple[np.ndarray, np.ndarray | None]:
         return picture, None
     mask = images.read_mask(job.mask, picture.shape[:2])
     if not mask.any():
-        raise images.BadImage(job.mask, f"the mask is empty: there is nothing to {'harmonize' if task == 'harmonization' else 'fill'}")
+        raise images.BadImage(job.mask, f"the mask is empty: there is nothing to {TASKS[task].verb}")
     if mask.all():
         raise images.BadImage(job.mask, "the mask covers everything: there is no background to go by")
     return picture, mask
@@ -174,9 +174,9 @@ def predict(
     scale = min(1.0, (longest_side or max(size)) / max(size))
     small = tuple(max(1, round(side * scale)) for side in size)
     shrunk = images.resize(picture, small)
-    item = {"image" if task == "inpainting" else "composite": shrunk}
+    item = {TASKS[task].picture: shrunk}
     if mask is not None:
-        item[MASKS[task]] = images.resize(mask, small, "mask")
+        item[TASKS[task].region] = images.resize(mask, small, "mask")
     target = torch.device("cuda" if device == "gpu" else "cpu")
     try:
         prediction, shape = _padded(model, {key: value.to(target) for key, value in datasets.collate([item]).items()})

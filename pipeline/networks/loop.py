@@ -35,6 +35,7 @@ from pipeline.networks.weights import save_weights
 from pipeline.params import ModelTraining, Training
 from pipeline.running import cluster
 from pipeline.scoring import image_scores
+from pipeline.tasks import METRICS, TASKS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -265,11 +266,11 @@ class Loop:
             self.report({"epoch": row["epoch"], "loss": row.get("loss", 0.0)})
 
     def _keep_best(self, row: dict) -> None:
-        metric = image_scores.SELECTS[self.model.task]
+        metric = TASKS[self.model.task].leading
         score = row.get(f"validation_{metric}")
         if score is None or math.isnan(score):
             return
-        better = image_scores.HEADLINES[self.model.task][metric]
+        better = METRICS[metric].higher_is_better
         if self.best is None or (score > self.best if better else score < self.best):
             self.best = score
             save_weights(self.model, self.job.folder / "best.safetensors")
@@ -299,7 +300,7 @@ class Loop:
         self.model.train()
         self.model.enter(self.phases[self.phase][0])
         # NaN marks an image that a metric is undefined for; as in summaries it is left out of that metric's mean
-        means = pd.DataFrame(rows)[list(image_scores.HEADLINES[self.model.task])].mean()
+        means = pd.DataFrame(rows)[list(TASKS[self.model.task].metrics)].mean()
         return {f"validation_{key}": float(mean) for key, mean in means.items()}
 
     @contextlib.contextmanager

@@ -9,7 +9,8 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline import tables
-from pipeline.report.numbers import METRICS, between, change, number
+from pipeline.report.numbers import between, change, number
+from pipeline.tasks import METRICS
 
 MEASURES = ("ap", "inside")
 """Of pipeline/detectability/localizer_scores.py, in the order of their columns."""
@@ -50,7 +51,7 @@ def _where(row) -> str:
 
 
 def _name(metric: str) -> str:
-    return METRICS[metric][0] if metric in METRICS else metric
+    return METRICS[metric].label if metric in METRICS else metric
 
 
 def _number(value: float, metric: str) -> str:

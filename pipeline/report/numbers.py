@@ -15,13 +15,7 @@ import pandas as pd
 
 from pipeline import tables
 from pipeline.errors import UserError
-from pipeline.scoring import image_scores
-
-METRICS = {
-    "ap": ("AP", 3), "f1": ("F1", 3), "iou": ("IoU", 3), "mse": ("MSE", 1), "fmse": ("fMSE", 1), "psnr": ("PSNR", 2),
-    "ssim": ("SSIM", 4), "fssim": ("fSSIM", 4), "l1": ("L1", 4),
-}  # fmt: skip
-"""Metric: how it is written, and its decimals."""
+from pipeline.tasks import METRICS, TASKS
 
 RESULT_TABLES = ("per_image", "summary", "intervals", "differences", "ranks", "breakdowns")
 FEW_PHOTOGRAPHS = 30
@@ -44,12 +38,12 @@ class Results:
     @property
     def metrics(self) -> dict[str, bool]:
         """The task's headline metrics, and whether more is better."""
-        return image_scores.HEADLINES[self.task]
+        return {name: METRICS[name].higher_is_better for name in TASKS[self.task].metrics}
 
     @property
     def leading(self) -> str:
         """The metric that orders methods and images."""
-        return image_scores.SELECTS[self.task]
+        return TASKS[self.task].leading
 
     @cached_property
     def order(self) -> list[str]:
@@ -106,12 +100,12 @@ def read_training(folder: Path) -> Training:
 
 def number(value: float, metric: str) -> str:
     """A score as the page writes it; an undefined one is a dash."""
-    return "–" if value is None or not math.isfinite(value) else f"{value:.{METRICS[metric][1]}f}"
+    return "–" if value is None or not math.isfinite(value) else f"{value:.{METRICS[metric].decimals}f}"
 
 
 def change(value: float, metric: str) -> str:
     """A difference of scores as the page writes it, with its sign."""
-    return f"{value:+.{METRICS[metric][1]}f}".replace("-", "−")
+    return f"{value:+.{METRICS[metric].decimals}f}".replace("-", "−")
 
 
 def between(low: float, high: float, metric: str) -> str:
@@ -160,8 +154,8 @@ def score_table(results: Results, subset: str, split: str = "test") -> dict:
     return {
         "subset": subset,
         "split": split,
-        "leading": METRICS[results.leading][0],
-        "metrics": [{"name": METRICS[one][0], "higher": higher} for one, higher in results.metrics.items()],
+        "leading": METRICS[results.leading].label,
+        "metrics": [{"name": METRICS[one].label, "higher": higher} for one, higher in results.metrics.items()],
         "rows": rows,
         "stated": stated,
         "n_images": int(chosen["n_images"].max()),
@@ -272,7 +266,7 @@ def overview(results: Results) -> dict:
         "task": results.task,
         "first": first,
         "first_trained": results.methods[first]["trained"],
-        "metric": METRICS[results.leading][0],
+        "metric": METRICS[results.leading].label,
         "score": table["rows"][0]["cells"][leading],
         "tied": [row["model"] for row in table["rows"][1:] if row["behind"] and row["behind"]["tied"]],
         "n_methods": len(results.order),

@@ -14,6 +14,7 @@ from pipeline import tables as parquet
 from pipeline.data import datasets
 from pipeline.errors import UserError
 from pipeline.report import comparisons, numbers, plots, provenance, sheets, variants
+from pipeline.tasks import METRICS, TASKS
 
 HERE = Path(__file__).parent
 MAX_BYTES = 20_000_000
@@ -30,37 +31,12 @@ HISTOGRAMS = {
 }
 """Columns of pairs.parquet that the data sheet draws: title, and whether they are shares."""
 
-ABOUT = {
-    "localization": {
-        "asks": "Given a composite, where is the pasted region? A method gives a probability for every pixel.",
-        "metrics": (
-            ("AP", "average precision over the pixels of an image"),
-            ("F1, IoU", "of the pixels above 0.5"),
-        ),
-        "second": "found and missed",
-        "second_means": "white: found; orange: false alarm; blue: missed (threshold 0.5)",
-    },
-    "harmonization": {
-        "asks": "Given a composite and its mask, the foreground is repainted to fit. Outside the mask nothing is changed, byte for byte.",
-        "metrics": (
-            ("MSE, fMSE", "mean squared error over all pixels, and over the foreground alone (0 to 255)"),
-            ("PSNR", "in dB, at most 100"),
-            ("SSIM, fSSIM", "structural similarity over all pixels, and over the foreground"),
-        ),
-        "second": "errors",
-        "second_means": f"mean absolute difference from the truth, black 0 to bright {sheets.ERROR_CEILING} of 255 and above",
-    },
-    "inpainting": {
-        "asks": "Given a photograph with irregular holes, they are filled. Outside the holes nothing is changed, byte for byte.",
-        "metrics": (
-            ("SSIM", "structural similarity"),
-            ("PSNR", "in dB, at most 100"),
-            ("L1", "mean absolute error on the 0 to 1 scale, over all pixels"),
-        ),
-        "second": "errors",
-        "second_means": f"mean absolute difference from the truth, black 0 to bright {sheets.ERROR_CEILING} of 255 and above",
-    },
+ASKS = {
+    "localization": "Given a composite, where is the pasted region? A method gives a probability for every pixel.",
+    "harmonization": "Given a composite and its mask, the foreground is repainted to fit. Outside the mask nothing is changed, byte for byte.",
+    "inpainting": "Given a photograph with irregular holes, they are filled. Outside the holes nothing is changed, byte for byte.",
 }
+ERRORS = f"mean absolute difference from the truth, black 0 to bright {sheets.ERROR_CEILING} of 255 and above"
 
 
 def render(parameters, *, results: Path, artifacts: Path, data: Path, file: Path, presets: Path) -> str:
@@ -113,16 +89,19 @@ def _task(results: numbers.Results, parameters, artifacts: Path, folder: Path) -
     shown = sheets.Shown(results, artifacts / "predictions", parameters.image_size)
     trainings = [numbers.read_training(artifacts / "models" / name) for name in results.trained]
     look = plots.styles(results)
-    by_steps = "hole_ratio_bucket" if results.task == "inpainting" else "foreground_share"
-    by_kind = () if results.task == "inpainting" else ("transfer", "category")
-    steps = [plots.by_steps(results, by_steps, metric) for metric in _charted(results)]
-    kinds = [plots.by_kind(results, by, results.leading) for by in by_kind]
+    task = TASKS[results.task]
+    steps = [plots.by_steps(results, task.size_column, metric) for metric in task.charted]
+    kinds = [plots.by_kind(results, by, results.leading) for by in reversed(task.kinds)]
     overlaps = numbers.overlaps(folder / "overlaps.parquet")
     other_splits = sorted(one for one in set(results.summary["split"]) - {"test"} if not datasets.side_of(one))
-    return ABOUT[results.task] | {
+    return {
+        "asks": ASKS[task.name],
+        "metrics": [(METRICS[name].label, METRICS[name].meaning) for name in task.metrics],
+        "second": "errors" if task.region else "found and missed",
+        "second_means": ERRORS if task.region else "white: found; orange: false alarm; blue: missed (threshold 0.5)",
         "name": results.task,
         "overview": numbers.overview(results),
-        "leading": numbers.METRICS[results.leading][0],
+        "leading": METRICS[results.leading].label,
         "headline": numbers.score_table(results, "All"),
         "subsets": [numbers.score_table(results, one) for one in results.subsets] if len(results.subsets) > 1 else [],
         "only_subset": results.subsets[0],
@@ -139,18 +118,11 @@ def _task(results: numbers.Results, parameters, artifacts: Path, folder: Path) -
 
 
 def _beside(results: numbers.Results, folder: Path) -> dict:
-    harmonization = results.task == "harmonization"
     return {
         "published": comparisons.published(folder / "published", results.task),
-        "detectability": comparisons.detectability(folder / "detectability", results.trained) if harmonization else [],
+        "detectability": comparisons.detectability(folder / "detectability", results.trained) if results.task == "harmonization" else [],
         "study": comparisons.study(folder / "study", results.order),
     }
-
-
-def _charted(results: numbers.Results) -> list[str]:
-    """The metrics whose breakdown is drawn: all three of inpainting, else the leading one and IoU or PSNR."""
-    second = {"localization": ["ap", "iou"], "harmonization": ["fmse", "psnr"]}
-    return second.get(results.task, list(results.metrics))
 
 
 def _subset(name: str, subset, data: Path, parameters) -> dict:

@@ -20,7 +20,8 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-from pipeline.report.numbers import METRICS, Results, Training, count
+from pipeline.report.numbers import Results, Training, count
+from pipeline.tasks import METRICS
 
 WIDTH, HEIGHT = 3.6, 2.6
 INK, FAINT, GRID, PAPER = "#010203", "#010204", "#010205", "#010206"
@@ -83,7 +84,7 @@ def by_steps(results: Results, by: str, metric: str) -> str | None:
     values = sorted(part["value"].unique(), key=lambda one: float(re.split("[-%]", one)[0]))
     if len(values) < 2:
         return None
-    figure, axes = _panel(f"{METRICS[metric][0]} {_arrow(results, metric)}")
+    figure, axes = _panel(f"{METRICS[metric].label} {_arrow(results, metric)}")
     ends = {}
     for place, (model, style) in enumerate(_drawn_in_order(results)):
         rows = part[part["model"] == model].set_index("value").reindex(values)
@@ -111,7 +112,7 @@ def by_kind(results: Results, by: str, metric: str, most: int = 12) -> str | Non
     n = part.groupby("value")["n"].max().sort_values(ascending=False, kind="stable").head(most)
     if len(n) < 2:
         return None
-    figure, axes = _panel(f"{METRICS[metric][0]} {_arrow(results, metric)} by {by}", height=0.75 + 0.22 * len(n))
+    figure, axes = _panel(f"{METRICS[metric].label} {_arrow(results, metric)} by {by}", height=0.75 + 0.22 * len(n))
     for model, style in _drawn_in_order(results):
         rows = part[part["model"] == model].set_index("value").reindex(n.index)
         axes.plot(rows["mean"], -np.arange(len(n)), linestyle="none", **_mark(style, 4.5))
@@ -134,7 +135,7 @@ def size_against_quality(results: Results) -> str | None:
         return None
     low, high = np.floor(powers.min() * 2 - 0.2) / 2, np.ceil(powers.max() * 2 + 0.2) / 2
     none = low - 0.45 * (high - low)
-    figure, axes = _panel(f"{METRICS[metric][0]} {_arrow(results, metric)} by number of parameters")
+    figure, axes = _panel(f"{METRICS[metric].label} {_arrow(results, metric)} by number of parameters")
     look, points = styles(results), {}
     for model, style in _drawn_in_order(results):
         at = np.log10(sizes[model]) if sizes[model] else none
@@ -179,7 +180,7 @@ def training_curves(results: Results, trainings: Sequence[Training]) -> list[str
         _few_log_ticks(axes)
     panels = [_finish_curves(figure, axes, ends, look, f"{results.task} loss")]
     metric, ends = f"validation_{results.leading}", {}
-    figure, axes = _panel(f"validation {METRICS[results.leading][0]} {_arrow(results, results.leading)}")
+    figure, axes = _panel(f"validation {METRICS[results.leading].label} {_arrow(results, results.leading)}")
     for one in trainings:
         if metric in one.history:
             known, style = one.history.dropna(subset=[metric]), look[one.model]

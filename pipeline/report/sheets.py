@@ -18,8 +18,8 @@ from PIL import Image
 
 from pipeline import images, seeds, tables
 from pipeline.data import datasets, renditions
-from pipeline.report.numbers import METRICS, Results, number, stated
-from pipeline.scoring import image_scores
+from pipeline.report.numbers import Results, number, stated
+from pipeline.tasks import METRICS, TASKS, compose
 
 TILE, STRIP = 256, 128
 """Longest side in pixels of a tile of a contact sheet, and of a part of a strip; smaller pictures keep their size."""
@@ -71,7 +71,7 @@ class Shown:
     def __init__(self, results: Results, predictions: Path, size: int):
         first = results.methods[results.order[0]]
         folders = [Path(one) for one in first["data"]]
-        self.results, self.predictions = results, predictions
+        self.results, self.predictions, self.task = results, predictions, TASKS[results.task]
         self.dataset = datasets.for_testing(results.task, folders, size, "test", **first["options"])
         self.number_of = {name: number for number, name in enumerate(self.dataset.ids)}
         self.decoded: dict[str, datasets.Item] = {}
@@ -84,24 +84,24 @@ class Shown:
     def output(self, model: str, image_id: str) -> np.ndarray:
         """What was scored: uint8 RGB (H, W, 3), or (H, W) probabilities times 255 in localization."""
         picture = images.read_rgb(self.predictions / model / "test" / f"{image_id}.png")
-        picture = picture[..., 0] if self.results.task == "localization" else picture
-        return image_scores.compose(self.results.task, picture, self.item(image_id))
+        picture = picture[..., 0] if self.task.region is None else picture
+        return compose(self.results.task, picture, self.item(image_id))
 
     def start(self, image_id: str) -> np.ndarray:
         """What a method is given: the composite, or the photograph with its hole in grey."""
         item = self.item(image_id)
-        if self.results.task == "inpainting":
-            return np.where(item["hole"][..., None], np.uint8(128), item["image"])
-        return item["composite"]
+        picture = item[self.task.picture]
+        if self.task.truth == self.task.picture:  # what is asked for must not be shown
+            return np.where(item[self.task.region][..., None], np.uint8(128), picture)
+        return picture
 
     def truth(self, image_id: str) -> np.ndarray:
         """What a method should find: the mask, the real photograph."""
-        item = self.item(image_id)
-        return item[{"localization": "mask", "harmonization": "real", "inpainting": "image"}[self.results.task]]
+        return self.item(image_id)[self.task.truth]
 
     def second(self, output: np.ndarray, image_id: str) -> np.ndarray:
         """The other view of an output, see `Tile`."""
-        if self.results.task == "localization":
+        if self.task.region is None:
             return hits_and_misses(self.item(image_id)["composite"], output >= 255 * THRESHOLD, self.truth(image_id))
         return error_map(output, self.truth(image_id))
 
@@ -115,7 +115,7 @@ def contact_sheet(shown: Shown, rows: int) -> list[Row]:
     for rule, image_id in picks(results, rows):
         truth = shown.truth(image_id)
         tiles = [Tile("input", "input", encode(shown.start(image_id)))]
-        if results.task == "harmonization":
+        if shown.task.region and shown.task.truth != shown.task.picture:
             tiles.append(Tile("mask", "mask", encode(shown.item(image_id)["mask"])))
         tiles.append(Tile("truth", "truth", encode(truth)))
         for model in results.order:
@@ -166,10 +166,10 @@ def worst(shown: Shown, model: str, many: int) -> list[Strip]:
     for _, row in part.iterrows():
         image_id = row["image_id"]
         start = shown.start(image_id)
-        if results.task == "harmonization":
+        if shown.task.region and shown.task.truth != shown.task.picture:
             start = outlined(start, shown.item(image_id)["mask"])
         parts = [start, shown.output(model, image_id), shown.truth(image_id)]
-        note = f"{METRICS[metric][0]} {number(row[metric], metric)}"
+        note = f"{METRICS[metric].label} {number(row[metric], metric)}"
         strips.append(Strip(encode(beside(parts), 3 * STRIP + 2 * 4), image_id, f"{note} · {about(row)}"))
     return strips
 

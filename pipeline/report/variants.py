@@ -5,11 +5,9 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline import tables as parquet
-from pipeline.report.numbers import METRICS, Results, between, change, number
+from pipeline.report.numbers import Results, between, change, number
 from pipeline.scoring import protocols as known
-
-FIRST = {"localization": "f1", "harmonization": "psnr", "inpainting": "ssim"}
-"""Task: the metric that most protocols have a value for and that moves most; its table is shown open."""
+from pipeline.tasks import METRICS, TASKS
 
 
 def sections(results: Results, folder: Path) -> dict:
@@ -26,7 +24,8 @@ def protocols(results: Results, table: pd.DataFrame) -> dict | None:
     """
     if table.empty:
         return None
-    metrics = [FIRST[results.task], *(one for one in results.metrics if one != FIRST[results.task])]
+    first = TASKS[results.task].shown_first
+    metrics = [first, *(name for name in results.metrics if name != first)]
     pooled = table[table["subset"] == "All"]
     splits = ["test", *sorted(set(pooled["split"]) - {"test"})]
     made = [_protocol_table(results, pooled, split, metric) for split in splits for metric in (metrics if split == "test" else metrics[:1])]
@@ -64,7 +63,7 @@ def _protocol_table(results: Results, table: pd.DataFrame, split: str, metric: s
             )
         rows.append({"protocol": protocol, "cells": cells, "n_excluded": int(part.loc[protocol, "n_excluded"].max())})
     return {
-        "metric": METRICS[metric][0],
+        "metric": METRICS[metric].label,
         "higher": results.metrics[metric],
         "split": split,
         "methods": [{"model": one, "trained": results.methods[one]["trained"]} for one in models],
@@ -80,7 +79,7 @@ def _words(results: Results, pooled: pd.DataFrame, metric: str) -> dict:
     first, over = order[0], wide[order[0]].dropna()
     leads = {protocol: row.idxmax() if results.metrics[metric] else row.idxmin() for protocol, row in wide.iterrows() if row.notna().any()}
     return {
-        "metric": METRICS[metric][0],
+        "metric": METRICS[metric].label,
         "first": first,
         "low": {"text": number(over.min(), metric), "protocol": over.idxmin()} if len(over) else None,
         "high": {"text": number(over.max(), metric), "protocol": over.idxmax()} if len(over) else None,
@@ -119,7 +118,7 @@ def resolutions(results: Results) -> list[dict]:
         found.append(
             {
                 "same": same,
-                "metric": METRICS[results.leading][0],
+                "metric": METRICS[results.leading].label,
                 "higher": results.metrics[results.leading],
                 "sides": [{"side": side, "n": n[side], "smaller": smaller[side]} for side in sides],
                 "rows": rows,

@@ -17,6 +17,7 @@ from ruamel.yaml.comments import CommentedSeq
 import models
 from pipeline import params
 from pipeline.errors import UserError
+from pipeline.tasks import TASKS
 
 WIDTH = 120
 ROOT = Path(__file__).resolve().parents[2]
@@ -105,11 +106,11 @@ def stages_of(name: str, parameters: params.Params) -> dict[str, dict]:
     finds once composites were harmonized. Without training there is only the second."""
     task = models.task_of(name)
     network = f"models.{task}.{name}"
-    if task == "inpainting":
+    if TASKS[task].trains_on == "photographs":
         data = [f"data/sources/{parameters.inpainting.source}", "data/irregular_masks"]
     else:
         data = [f"data/composites/{subset}" for subset in parameters.composites.subsets]
-    tested = data if task == "inpainting" else data + [f"data/real/{name}" for name in parameters.real_sets]
+    tested = data if TASKS[task].trains_on == "photographs" else data + [f"data/real/{name}" for name in parameters.real_sets]
     weights = f"artifacts/models/{name}/weights.safetensors"
     made = {}
     trained = parameters.models[name].training is not None

@@ -21,19 +21,7 @@ from pipeline.data import datasets
 from pipeline.errors import UserError
 from pipeline.scoring import image_scores, protocols, statistics
 from pipeline.scoring import predictions as saved
-
-FOREGROUND_BINS = {
-    # specs/harmonization.md 6.3 and specs/localization.md 3.3, which ends at 0.50; what is above, if it is let in, stands apart
-    "harmonization": (0.0, 0.05, 0.15, 1.0),
-    "localization": (0.0, 0.05, 0.15, 0.30, 0.50, 1.0),
-}
-DESCRIBES = {
-    "localization": ("foreground_ratio", "category", "transfer", "simulated"),
-    "harmonization": ("foreground_ratio", "category", "transfer", "simulated"),
-    "inpainting": ("hole_ratio", "hole_ratio_bucket"),
-}
-"""Columns of per_image.parquet that say what kind of image a row is."""
-
+from pipeline.tasks import METRICS, TASKS
 
 INDEX_KEYS = {"task", "model", "n_parameters", "trained", "data", "options", "truth", "splits"}
 
@@ -125,7 +113,7 @@ def score(
     if not rows:
         raise UserError(f"{task}: no image in {', '.join(methods[0]['data'])} has a ground truth to be scored by")
     key, leading = ["model", "subset", "split", "image_id", "photograph"], ["task", "model", "subset", "split", "image_id", "photograph"]
-    return Scores(_ordered(rows, [*leading, *DESCRIBES[task]]), _ordered(others, key, DESCRIBES[task]) if others else pd.DataFrame(columns=key))
+    return Scores(_ordered(rows, [*leading, *TASKS[task].described_by]), _ordered(others, key, TASKS[task].described_by) if others else pd.DataFrame(columns=key))
 
 
 def _ordered(rows: list[dict], leading: list[str], without: tuple[str, ...] = ()) -> pd.DataFrame:
@@ -139,7 +127,7 @@ def _score_image(item: _Work, *, root: Path, task: str, sets: dict, records: tup
     "<protocol> <metric>". `root` is the project's folder, which a worker of a cluster isn't started in."""
     dataset = sets[item.split]
     with contextlib.chdir(root):
-        full = {} if task == "inpainting" else dataset.original(item.number)
+        full = dataset.original(item.number) if TASKS[task].trains_on == "composites" else {}
         truth = dataset.fitted(full) if full else dataset.item(item.number)
         further = None if datasets.side_of(item.split) or not records else _further(task, dataset, item.number, full, truth, records)
         found = []
@@ -148,7 +136,7 @@ def _score_image(item: _Work, *, root: Path, task: str, sets: dict, records: tup
             scores = image_scores.score(task, prediction, truth)
             values = {}
             if scores and further is not None:
-                values = {f"{protocols.SEAM} {metric}": scores[metric] for metric in protocols.SEAM_METRICS[task]}
+                values = {f"{protocols.SEAM} {metric}": scores[metric] for metric in TASKS[task].seam_metrics}
                 values |= {f"{protocol} {metric}": value for protocol, metric, value in further(prediction)}
             found.append((scores, values))
         return found
@@ -210,7 +198,7 @@ def differences(task: str, scores: pd.DataFrame, *, seed: int, resamples: int, l
     parts = [
         statistics.paired_table(part, metric, "image_id", "photograph", **options).assign(subset=subset, metric=metric)
         for subset, part in pooled.groupby("subset")
-        for metric in image_scores.HEADLINES[task]
+        for metric in TASKS[task].metrics
     ]
     frame = _with_simulated_share(pd.concat(parts, ignore_index=True), pooled, ["subset"])
     return frame[["subset", "metric", *[column for column in frame if column not in ("subset", "metric")]]]
@@ -224,7 +212,7 @@ def differences_by_size(task: str, scores: pd.DataFrame, *, seed: int, resamples
     parts = [
         statistics.paired_table(part, metric, "image_id", "photograph", **options).assign(**{by: value, "metric": metric})
         for value, part in frame.groupby(by)
-        for metric in image_scores.HEADLINES[task]
+        for metric in TASKS[task].metrics
     ]
     table = _with_simulated_share(pd.concat(parts, ignore_index=True), frame, [by]).rename(columns={by: "value"}).assign(by=by)
     return table[["by", "value", "metric", *[column for column in table if column not in ("by", "value", "metric")]]]
@@ -236,9 +224,9 @@ def ranks(task: str, scores: pd.DataFrame, *, seed: int, resamples: int, level: 
     options = {"seed": seed, "resamples": resamples, "level": level}
     parts = []
     for subset, part in pooled.groupby("subset"):
-        for metric, higher in image_scores.HEADLINES[task].items():
+        for metric in TASKS[task].metrics:
             wide, groups = statistics.wide(part, metric, "image_id", "photograph")
-            found = statistics.rank(wide, groups, higher_is_better=higher, **options)
+            found = statistics.rank(wide, groups, higher_is_better=METRICS[metric].higher_is_better, **options)
             parts.append(found.assign(subset=subset, metric=metric))
     frame = _with_simulated_share(pd.concat(parts, ignore_index=True), pooled, ["subset"])
     return frame[["subset", "metric", *[column for column in frame if column not in ("subset", "metric")]]]
@@ -247,9 +235,9 @@ def ranks(task: str, scores: pd.DataFrame, *, seed: int, resamples: int, level: 
 def breakdowns(task: str, scores: pd.DataFrame, *, seed: int, resamples: int, level: float) -> pd.DataFrame:
     """Means by what kind of image it is: by (the column), value, model, metric, mean, low, high, n."""
     size, frame = _with_size(task, scores[scores["split"] == "test"])
-    by = [size] if task == "inpainting" else [size, "category", "transfer"]
+    by = [size, *TASKS[task].kinds]
     options = {"seed": seed, "resamples": resamples, "level": level}
-    metrics = list(image_scores.HEADLINES[task])
+    metrics = list(TASKS[task].metrics)
     parts = [
         _with_simulated_share(statistics.intervals_table(frame, metrics, [column, "model"], "photograph", **options), frame, [column])
         .rename(columns={column: "value"})
@@ -262,12 +250,12 @@ def breakdowns(task: str, scores: pd.DataFrame, *, seed: int, resamples: int, le
 
 def _with_size(task: str, frame: pd.DataFrame) -> tuple[str, pd.DataFrame]:
     """The column that says how large the hole or foreground is, and the frame with it."""
-    if task == "inpainting":
-        return "hole_ratio_bucket", frame
-    bins = FOREGROUND_BINS[task]
+    column, bins = TASKS[task].size_column, TASKS[task].size_bins
+    if bins is None:
+        return column, frame
     labels = [f"{low:.0%}-{high:.0%}" for low, high in zip(bins, bins[1:])]
     share = pd.cut(frame["foreground_ratio"], bins, labels=labels, include_lowest=True).astype(str)
-    return "foreground_share", frame.assign(foreground_share=share)
+    return column, frame.assign(**{column: share})
 
 
 def by_resolution(task: str, scores: pd.DataFrame, methods: list[dict], size: int, *, seed: int, resamples: int, level: float) -> pd.DataFrame:
@@ -290,8 +278,8 @@ def by_resolution(task: str, scores: pd.DataFrame, methods: list[dict], size: in
         for model in sorted(one["model"] for one in methods):
             for side in sorted(sides):
                 chosen = part[(at[part.index] == side) & (part["model"] == model)]
-                found = statistics.mean_intervals(chosen[list(image_scores.HEADLINES[task])], chosen["photograph"], seed=seed, resamples=resamples, level=level)
-                rows += [{"by": by, "value": str(side), "model": model, "metric": metric} | one._asdict() for metric, one in zip(image_scores.HEADLINES[task], found)]
+                found = statistics.mean_intervals(chosen[list(TASKS[task].metrics)], chosen["photograph"], seed=seed, resamples=resamples, level=level)
+                rows += [{"by": by, "value": str(side), "model": model, "metric": metric} | one._asdict() for metric, one in zip(TASKS[task].metrics, found)]
         frames.append(_with_simulated_share(pd.DataFrame(rows), part.assign(value=at[part.index].astype(str)), ["value"]))
     return pd.concat(frames, ignore_index=True)
 
@@ -314,7 +302,7 @@ def headline(task: str, table: pd.DataFrame) -> dict:
     methods that no parameter moves, would push what changed between two experiments off the screen.
     """
     pooled = table[(table["subset"] == "All") & (table["split"] == "test") & (table["n_parameters"] > 0)]
-    metric = image_scores.SELECTS[task]
+    metric = TASKS[task].leading
     return {row["model"]: {metric: round(float(row[metric]), 4)} for _, row in pooled.iterrows()}
 
 
@@ -334,7 +322,7 @@ def _tested_and_pooled(scores: pd.DataFrame) -> pd.DataFrame:
 
 def metric_columns(task: str, scores: pd.DataFrame) -> list[str]:
     """The columns of per-image scores that are metrics."""
-    about = {"task", "model", "subset", "split", "image_id", "photograph", *DESCRIBES[task]}
+    about = {"task", "model", "subset", "split", "image_id", "photograph", *TASKS[task].described_by}
     return [column for column in scores if column not in about]
 
 
@@ -363,7 +351,7 @@ def _manifest(method: dict, split: str, predictions: Path, task: str, dataset, t
 
 def _prediction(file: Path, sha256: str, task: str, size: int) -> np.ndarray:
     picture = saved.read(file, sha256, size)
-    if task != "localization":
+    if TASKS[task].region is not None:
         return picture
     if (picture != picture[..., :1]).any():
         raise UserError(f"{file} is in colour, expected a grey probability map")
@@ -372,7 +360,7 @@ def _prediction(file: Path, sha256: str, task: str, size: int) -> np.ndarray:
 
 def _about(task: str, dataset, number: int, folders: list[Path]) -> dict:
     row = dataset.rows.iloc[number]
-    if task == "inpainting":
-        return {"subset": folders[0].name, "photograph": row["image_id"], "hole_ratio": row["hole_ratio"], "hole_ratio_bucket": row["hole_ratio_bucket"]}
-    described = {key: row[key] for key in DESCRIBES[task]}
-    return {"subset": row["subset"], "photograph": row["source_image"]} | described
+    described = {key: row[key] for key in TASKS[task].described_by}
+    # photographs are tested as one sub-dataset, named after their source
+    subset = row["subset"] if TASKS[task].trains_on == "composites" else folders[0].name
+    return {"subset": subset, "photograph": row[TASKS[task].photograph]} | described

@@ -3,16 +3,7 @@
 import numpy as np
 
 from pipeline.metrics import harmonization, inpainting, localization
-
-# task: metrics of per_image.parquet that summaries and reports lead with, and whether more of it is better
-HEADLINES = {
-    "localization": {"ap": True, "f1": True, "iou": True},
-    "harmonization": {"mse": False, "fmse": False, "psnr": True, "ssim": True, "fssim": True},
-    "inpainting": {"ssim": True, "psnr": True, "l1": False},
-}
-
-# the metric by which the best epoch of a training is chosen
-SELECTS = {"localization": "ap", "harmonization": "fmse", "inpainting": "psnr"}
+from pipeline.tasks import compose
 
 
 def to_uint8(prediction: np.ndarray) -> np.ndarray:
@@ -21,13 +12,21 @@ def to_uint8(prediction: np.ndarray) -> np.ndarray:
     return rounded[0] if rounded.shape[0] == 1 else np.ascontiguousarray(rounded.transpose(1, 2, 0))
 
 
-def compose(task: str, prediction: np.ndarray, item: dict[str, np.ndarray]) -> np.ndarray:
-    """What is scored and shown: uint8, with every pixel outside the mask or the hole taken from the input."""
-    if task == "harmonization":
-        return np.where(item["mask"][..., None], prediction, item["composite"])
-    if task == "inpainting":
-        return np.where(item["hole"][..., None], prediction, item["image"])
-    return prediction
+def _localization(prediction: np.ndarray, item: dict[str, np.ndarray]) -> dict[str, float]:
+    return localization.score(prediction / 255.0, item["mask"])
+
+
+def _harmonization(prediction: np.ndarray, item: dict[str, np.ndarray]) -> dict[str, float]:
+    if "real" not in item:  # a real composite, whose truth nobody knows
+        return {}
+    return harmonization.score(compose("harmonization", prediction, item), item["real"], item["mask"])
+
+
+def _inpainting(prediction: np.ndarray, item: dict[str, np.ndarray]) -> dict[str, float]:
+    return inpainting.score(compose("inpainting", prediction, item), item["image"])
+
+
+SCORES = {"localization": _localization, "harmonization": _harmonization, "inpainting": _inpainting}
 
 
 def score(task: str, prediction: np.ndarray, item: dict[str, np.ndarray]) -> dict[str, float]:
@@ -35,9 +34,4 @@ def score(task: str, prediction: np.ndarray, item: dict[str, np.ndarray]) -> dic
 
     Without ground truth (a harmonization item without "real") there is nothing to score: an empty dict.
     """
-    if task == "localization":
-        return localization.score(prediction / 255.0, item["mask"])
-    composed = compose(task, prediction, item)
-    if task == "inpainting":
-        return inpainting.score(composed, item["image"])
-    return harmonization.score(composed, item["real"], item["mask"]) if "real" in item else {}
+    return SCORES[task](prediction, item)

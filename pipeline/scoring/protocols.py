@@ -32,13 +32,6 @@ from pipeline.metrics.inputs import (
 )
 
 SEAM = "seam-256"
-SEAM_METRICS = {
-    "localization": ("ap", "f1", "iou", "precision", "recall"),
-    "harmonization": ("mse", "psnr", "fmse", "ssim", "fssim", "fssim_iih"),
-    "inpainting": ("ssim", "psnr", "l1"),
-}
-"""Task: the metrics in the rows of seam-256."""
-
 
 class Row(NamedTuple):
     """One score: the protocol's name, the metric and its value (NaN: the protocol has no value for this image)."""

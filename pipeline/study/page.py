@@ -23,8 +23,8 @@ import models
 from pipeline import images, seeds, tables
 from pipeline.data import datasets
 from pipeline.errors import ParameterError, UserError
-from pipeline.scoring import image_scores
 from pipeline.scoring import predictions as saved
+from pipeline.tasks import TASKS, compose
 
 DESIGNS = {
     "pairs": "Which picture looks more like an untouched photograph?",
@@ -108,7 +108,7 @@ def _task(names: list[str]) -> str:
     except ValueError as error:
         reason = str(error) if str(error).startswith("no model") else "they are of different tasks"
         raise ParameterError(f"methods {', '.join(names)}: {reason}") from None
-    if task == "localization":
+    if TASKS[task].region is None:
         raise ParameterError("localization gives maps, which nobody can prefer; a study needs methods of harmonization or inpainting")
     return task
 
@@ -132,7 +132,7 @@ class Outputs:
         self.size = images.header_size(self.folders[names[0]] / self.manifests[names[0]]["prediction"].iloc[0])[0]
         self.dataset = datasets.for_testing(task, [Path(one) for one in first["data"]], self.size, split, **first["options"])
         self.number_of = {image: number for number, image in enumerate(self.dataset.ids)}
-        column = "image_id" if task == "inpainting" else "source_image"
+        column = TASKS[task].photograph
         self.photographs = dict(zip(self.dataset.ids, self.dataset.rows[column]))
 
     def sha256(self, image: str, name: str) -> str:
@@ -145,7 +145,7 @@ class Outputs:
         """uint8 RGB (H, W, 3). Raises UserError where the file is missing or not what the manifest says."""
         file = self.folders[name] / self.manifests[name].loc[image, "prediction"]
         drawn = saved.read(file, self.sha256(image, name), self.size)
-        return image_scores.compose(self.task, drawn, self.dataset.item(self.number_of[image]))
+        return compose(self.task, drawn, self.dataset.item(self.number_of[image]))
 
 
 def _stated(file: Path) -> dict:

@@ -18,11 +18,12 @@ from torch import nn
 from pipeline import atomic, params
 from pipeline.errors import ParameterError, UserError
 from pipeline.networks import checkpoints, devices, ray_train, weights
-from pipeline.networks import schedule as rates
 from pipeline.networks import loop as loop_module
+from pipeline.networks import schedule as rates
 from pipeline.networks.loop import Job, Loop, collate_with_ids, publish, train_plain
 from pipeline.running import cluster
 from pipeline.scoring import image_scores
+from pipeline.tasks import TASKS
 from tests.pipeline.tiny import Adversarial, Network, job
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -57,7 +58,7 @@ def test_the_loss_falls_and_every_epoch_leaves_a_row(tmp_path, network):
     assert table["step"].tolist() == [3 * (number + 1) for number in range(len(table))]
     expected = ["warm"] * 5 + ["joint"] * 2 if network is Adversarial else ["train"] * 5
     assert table["phase"].tolist() == expected and set(table["model"]) == {"tiny"}
-    for metric in image_scores.HEADLINES["harmonization"]:
+    for metric in TASKS["harmonization"].metrics:
         assert np.isfinite(table[f"validation_{metric}"]).all()
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "out" / "history.parquet"), table, check_dtype=False)
 
@@ -232,7 +233,7 @@ def test_validation_scores_what_evaluation_will_score(tmp_path, limit, scored):
             drawn = loop.model(batch)[0].numpy()
         rows.append(image_scores.score("harmonization", image_scores.to_uint8(drawn), item))
     assert found["validation_psnr"] == pytest.approx(np.mean([row["psnr"] for row in rows]), abs=0.02)
-    assert set(found) == {f"validation_{key}" for key in image_scores.HEADLINES["harmonization"]}
+    assert set(found) == {f"validation_{key}" for key in TASKS["harmonization"].metrics}
 
 
 def test_no_epochs_leave_the_first_weights(tmp_path):

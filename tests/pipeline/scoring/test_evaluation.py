@@ -14,7 +14,8 @@ from pipeline.data import datasets
 from pipeline.errors import UserError
 from pipeline.networks import predictor
 from pipeline.running import parallel
-from pipeline.scoring import evaluation, image_scores, protocols
+from pipeline.scoring import evaluation, protocols
+from pipeline.tasks import TASKS
 from tests.pipeline.tiny import random_picture, subset
 
 SIZE = 24
@@ -83,7 +84,7 @@ def scores_of(made) -> pd.DataFrame:
 def test_every_method_and_image_has_a_row_that_says_what_it_is(made):
     scores = scores_of(made)
     contract = ["task", "model", "subset", "split", "image_id"]
-    assert list(scores.columns)[:5] == contract and set(image_scores.HEADLINES["harmonization"]) <= set(scores.columns)
+    assert list(scores.columns)[:5] == contract and set(TASKS["harmonization"].metrics) <= set(scores.columns)
     assert list(zip(scores["model"], scores["subset"], scores["image_id"])) == [
         (model, *image) for model in "ab" for image in [("HCOCO", "c1_1_1"), ("HCOCO", "c1_1_2"), ("HFlickr", "f1_1_1")]
     ]
@@ -401,7 +402,7 @@ def test_no_mean_over_what_happens_to_be_there():
 
 def test_the_summary_of_a_run_has_the_contracts_columns(made):
     table = evaluation.summary("harmonization", scores_of(made), made[2])
-    assert {"task", "model", "subset", "n_images", "n_parameters"} | set(image_scores.HEADLINES["harmonization"]) <= set(table.columns)
+    assert {"task", "model", "subset", "n_images", "n_parameters"} | set(TASKS["harmonization"].metrics) <= set(table.columns)
     assert table.set_index(["model", "subset"])["n_images"].to_dict() == {
         (model, name): count for model in "ab" for name, count in (("All", 3), ("HCOCO", 2), ("HFlickr", 1))
     }
@@ -426,7 +427,7 @@ def test_intervals_lie_around_the_means_of_the_summary():
         assert row["mean"] == pytest.approx(means.loc[(row["model"], row["subset"]), row["metric"]])
         if row["n_groups"] > 1:
             assert row["low"] <= row["mean"] <= row["high"]
-    assert set(table["subset"]) == {"All", "X", "Y"} and set(table["metric"]) >= set(image_scores.HEADLINES["harmonization"])
+    assert set(table["subset"]) == {"All", "X", "Y"} and set(table["metric"]) >= set(TASKS["harmonization"].metrics)
 
 
 def test_a_constant_difference_between_models_is_certain():
