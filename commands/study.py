@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pipeline import atomic, command, tables
 from pipeline.errors import ParameterError, UserError
+from pipeline.scoring.statistics import Resampling
 from pipeline.study import page, preferences, votes
 
 PARAMS = ()
@@ -57,16 +58,16 @@ def score(arguments) -> None:
         raise UserError(f"{len(rejected)} of {len(arguments.files)} files can't be counted; take them away, or --leave-out counts the others")
     if not rows:
         raise UserError("no file holds votes of this study")
-    options = {"seed": arguments.seed, "resamples": arguments.resamples, "level": arguments.level}
+    resampling = Resampling(arguments.seed, arguments.resamples, arguments.level)
     cast = tables.frame(rows, votes.VOTES)
     made = {
         "votes": cast,
         "raters": votes.raters(cast, key),
-        "shares": preferences.shares(cast, **options),
+        "shares": preferences.shares(cast, resampling),
         "rejected": tables.frame(rejected, {"file": str, "reason": str}),
     }
     if key["design"] == "pairs":
-        made |= {"pairs": preferences.pairs(cast, key["models"]), "scores": preferences.scores(cast, key["models"], **options)}
+        made |= {"pairs": preferences.pairs(cast, key["models"]), "scores": preferences.scores(cast, key["models"], resampling)}
     with atomic.folder(arguments.out) as out:
         for name, table in made.items():
             tables.write(out / f"{name}.parquet", table)

@@ -10,6 +10,10 @@ import inspect
 import types
 import typing
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from models.base import Model
 
 TASKS = ("localization", "harmonization", "inpainting")
 

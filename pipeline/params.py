@@ -245,7 +245,7 @@ class Inference(Block):
 
 
 class Protocols(Block):
-    """Names of pipeline/scoring/protocols.py under which the same predictions are scored side by side; null for all of a task's,
+    """Names of pipeline/scoring/protocols/ under which the same predictions are scored side by side; null for all of a task's,
     [] for none. seam-256 is always among them: it is what the others are held against."""
 
     localization: list[LocalizationProtocol] | None

@@ -6,6 +6,7 @@ import pandas as pd
 
 from pipeline import atomic, command, params, tables
 from pipeline.detectability import credits
+from pipeline.scoring.statistics import Resampling
 
 PARAMS = ("seed", "evaluation.bootstrap", "evaluation.confidence")
 
@@ -13,10 +14,10 @@ PARAMS = ("seed", "evaluation.bootstrap", "evaluation.confidence")
 def main(arguments) -> None:
     parameters = params.load().only(PARAMS)
     scores = pd.concat([tables.read(Path(one)) for one in arguments.tables], ignore_index=True)
-    options = {"seed": parameters.seed, "resamples": parameters.evaluation.bootstrap, "level": parameters.evaluation.confidence}
+    resampling = Resampling(parameters.seed, parameters.evaluation.bootstrap, parameters.evaluation.confidence)
     with atomic.folder(arguments.out) as out:
         tables.write(out / "per_image.parquet", scores)
-        tables.write(out / "summary.parquet", credits.summary(scores, **options))
+        tables.write(out / "summary.parquet", credits.summary(scores, resampling))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ import pandas as pd
 
 from pipeline import atomic, command, params, tables
 from pipeline.running import parallel
-from pipeline.scoring import evaluation, protocol_comparison
+from pipeline.scoring import evaluation, protocol_comparison, summaries
+from pipeline.scoring.statistics import Resampling
 from pipeline.tasks import TASKS
 
 PARAMS = ("seed", "image_size", "evaluation")
@@ -17,7 +18,7 @@ PARAMS = ("seed", "image_size", "evaluation")
 def main(arguments) -> None:
     task = arguments.task
     parameters = params.load().only(PARAMS)
-    options = {"seed": parameters.seed, "resamples": parameters.evaluation.bootstrap, "level": parameters.evaluation.confidence}
+    resampling = Resampling(parameters.seed, parameters.evaluation.bootstrap, parameters.evaluation.confidence)
     methods = evaluation.indexes(Path("artifacts/index") / task)
     protocols = parameters.evaluation.protocols
     named = getattr(protocols, task)
@@ -29,21 +30,21 @@ def main(arguments) -> None:
         named,
         functools.partial(parallel.spread, describe=f"evaluate {task}"),
     )
-    means = evaluation.summary(task, scores, methods)
+    means = summaries.summary(task, scores, methods)
     with atomic.folder(arguments.out or f"results/{task}") as out:
         tables.write(out / "per_image.parquet", scores)
         tables.write(out / "summary.parquet", means)
-        tables.write(out / "intervals.parquet", evaluation.intervals(task, scores, **options))
-        tables.write(out / "differences.parquet", evaluation.differences(task, scores, **options))
-        tables.write(out / "differences_by_size.parquet", evaluation.differences_by_size(task, scores, **options))
-        tables.write(out / "ranks.parquet", evaluation.ranks(task, scores, **options))
-        by_kind = evaluation.breakdowns(task, scores, **options)
-        by_resolution = evaluation.by_resolution(task, scores, methods, parameters.image_size, **options)
+        tables.write(out / "intervals.parquet", summaries.intervals(task, scores, resampling))
+        tables.write(out / "differences.parquet", summaries.differences(task, scores, resampling))
+        tables.write(out / "differences_by_size.parquet", summaries.differences_by_size(task, scores, resampling))
+        tables.write(out / "ranks.parquet", summaries.ranks(task, scores, resampling))
+        by_kind = summaries.breakdowns(task, scores, resampling)
+        by_resolution = summaries.by_resolution(task, scores, methods, parameters.image_size, resampling)
         tables.write(out / "breakdowns.parquet", pd.concat([by_kind, by_resolution]) if len(by_resolution) else by_kind)
-        tables.write(out / "protocols.parquet", protocol_comparison.table(task, by_protocol, parameters.image_size, **options))
-        if (overlaps := evaluation.overlaps(methods)) is not None:
+        tables.write(out / "protocols.parquet", protocol_comparison.table(task, by_protocol, parameters.image_size, resampling))
+        if (overlaps := summaries.overlaps(methods)) is not None:
             tables.write(out / "overlaps.parquet", overlaps)
-        (out / "metrics.json").write_text(json.dumps(evaluation.headline(task, means), indent=1) + "\n")
+        (out / "metrics.json").write_text(json.dumps(summaries.headline(task, means), indent=1) + "\n")
 
 
 if __name__ == "__main__":

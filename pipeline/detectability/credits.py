@@ -9,15 +9,15 @@ measure is ours; a localizer that finds nothing before has nothing to lose, so b
 import pandas as pd
 
 from pipeline.scoring import statistics
+from pipeline.scoring.statistics import Resampling
 
 MEASURED = ("_before", "_after", "_credit")
 """How the columns of measures end."""
 
 
-def summary(scores: pd.DataFrame, *, seed: int, resamples: int, level: float) -> pd.DataFrame:
+def summary(scores: pd.DataFrame, resampling: Resampling) -> pd.DataFrame:
     """Means of all measures with bootstrap intervals over photographs: localizer, model, subset, split, metric, mean, low, high,
     n, n_excluded, n_groups. Subset "All" pools the images of a split."""
     metrics = [name for name in scores if name.endswith(MEASURED)]
     pooled = pd.concat([scores, scores.assign(subset="All")])
-    options = {"seed": seed, "resamples": resamples, "level": level}
-    return statistics.intervals_table(pooled, metrics, ["localizer", "model", "subset", "split"], "photograph", **options)
+    return statistics.intervals_table(pooled, metrics, ["localizer", "model", "subset", "split"], "photograph", resampling=resampling)

@@ -19,9 +19,9 @@ import pandas as pd
 from pipeline import images, tables
 from pipeline.data import datasets
 from pipeline.errors import UserError
-from pipeline.scoring import image_scores, protocols, statistics
+from pipeline.scoring import image_scores, protocols
 from pipeline.scoring import predictions as saved
-from pipeline.tasks import METRICS, TASKS
+from pipeline.tasks import TASKS
 
 INDEX_KEYS = {"task", "model", "n_parameters", "trained", "data", "options", "truth", "splits"}
 
@@ -147,183 +147,14 @@ def _further(task: str, dataset, number: int, full: dict, truth: dict, records: 
     None where there is no ground truth."""
     records = tuple(one for one in records if one.name != protocols.SEAM)
     if task == "inpainting":
-        return lambda prediction: protocols.inpainting(prediction, truth["image"], truth["hole"], records)
+        return lambda prediction: protocols.inpainting.score(prediction, truth["image"], truth["hole"], records)
     # as the file holds it: protocols differ in what they make of grey edges
     mask = images.read_rgb(dataset.rows.iloc[number]["mask"], max_pixels=images.PILLOW_LIMIT)[..., 0]
     if task == "localization":
-        return lambda prediction: protocols.localization(prediction, mask, records)
+        return lambda prediction: protocols.localization.score(prediction, mask, records)
     if "real" not in full:
         return None
-    return protocols.HarmonizationTruth(full["composite"], full["real"], mask, (dataset.size, dataset.size), records).score
-
-
-def summary(task: str, scores: pd.DataFrame, methods: list[dict]) -> pd.DataFrame:
-    """One row per model, split and sub-dataset, and "All": the mean over all images of the split pooled.
-
-    Columns: task, model, subset, split, n_images, n_parameters, simulated (of composites: which share of the images a
-    camera model made, 0 to 1), the means, and n_excluded, the images that some metric is undefined for (they are left
-    out of that metric's mean alone).
-    """
-    parameters = {one["model"]: one["n_parameters"] for one in methods}
-    expected = {(one["model"], split): two["n_scored"] for one in methods for split, two in one["splits"].items()}
-    metrics = metric_columns(task, scores)
-    pooled = pd.concat([scores, scores.assign(subset="All")])
-    rows = []
-    there = scores.groupby(["model", "split"]).size()
-    for (model, split), count in expected.items():
-        if (found := int(there.get((model, split), 0))) != count:
-            raise UserError(f"{model}: {found} scores for the {count} images with a truth in its manifest ({split})")
-    for (model, subset, split), part in pooled.groupby(["model", "subset", "split"], sort=True):
-        head = {"task": task, "model": model, "subset": subset, "split": split, "n_images": len(part), "n_parameters": parameters[model]}
-        if "simulated" in part:
-            head["simulated"] = part["simulated"].mean()
-        rows.append(head | part[metrics].mean().to_dict() | {"n_excluded": int(part[metrics].isna().any(axis=1).sum())})
-    return pd.DataFrame(rows)
-
-
-def intervals(task: str, scores: pd.DataFrame, *, seed: int, resamples: int, level: float) -> pd.DataFrame:
-    """Bootstrap intervals, over photographs, of the means of the split "test" in `summary`: model, subset, metric, mean, low,
-    high, n, ..., simulated. (This and what follows leaves the real sets out, and says as `summary` does which share of
-    the images is simulated.)"""
-    pooled = _tested_and_pooled(scores)
-    options = {"seed": seed, "resamples": resamples, "level": level}
-    table = statistics.intervals_table(pooled, metric_columns(task, scores), ["model", "subset"], "photograph", **options)
-    return _with_simulated_share(table, pooled, ["subset"])
-
-
-def differences(task: str, scores: pd.DataFrame, *, seed: int, resamples: int, level: float) -> pd.DataFrame:
-    """Paired differences between every two models: subset, metric, first, second, mean (first - second), low, high, p, n."""
-    pooled = _tested_and_pooled(scores)
-    options = {"seed": seed, "resamples": resamples, "level": level}
-    parts = [
-        statistics.paired_table(part, metric, "image_id", "photograph", **options).assign(subset=subset, metric=metric)
-        for subset, part in pooled.groupby("subset")
-        for metric in TASKS[task].metrics
-    ]
-    frame = _with_simulated_share(pd.concat(parts, ignore_index=True), pooled, ["subset"])
-    return frame[["subset", "metric", *[column for column in frame if column not in ("subset", "metric")]]]
-
-
-def differences_by_size(task: str, scores: pd.DataFrame, *, seed: int, resamples: int, level: float) -> pd.DataFrame:
-    """Paired differences as in `differences`, by how much of the image is at stake: by (hole_ratio_bucket, else
-    foreground_share), value, metric, first, second, mean (first - second), low, high, p, n."""
-    by, frame = _with_size(task, scores[scores["split"] == "test"])
-    options = {"seed": seed, "resamples": resamples, "level": level}
-    parts = [
-        statistics.paired_table(part, metric, "image_id", "photograph", **options).assign(**{by: value, "metric": metric})
-        for value, part in frame.groupby(by)
-        for metric in TASKS[task].metrics
-    ]
-    table = _with_simulated_share(pd.concat(parts, ignore_index=True), frame, [by]).rename(columns={by: "value"}).assign(by=by)
-    return table[["by", "value", "metric", *[column for column in table if column not in ("by", "value", "metric")]]]
-
-
-def ranks(task: str, scores: pd.DataFrame, *, seed: int, resamples: int, level: float) -> pd.DataFrame:
-    """Ranks with ties of the models: subset, metric, model, mean, rank, rank_worst (pipeline/scoring/statistics.py)."""
-    pooled = _tested_and_pooled(scores)
-    options = {"seed": seed, "resamples": resamples, "level": level}
-    parts = []
-    for subset, part in pooled.groupby("subset"):
-        for metric in TASKS[task].metrics:
-            wide, groups = statistics.wide(part, metric, "image_id", "photograph")
-            found = statistics.rank(wide, groups, higher_is_better=METRICS[metric].higher_is_better, **options)
-            parts.append(found.assign(subset=subset, metric=metric))
-    frame = _with_simulated_share(pd.concat(parts, ignore_index=True), pooled, ["subset"])
-    return frame[["subset", "metric", *[column for column in frame if column not in ("subset", "metric")]]]
-
-
-def breakdowns(task: str, scores: pd.DataFrame, *, seed: int, resamples: int, level: float) -> pd.DataFrame:
-    """Means by what kind of image it is: by (the column), value, model, metric, mean, low, high, n."""
-    size, frame = _with_size(task, scores[scores["split"] == "test"])
-    by = [size, *TASKS[task].kinds]
-    options = {"seed": seed, "resamples": resamples, "level": level}
-    metrics = list(TASKS[task].metrics)
-    parts = [
-        _with_simulated_share(statistics.intervals_table(frame, metrics, [column, "model"], "photograph", **options), frame, [column])
-        .rename(columns={column: "value"})
-        .assign(by=column)
-        for column in by
-    ]
-    frame = pd.concat(parts, ignore_index=True)
-    return frame[["by", *[column for column in frame if column != "by"]]]
-
-
-def _with_size(task: str, frame: pd.DataFrame) -> tuple[str, pd.DataFrame]:
-    """The column that says how large the hole or foreground is, and the frame with it."""
-    column, bins = TASKS[task].size_column, TASKS[task].size_bins
-    if bins is None:
-        return column, frame
-    labels = [f"{low:.0%}-{high:.0%}" for low, high in zip(bins, bins[1:])]
-    share = pd.cut(frame["foreground_ratio"], bins, labels=labels, include_lowest=True).astype(str)
-    return column, frame.assign(**{column: share})
-
-
-def by_resolution(task: str, scores: pd.DataFrame, methods: list[dict], size: int, *, seed: int, resamples: int, level: float) -> pd.DataFrame:
-    """Breakdowns by the side in pixels that predictions were made and scored at, with the columns of `breakdowns`.
-
-    by = "resolution": all images that are large enough for a side (at `size`: all), n tells how many; none: n = 0.
-    by = "resolution_same_images": at every side the same images, those that are large enough for the largest side that
-    has any. Without further sides there is no row.
-    """
-    splits = {split for one in methods for split in one["splits"] if datasets.side_of(split)}
-    if not splits:
-        return pd.DataFrame()
-    sides = {size: "test"} | {datasets.side_of(split): split for split in splits}
-    tested = scores[scores["split"].isin(sides.values())]
-    at = tested["split"].map({split: side for side, split in sides.items()})
-    same = tested["image_id"].isin(tested.loc[at == at.max(), "image_id"])
-    frames = []
-    for by, part in (("resolution", tested), ("resolution_same_images", tested[same])):
-        rows = []  # a side without an image has its row, an undefined mean over 0 images
-        for model in sorted(one["model"] for one in methods):
-            for side in sorted(sides):
-                chosen = part[(at[part.index] == side) & (part["model"] == model)]
-                found = statistics.mean_intervals(chosen[list(TASKS[task].metrics)], chosen["photograph"], seed=seed, resamples=resamples, level=level)
-                rows += [{"by": by, "value": str(side), "model": model, "metric": metric} | one._asdict() for metric, one in zip(TASKS[task].metrics, found)]
-        frames.append(_with_simulated_share(pd.DataFrame(rows), part.assign(value=at[part.index].astype(str)), ["value"]))
-    return pd.concat(frames, ignore_index=True)
-
-
-def overlaps(methods: list[dict]) -> pd.DataFrame | None:
-    """How far the test photographs of the real sets were seen in their training lists: set, subset and the counts of
-    overlaps.parquet; None where no set has such a table."""
-    files = [Path(one) / "overlaps.parquet" for one in methods[0]["data"]]
-    frames = [tables.read(file).assign(set=file.parent.name) for file in files if file.is_file()]
-    if not frames:
-        return None
-    frame = pd.concat(frames, ignore_index=True)
-    return frame[["set", *[column for column in frame if column != "set"]]]
-
-
-def headline(task: str, table: pd.DataFrame) -> dict:
-    """One number per trained method, for DVC's metrics: {model: {metric: mean}}, over all test images.
-
-    The metric is the one that chooses epochs. DVC makes a column of each number, so that more of them, or those of
-    methods that no parameter moves, would push what changed between two experiments off the screen.
-    """
-    pooled = table[(table["subset"] == "All") & (table["split"] == "test") & (table["n_parameters"] > 0)]
-    metric = TASKS[task].leading
-    return {row["model"]: {metric: round(float(row[metric]), 4)} for _, row in pooled.iterrows()}
-
-
-def _with_simulated_share(table: pd.DataFrame, scores: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """The table with the column `simulated`, as `summary` has it, of the images that a row is of; unchanged where no image
-    can be simulated (inpainting)."""
-    if "simulated" not in scores:
-        return table
-    share = scores.drop_duplicates([*by, "image_id"]).groupby(by, dropna=False)["simulated"].mean()
-    return table.merge(share.reset_index(), on=by, how="left", validate="many_to_one")
-
-
-def _tested_and_pooled(scores: pd.DataFrame) -> pd.DataFrame:
-    tested = scores[scores["split"] == "test"]
-    return pd.concat([tested, tested.assign(subset="All")])
-
-
-def metric_columns(task: str, scores: pd.DataFrame) -> list[str]:
-    """The columns of per-image scores that are metrics."""
-    about = {"task", "model", "subset", "split", "image_id", "photograph", *TASKS[task].described_by}
-    return [column for column in scores if column not in about]
+    return protocols.harmonization.Truth(full["composite"], full["real"], mask, (dataset.size, dataset.size), records).score
 
 
 def _manifest(method: dict, split: str, predictions: Path, task: str, dataset, truth: list[str]) -> dict[str, dict]:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from pipeline.errors import UserError
 from pipeline.scoring import protocols, statistics
+from pipeline.scoring.statistics import Resampling
 
 LESS_IS_BETTER = {"mse", "fmse", "l1", "mae"}
 COLUMNS = {
@@ -21,7 +22,7 @@ COLUMNS = {
 HEAD = ["model", "subset", "split", "image_id", "photograph"]
 
 
-def table(task: str, scores: pd.DataFrame, size: int, *, seed: int, resamples: int, level: float) -> pd.DataFrame:
+def table(task: str, scores: pd.DataFrame, size: int, resampling: Resampling) -> pd.DataFrame:
     """One row per split, sub-dataset ("All": all images of the split pooled), protocol, metric and model.
 
     scores: as evaluation.Scores.by_protocol; without rows the table has none either.
@@ -36,7 +37,6 @@ def table(task: str, scores: pd.DataFrame, size: int, *, seed: int, resamples: i
 
     Raises UserError if a model lacks an image that another has, or has one twice.
     """
-    options = {"seed": seed, "resamples": resamples, "level": level}
     columns = [one for one in scores if one not in HEAD]
     caveats = {one.name: _caveat(one, size) for one in protocols.RECORDS[task]}
     parts = []
@@ -47,10 +47,10 @@ def table(task: str, scores: pd.DataFrame, size: int, *, seed: int, resamples: i
             protocol, metric = column.split(" ")
             found = values[:, :, number]
             higher = metric not in LESS_IS_BETTER
-            ranked = statistics.rank(pd.DataFrame(found, columns=models), groups, higher_is_better=higher, **options)
+            ranked = statistics.rank(pd.DataFrame(found, columns=models), groups, higher_is_better=higher, resampling=resampling)
             basis = f"{protocols.SEAM} {metric}"
             gaps = found - values[:, :, columns.index(basis)] if basis in columns else np.full_like(found, np.nan)
-            gap = pd.DataFrame(statistics.mean_intervals(gaps, groups, **options), index=models)
+            gap = pd.DataFrame(statistics.mean_intervals(gaps, groups, resampling=resampling), index=models)
             head = {"task": task, "subset": subset, "split": split, "protocol": protocol, "metric": metric, "n_images": len(found)}
             of_model = gap.loc[ranked["model"]]
             parts.append(

@@ -8,6 +8,7 @@ NaN marks an image that a metric excludes; it never enters a mean, and the numbe
 beside every mean. An infinite score is an error.
 """
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -16,8 +17,22 @@ import pandas as pd
 from pipeline import seeds
 from pipeline.errors import UserError
 
-RESAMPLES = 1000
-LEVEL = 0.95
+
+@dataclass(frozen=True)
+class Resampling:
+    """How bootstrap intervals are taken."""
+
+    seed: int
+    """Decides which photographs enter which resample, and nothing else."""
+    resamples: int = 1000
+    level: float = 0.95
+    """Share of the resampled means that lie inside an interval."""
+
+    def __post_init__(self):
+        if self.resamples < 1 or not 0 < self.level < 1:
+            raise ValueError(
+                f"resamples = {self.resamples}, level = {self.level}; expected at least 1, and a share between 0 and 1"
+            )
 
 
 class Interval(NamedTuple):
@@ -48,36 +63,32 @@ class Difference(NamedTuple):
     n_groups: int
 
 
-def mean_interval(values, groups=None, *, seed: int, resamples: int = RESAMPLES, level: float = LEVEL) -> Interval:
+def mean_interval(values, groups=None, *, resampling: Resampling) -> Interval:
     """Mean of `values` (images,) with its interval over `groups` (images,), for example photograph names.
 
     Without groups every image is its own. `level` is the share of resampled means inside the interval.
     """
     column = np.asarray(values, dtype=np.float64)[:, None]
-    return mean_intervals(column, groups, seed=seed, resamples=resamples, level=level)[0]
+    return mean_intervals(column, groups, resampling=resampling)[0]
 
 
-def mean_intervals(
-    values, groups=None, *, seed: int, resamples: int = RESAMPLES, level: float = LEVEL
-) -> list[Interval]:
+def mean_intervals(values, groups=None, *, resampling: Resampling) -> list[Interval]:
     """`mean_interval` of each column of `values` (images, columns), all on the same draws."""
-    values, codes = _checked(values, groups, resamples, level)
-    means, n, n_groups, resampled = _resample(values, codes, seed, resamples)
-    low, high = _percentiles(resampled, n_groups, level)
+    values, codes = _checked(values, groups)
+    means, n, n_groups, resampled = _resample(values, codes, resampling.seed, resampling.resamples)
+    low, high = _percentiles(resampled, n_groups, resampling.level)
     columns = (means, low, high, n, len(values) - n, n_groups)
     return [Interval(*column) for column in zip(*(column.tolist() for column in columns))]
 
 
-def paired_difference(
-    first, second, groups=None, *, seed: int, resamples: int = RESAMPLES, level: float = LEVEL
-) -> Difference:
+def paired_difference(first, second, groups=None, *, resampling: Resampling) -> Difference:
     """Mean of first - second, two models' scores (images,) of the same images in the same order."""
     first, second = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     if first.shape != second.shape:
         raise ValueError(f"paired scores of {first.size} and {second.size} images; both models need the same images")
     for scores in (first, second):
         _refuse_infinite(scores)
-    return _paired_differences((first - second)[:, None], groups, seed, resamples, level)[0]
+    return _paired_differences((first - second)[:, None], groups, resampling)[0]
 
 
 def rank(
@@ -85,9 +96,7 @@ def rank(
     groups=None,
     *,
     higher_is_better: bool,
-    seed: int,
-    resamples: int = RESAMPLES,
-    level: float = LEVEL,
+    resampling: Resampling,
 ) -> pd.DataFrame:
     """Ranks of the models in the columns of `scores` (one row per image), best first.
 
@@ -104,14 +113,13 @@ def rank(
     values = scores.to_numpy(dtype=np.float64)
     _refuse_infinite(values)
     sign = 1 if higher_is_better else -1
-    options = {"seed": seed, "resamples": resamples, "level": level}
     left, right = np.triu_indices(len(names), k=1)
     better = np.zeros((len(names), len(names)), dtype=bool)  # [i, j]: i is better than j
     if left.size:
         differences = sign * (values[:, left] - values[:, right])
-        for i, j, found in zip(left, right, _paired_differences(differences, groups, **options)):
+        for i, j, found in zip(left, right, _paired_differences(differences, groups, resampling=resampling)):
             better[i, j], better[j, i] = found.low > 0, found.high < 0
-    result = pd.DataFrame(mean_intervals(values, groups, **options), columns=Interval._fields)
+    result = pd.DataFrame(mean_intervals(values, groups, resampling=resampling), columns=Interval._fields)
     result.insert(0, "model", names)
     result["rank"] = 1 + better.sum(axis=0)
     result["rank_worst"] = len(names) - better.sum(axis=1)
@@ -120,14 +128,7 @@ def rank(
 
 
 def intervals_table(
-    table: pd.DataFrame,
-    metrics: list[str],
-    by: list[str],
-    group: str | None = None,
-    *,
-    seed: int,
-    resamples: int = RESAMPLES,
-    level: float = LEVEL,
+    table: pd.DataFrame, metrics: list[str], by: list[str], group: str | None = None, *, resampling: Resampling
 ) -> pd.DataFrame:
     """One row per combination of the columns `by` (such as model and subset) and metric: `by`, metric, Interval.
 
@@ -136,20 +137,13 @@ def intervals_table(
     rows = []
     for key, part in table.groupby(by, sort=True, dropna=False):
         groups = None if group is None else part[group]
-        found = mean_intervals(part[metrics], groups, seed=seed, resamples=resamples, level=level)
+        found = mean_intervals(part[metrics], groups, resampling=resampling)
         rows += [(*key, metric, *interval) for metric, interval in zip(metrics, found)]
     return pd.DataFrame(rows, columns=[*by, "metric", *Interval._fields])
 
 
 def paired_table(
-    table: pd.DataFrame,
-    metric: str,
-    image: str = "image_id",
-    group: str | None = None,
-    *,
-    seed: int,
-    resamples: int = RESAMPLES,
-    level: float = LEVEL,
+    table: pd.DataFrame, metric: str, image: str = "image_id", group: str | None = None, *, resampling: Resampling
 ) -> pd.DataFrame:
     """Every ordered pair of models of one sub-dataset: first, second, Difference (first - second).
 
@@ -164,7 +158,7 @@ def paired_table(
     if not pairs:
         return pd.DataFrame(columns=["first", "second", *Difference._fields])
     left, right = np.array(pairs).T
-    found = _paired_differences(values[:, left] - values[:, right], groups, seed, resamples, level)
+    found = _paired_differences(values[:, left] - values[:, right], groups, resampling)
     rows = [(names[i], names[j], *difference) for (i, j), difference in zip(pairs, found)]
     return pd.DataFrame(rows, columns=["first", "second", *Difference._fields])
 
@@ -187,10 +181,10 @@ def wide(
     return scores, table.drop_duplicates(image).set_index(image)[group].loc[scores.index].to_numpy()
 
 
-def _paired_differences(differences: np.ndarray, groups, seed: int, resamples: int, level: float) -> list[Difference]:
-    differences, codes = _checked(differences, groups, resamples, level)
-    means, n, n_groups, resampled = _resample(differences, codes, seed, resamples)
-    low, high = _percentiles(resampled, n_groups, level)
+def _paired_differences(differences: np.ndarray, groups, resampling: Resampling) -> list[Difference]:
+    differences, codes = _checked(differences, groups)
+    means, n, n_groups, resampled = _resample(differences, codes, resampling.seed, resampling.resamples)
+    low, high = _percentiles(resampled, n_groups, resampling.level)
     drawn = (~np.isnan(resampled)).sum(axis=0)
     rarer = np.minimum((resampled <= 0).sum(axis=0), (resampled >= 0).sum(axis=0))
     p = np.where(n_groups < 2, np.nan, np.minimum(1, 2 * (1 + rarer) / (1 + drawn)))
@@ -198,14 +192,12 @@ def _paired_differences(differences: np.ndarray, groups, seed: int, resamples: i
     return [Difference(*column) for column in zip(*(column.tolist() for column in columns))]
 
 
-def _checked(values, groups, resamples: int, level: float) -> tuple[np.ndarray, np.ndarray]:
+def _checked(values, groups) -> tuple[np.ndarray, np.ndarray]:
     """Values as float64 (images, columns) and an integer per image for its group, 0 .. groups - 1."""
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 2:
         raise ValueError(f"scores have shape {values.shape}, expected (images, columns)")
     _refuse_infinite(values)
-    if resamples < 1 or not 0 < level < 1:
-        raise ValueError(f"resamples = {resamples}, level = {level}; expected at least 1, and a share between 0 and 1")
     if groups is None:
         return values, np.arange(len(values))
     groups = np.asarray(groups)

@@ -6,12 +6,13 @@ import pandas as pd
 from pipeline import seeds
 from pipeline.errors import UserError
 from pipeline.scoring import statistics
+from pipeline.scoring.statistics import Resampling
 
 TOLERANCE = 1e-8
 ROUNDS = 100_000
 
 
-def shares(votes: pd.DataFrame, *, seed: int, resamples: int, level: float) -> pd.DataFrame:
+def shares(votes: pd.DataFrame, resampling: Resampling) -> pd.DataFrame:
     """How often each method was chosen where it was shown: model, share, low, high, n_votes, n_shown, n_raters, best first.
 
     votes: rows of pipeline/study/votes.py. The interval resamples raters; of one rater no spread can be seen. When all
@@ -19,7 +20,7 @@ def shares(votes: pd.DataFrame, *, seed: int, resamples: int, level: float) -> p
     """
     shown = votes.assign(model=votes["shown"].str.split(",")).explode("model")
     shown = shown.assign(share=(shown["model"] == shown["chosen"]).astype(float))
-    found = statistics.intervals_table(shown, ["share"], ["model"], "rater", seed=seed, resamples=resamples, level=level)
+    found = statistics.intervals_table(shown, ["share"], ["model"], "rater", resampling=resampling)
     found = found.rename(columns={"mean": "share", "n": "n_shown", "n_groups": "n_raters"})
     found = found.assign(n_votes=shown.groupby("model")["share"].sum().reindex(found["model"]).to_numpy().astype(int))
     columns = ["model", "share", "low", "high", "n_votes", "n_shown", "n_raters"]
@@ -81,7 +82,7 @@ def bradley_terry(won: np.ndarray) -> np.ndarray:
     return np.where(connected[..., None], scores, np.nan)
 
 
-def scores(votes: pd.DataFrame, names: list[str], *, seed: int, resamples: int, level: float) -> pd.DataFrame:
+def scores(votes: pd.DataFrame, names: list[str], resampling: Resampling) -> pd.DataFrame:
     """Bradley-Terry scores of pairwise votes: model, score, low, high, n_wins, n_comparisons, n_raters, n_resamples, best first.
 
     The interval resamples raters, all votes of one together; n_resamples is how many resamples connect all methods and
@@ -93,15 +94,15 @@ def scores(votes: pd.DataFrame, names: list[str], *, seed: int, resamples: int, 
     if np.isnan(found).any():
         alone = [name for name, n in zip(names, (total + total.T).sum(axis=0)) if not n]
         raise UserError(f"these votes never compare {alone[0]} with another method" if alone else f"these votes don't connect all of {', '.join(names)}")
-    rng, n_raters = seeds.rng("raters", seed), len(by_rater)
+    rng, n_raters = seeds.rng("raters", resampling.seed), len(by_rater)
     low = high = np.full(len(names), np.nan)
     used = 0
     if n_raters > 1:
-        drawn = rng.multinomial(n_raters, np.full(n_raters, 1 / n_raters), size=resamples).astype(float)
+        drawn = rng.multinomial(n_raters, np.full(n_raters, 1 / n_raters), size=resampling.resamples).astype(float)
         resampled = bradley_terry(np.einsum("sr,rij->sij", drawn, by_rater))
         used = int(np.isfinite(resampled[:, 0]).sum())
         if used:
-            low, high = np.nanquantile(resampled, [(1 - level) / 2, (1 + level) / 2], axis=0)
+            low, high = np.nanquantile(resampled, [(1 - resampling.level) / 2, (1 + resampling.level) / 2], axis=0)
     frame = pd.DataFrame({
         "model": names, "score": found, "low": low, "high": high, "n_wins": total.sum(axis=1).astype(int),
         "n_comparisons": (total + total.T).sum(axis=1).astype(int), "n_raters": n_raters, "n_resamples": used,

@@ -13,6 +13,7 @@ from pipeline import images, tables
 from pipeline.detectability import credits, localizer_scores
 from pipeline.errors import UserError
 from pipeline.networks import predictor
+from pipeline.scoring.statistics import Resampling
 from tests.pipeline.tiny import random_picture, subset
 
 SIZE = 24
@@ -106,7 +107,7 @@ def test_nothing_at_all_to_find_is_excluded_and_counted(shown, tmp_path):
     images.write_png(shown["data"][0] / "masks/c1_1_1.png", np.zeros((40, 60), bool))
     scores = look(shown, tmp_path)
     assert scores[scores["image_id"] == "c1_1_1"][list(localizer_scores.METRICS)].isna().all(axis=None)
-    means = credits.summary(scores, seed=0, resamples=20, level=0.9)
+    means = credits.summary(scores, resampling=Resampling(0, 20, 0.9))
     tested = means[(means["split"] == "test") & (means["subset"] == "All")]
     assert (tested["n"] == 1).all() and (tested["n_excluded"] == 1).all() and tested["mean"].notna().all()
 
@@ -114,7 +115,7 @@ def test_nothing_at_all_to_find_is_excluded_and_counted(shown, tmp_path):
 def test_summary_by_hand():
     row = {"localizer": "l", "model": "m", "subset": "S", "split": "test"} | dict.fromkeys(localizer_scores.METRICS, 0.0)
     scores = pd.DataFrame([row | {"image_id": str(n), "photograph": "ab"[n % 2], "ap_credit": value} for n, value in enumerate((0.1, 0.2, 0.3, 0.8))])
-    means = credits.summary(scores, seed=1, resamples=200, level=0.9)
+    means = credits.summary(scores, resampling=Resampling(1, 200, 0.9))
     assert set(means["subset"]) == {"S", "All"} and len(means) == 2 * 6
     credit = means[(means["subset"] == "All") & (means["metric"] == "ap_credit")].iloc[0]
     # two photographs: a resample is one of them twice (0.2 or 0.5), or both (0.35)

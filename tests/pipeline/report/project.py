@@ -12,7 +12,8 @@ from ruamel.yaml import YAML
 from pipeline import images, seeds, tables
 from pipeline.data import datasets
 from pipeline.detectability import credits, localizer_scores
-from pipeline.scoring import evaluation, protocol_comparison, published
+from pipeline.scoring import evaluation, protocol_comparison, published, summaries
+from pipeline.scoring.statistics import Resampling
 
 ROOT = Path(__file__).resolve().parents[3]
 SIZE = 48
@@ -53,10 +54,10 @@ def evaluate(task: str) -> None:
     """What stages.evaluate writes, from the working folder."""
     methods = evaluation.indexes(Path("artifacts/index") / task)
     scores, by_protocol = evaluation.score(task, methods, Path("artifacts/predictions"), SIZE, None)
-    options = {"seed": 1, "resamples": 50, "level": 0.95}
+    options = {"resampling": Resampling(1, 50, 0.95)}
     derived = ("intervals", "differences", "differences_by_size", "ranks", "breakdowns")
     made = {name: getattr(evaluation, name)(task, scores, **options) for name in derived}
-    made |= {"per_image": scores, "summary": evaluation.summary(task, scores, methods)}
+    made |= {"per_image": scores, "summary": summaries.summary(task, scores, methods)}
     made |= {"protocols": protocol_comparison.table(task, by_protocol, SIZE, **options)}
     for name, table in made.items():
         tables.write(Path("results") / task / f"{name}.parquet", table)
@@ -83,7 +84,7 @@ def beside(localizers: list[str], harmonizers: list[str]) -> None:
     ]  # fmt: skip
     scores = pd.DataFrame(rows)[list(localizer_scores.PER_IMAGE)]
     tables.write(Path("results/detectability/per_image.parquet"), scores)
-    tables.write(Path("results/detectability/summary.parquet"), credits.summary(scores, seed=1, resamples=50, level=0.95))
+    tables.write(Path("results/detectability/summary.parquet"), credits.summary(scores, resampling=Resampling(1, 50, 0.95)))
 
 
 def photograph(number: int) -> np.ndarray:

@@ -14,12 +14,13 @@ from pipeline.data import datasets
 from pipeline.errors import UserError
 from pipeline.networks import predictor
 from pipeline.running import parallel
-from pipeline.scoring import evaluation, protocols
+from pipeline.scoring import evaluation, protocols, summaries
+from pipeline.scoring.statistics import Resampling
 from pipeline.tasks import TASKS
 from tests.pipeline.tiny import random_picture, subset
 
 SIZE = 24
-OPTIONS = {"seed": 1, "resamples": 200, "level": 0.9}
+OPTIONS = {"resampling": Resampling(1, 200, 0.9)}
 
 
 class Brighter(nn.Module):
@@ -134,7 +135,7 @@ def test_without_ground_truth_harmonization_has_no_row_and_localization_has(tmp_
     index = index_of("harmonization", "a", [root], tmp_path / "p")
     scores = evaluation.per_image("harmonization", [index], tmp_path / "p", SIZE)
     assert list(zip(scores["split"], scores["image_id"])) == [("rhm", "r2"), ("test", "c1")]
-    means = evaluation.summary("harmonization", scores, [index]).set_index(["subset", "split"])["n_images"]
+    means = summaries.summary("harmonization", scores, [index]).set_index(["subset", "split"])["n_images"]
     assert means["All", "rhm"] == 1 == means["All", "test"]
     index = index_of("localization", "a", [root], tmp_path / "q", max_foreground=1.0)
     assert len(evaluation.per_image("localization", [index], tmp_path / "q", SIZE)) == 3
@@ -270,13 +271,13 @@ def test_protocols_are_scored_on_the_originals(made):
         assert full[0].shape == (40, 60, 3)
         drawn = images.read_rgb(predictions / f"b/test/{name}.png")
         found = by_protocol.set_index(["model", "image_id"]).loc[("b", name)]
-        for protocol, metric, value in protocols.harmonization(drawn, *full[:2], full[2][..., 0], protocols.chosen("harmonization", ["saic", "rainnet"])):
+        for protocol, metric, value in protocols.harmonization.score(drawn, *full[:2], full[2][..., 0], protocols.chosen("harmonization", ["saic", "rainnet"])):
             assert found[f"{protocol} {metric}"] == pytest.approx(value, nan_ok=True)
         per_image = scores.set_index(["model", "image_id"]).loc[("b", name)]
-        assert all(found[f"seam-256 {metric}"] == per_image[metric] for metric in protocols.SEAM_METRICS["harmonization"])
+        assert all(found[f"seam-256 {metric}"] == per_image[metric] for metric in TASKS["harmonization"].seam_metrics)
 
 
-@pytest.mark.parametrize("named, expected", [(None, {one.name for one in protocols.LOCALIZATION}), (["dirl"], {"seam-256", "dirl"}), ([], set())])
+@pytest.mark.parametrize("named, expected", [(None, {one.name for one in protocols.localization.PROTOCOLS}), (["dirl"], {"seam-256", "dirl"}), ([], set())])
 def test_protocols_are_those_that_were_named(tmp_path, named, expected):
     data = [subset(tmp_path / "HCOCO", [{"pair_id": "c1_1_1", "split": "test", "foreground_ratio": 0.25}])]
     index = index_of("localization", "a", data, tmp_path / "p", max_foreground=1.0)
@@ -311,10 +312,10 @@ def test_other_sides_leave_out_what_is_smaller_and_say_so(tmp_path):
     composite, real = (images.resize(images.read_rgb(data[0] / f"{kind}_images/clarge_1_1.png"), (64, 64)).astype(float) for kind in ("composite", "real"))
     row = scores.set_index(["model", "split", "image_id"]).loc[("a", "test@64", "clarge_1_1")]
     assert row["mse"] == pytest.approx(((composite - real) ** 2).mean())
-    assert evaluation.summary("harmonization", scores, methods).set_index(["model", "split", "subset"])["n_images"].to_dict() == {
+    assert summaries.summary("harmonization", scores, methods).set_index(["model", "split", "subset"])["n_images"].to_dict() == {
         (model, split, subset_): n for model in "ab" for split, n in (("test", 3), ("test@32", 2), ("test@64", 1)) for subset_ in ("All", "HCOCO")
     }
-    found = evaluation.by_resolution("harmonization", scores, methods, SIZE, **OPTIONS).set_index(["by", "value", "model", "metric"])
+    found = summaries.by_resolution("harmonization", scores, methods, SIZE, **OPTIONS).set_index(["by", "value", "model", "metric"])
     n = found["n"].unstack("value")[["24", "32", "64", "128"]].loc[(slice(None), "b", "psnr"), :]
     assert n.loc["resolution"].to_numpy().tolist() == [[3, 2, 1, 0]] and n.loc["resolution_same_images"].to_numpy().tolist() == [[1, 1, 1, 0]]
     tested = scores[(scores["model"] == "b") & (scores["split"] == "test")].set_index("image_id")["psnr"]
@@ -322,8 +323,8 @@ def test_other_sides_leave_out_what_is_smaller_and_say_so(tmp_path):
     assert found.loc[("resolution_same_images", "24", "b", "psnr"), "mean"] == pytest.approx(tested["clarge_1_1"])
     assert np.isnan(found.loc[("resolution", "128", "b", "psnr"), "mean"])
     # nothing else takes notice of them
-    assert set(evaluation.intervals("harmonization", scores, **OPTIONS)["n"]) == {3}
-    assert evaluation.breakdowns("harmonization", scores, **OPTIONS)["n"].max() == 3
+    assert set(summaries.intervals("harmonization", scores, **OPTIONS)["n"]) == {3}
+    assert summaries.breakdowns("harmonization", scores, **OPTIONS)["n"].max() == 3
 
 
 def test_another_side_needs_predictions_of_every_model(tmp_path):
@@ -331,7 +332,7 @@ def test_another_side_needs_predictions_of_every_model(tmp_path):
     methods = [index_of("harmonization", name, data, tmp_path / "p", splits=splits) for name, splits in (("a", ["test"]), ("b", ["test", "test@64"]))]
     with pytest.raises(UserError, match="^a has no predictions for test@64; `dvc repro models/dvc.yaml:infer-a` makes them$"):
         evaluation.score("harmonization", methods, tmp_path / "p", SIZE)
-    assert evaluation.by_resolution("harmonization", pd.DataFrame(), methods[:1], SIZE, **OPTIONS).empty
+    assert summaries.by_resolution("harmonization", pd.DataFrame(), methods[:1], SIZE, **OPTIONS).empty
 
 
 @pytest.mark.slow
@@ -366,7 +367,7 @@ def by_hand() -> tuple[pd.DataFrame, list[dict]]:
 
 def test_means_by_hand():
     scores, methods = by_hand()
-    table = evaluation.summary("harmonization", scores, methods).set_index(["model", "subset"])
+    table = summaries.summary("harmonization", scores, methods).set_index(["model", "subset"])
     assert list(table.index) == [("a", "All"), ("a", "X"), ("a", "Y"), ("b", "All"), ("b", "X"), ("b", "Y")]
     assert table["n_images"].tolist() == [4, 3, 1] * 2 and table["n_parameters"].tolist() == [7] * 3 + [9] * 3
     assert table.loc[("a", "X"), "psnr"] == 30 and table.loc[("a", "Y"), "psnr"] == 60
@@ -380,28 +381,28 @@ def test_every_table_says_which_share_of_its_images_is_simulated():
     scores, methods = by_hand()
     scores.loc[scores["image_id"] == "1", "category"] = "dog"  # of X, so it is real; the only simulated image is that of Y
     shares = {"All": 1 / 4, "X": 0.0, "Y": 1.0}
-    made = {name: getattr(evaluation, name)("harmonization", scores, **OPTIONS) for name in ("intervals", "differences", "ranks")}
-    for name, table in (made | {"summary": evaluation.summary("harmonization", scores, methods)}).items():
+    made = {name: getattr(summaries, name)("harmonization", scores, **OPTIONS) for name in ("intervals", "differences", "ranks")}
+    for name, table in (made | {"summary": summaries.summary("harmonization", scores, methods)}).items():
         assert dict(zip(table["subset"], table["simulated"])) == shares, name
-    assert not {"simulated"} & set(evaluation.metric_columns("harmonization", scores))
-    parts = evaluation.breakdowns("harmonization", scores, **OPTIONS)
+    assert not {"simulated"} & set(summaries.metric_columns("harmonization", scores))
+    parts = summaries.breakdowns("harmonization", scores, **OPTIONS)
     parts = parts[parts["by"] == "category"]
     assert dict(zip(parts["value"], parts["simulated"])) == {"dog": 0.0, "c": 1 / 3}
     holes = scores.drop(columns=["simulated", "category", "transfer", "foreground_ratio"]).assign(hole_ratio_bucket="0-10", l1=0.1)
-    assert "simulated" not in evaluation.breakdowns("inpainting", holes, **OPTIONS), "photographs with holes are no composites"
+    assert "simulated" not in summaries.breakdowns("inpainting", holes, **OPTIONS), "photographs with holes are no composites"
 
 
 def test_no_mean_over_what_happens_to_be_there():
     scores, methods = by_hand()
     fewer = scores[~((scores["model"] == "b") & (scores["image_id"] == "3"))]
     with pytest.raises(UserError, match=r"^b: 3 scores for the 4 images with a truth in its manifest \(test\)$"):
-        evaluation.summary("harmonization", fewer, methods)
+        summaries.summary("harmonization", fewer, methods)
     with pytest.raises(UserError, match=r"^b: 0 scores for the 4 images with a truth in its manifest \(test\)$"):
-        evaluation.summary("harmonization", scores[scores["model"] == "a"], methods)
+        summaries.summary("harmonization", scores[scores["model"] == "a"], methods)
 
 
 def test_the_summary_of_a_run_has_the_contracts_columns(made):
-    table = evaluation.summary("harmonization", scores_of(made), made[2])
+    table = summaries.summary("harmonization", scores_of(made), made[2])
     assert {"task", "model", "subset", "n_images", "n_parameters"} | set(TASKS["harmonization"].metrics) <= set(table.columns)
     assert table.set_index(["model", "subset"])["n_images"].to_dict() == {
         (model, name): count for model in "ab" for name, count in (("All", 3), ("HCOCO", 2), ("HFlickr", 1))
@@ -410,19 +411,19 @@ def test_the_summary_of_a_run_has_the_contracts_columns(made):
 
 def test_dvcs_metrics_are_one_mean_per_trained_method_over_all_test_images():
     scores, methods = by_hand()
-    means = evaluation.summary("harmonization", pd.concat([scores, scores.assign(split="rhm", psnr=99.0)]), [
+    means = summaries.summary("harmonization", pd.concat([scores, scores.assign(split="rhm", psnr=99.0)]), [
         one | {"splits": {"test": {"n_scored": 4}, "rhm": {"n_scored": 4}}} for one in methods
     ])  # fmt: skip
-    found = evaluation.headline("harmonization", means)
+    found = summaries.headline("harmonization", means)
     assert found == {"a": {"fmse": 8.0}, "b": {"fmse": 8.0}}
     without = means.assign(n_parameters=means["n_parameters"].where(means["model"] == "b", 0))
-    assert list(evaluation.headline("harmonization", without)) == ["b"], "no parameter moves a method without training"
+    assert list(summaries.headline("harmonization", without)) == ["b"], "no parameter moves a method without training"
 
 
 def test_intervals_lie_around_the_means_of_the_summary():
     scores, methods = by_hand()
-    means = evaluation.summary("harmonization", scores, methods).set_index(["model", "subset"])
-    table = evaluation.intervals("harmonization", scores, **OPTIONS)
+    means = summaries.summary("harmonization", scores, methods).set_index(["model", "subset"])
+    table = summaries.intervals("harmonization", scores, **OPTIONS)
     for row in table.to_dict("records"):
         assert row["mean"] == pytest.approx(means.loc[(row["model"], row["subset"]), row["metric"]])
         if row["n_groups"] > 1:
@@ -431,7 +432,7 @@ def test_intervals_lie_around_the_means_of_the_summary():
 
 
 def test_a_constant_difference_between_models_is_certain():
-    table = evaluation.differences("harmonization", by_hand()[0], **OPTIONS)
+    table = summaries.differences("harmonization", by_hand()[0], **OPTIONS)
     row = table[(table["subset"] == "All") & (table["metric"] == "psnr")].iloc[0]
     assert (row["first"], row["second"], row["mean"], row["low"], row["high"], row["n"]) == ("a", "b", -2, -2, -2, 4)
 
@@ -439,7 +440,7 @@ def test_a_constant_difference_between_models_is_certain():
 def test_differences_by_size_compare_images_of_a_size_alone():
     scores, _ = by_hand()
     better = (scores["model"] == "b") & scores["image_id"].isin(["2", "3"])  # those of 10% and 15%
-    table = evaluation.differences_by_size("harmonization", scores.assign(psnr=scores["psnr"] + better), **OPTIONS)
+    table = summaries.differences_by_size("harmonization", scores.assign(psnr=scores["psnr"] + better), **OPTIONS)
     found = table[table["metric"] == "psnr"].set_index(["first", "value"])
     assert found.loc["b", "mean"].to_dict() == {"0%-5%": 2, "5%-15%": 3, "15%-100%": 2}
     assert found.loc["b", "n"].to_dict() == {"0%-5%": 1, "5%-15%": 2, "15%-100%": 1} and set(table["by"]) == {"foreground_share"}
@@ -447,14 +448,14 @@ def test_differences_by_size_compare_images_of_a_size_alone():
 
 
 def test_ranks_say_which_way_is_better():
-    table = evaluation.ranks("harmonization", by_hand()[0], **OPTIONS).set_index(["subset", "metric", "model"])["rank"]
+    table = summaries.ranks("harmonization", by_hand()[0], **OPTIONS).set_index(["subset", "metric", "model"])["rank"]
     assert table["All", "psnr", "b"] == 1 and table["All", "psnr", "a"] == 2  # two more dB everywhere
     assert table["All", "mse", "a"] == 1 == table["All", "mse", "b"]  # equal everywhere
 
 
 def test_breakdowns_by_what_kind_of_image_it_is():
     scores, _ = by_hand()
-    table = evaluation.breakdowns("harmonization", scores, **OPTIONS)
+    table = summaries.breakdowns("harmonization", scores, **OPTIONS)
     found = table[(table["metric"] == "psnr") & (table["model"] == "a") & (table["by"] == "foreground_share")].set_index("value")
     # shares 0.05, 0.10, 0.15, 0.20 of images 1 .. 4; bins hold their upper end
     assert found["mean"].to_dict() == {"0%-5%": 20, "5%-15%": 35, "15%-100%": 60} and found["n"].to_dict() == {"0%-5%": 1, "5%-15%": 2, "15%-100%": 1}
@@ -464,5 +465,5 @@ def test_breakdowns_by_what_kind_of_image_it_is():
 def test_foregrounds_above_half_stand_apart_in_localization():
     scores, _ = by_hand()
     scores = scores.assign(ap=0.5, f1=0.5, iou=0.5, foreground_ratio=[0.02, 0.2, 0.5, 0.7] * 2)
-    table = evaluation.breakdowns("localization", scores, **OPTIONS)
+    table = summaries.breakdowns("localization", scores, **OPTIONS)
     assert set(table.loc[table["by"] == "foreground_share", "value"]) == {"0%-5%", "15%-30%", "30%-50%", "50%-100%"}

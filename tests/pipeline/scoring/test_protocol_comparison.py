@@ -4,8 +4,9 @@ import pytest
 
 from pipeline.errors import UserError
 from pipeline.scoring import protocol_comparison, protocols
+from pipeline.scoring.statistics import Resampling
 
-OPTIONS = {"seed": 1, "resamples": 200, "level": 0.9}
+OPTIONS = {"resampling": Resampling(1, 200, 0.9)}
 
 
 def scores() -> pd.DataFrame:
@@ -42,7 +43,7 @@ def test_images_that_a_metric_is_undefined_for_are_counted(table):
 
 def test_every_row_says_what_it_can_not_say(table):
     assert (table.loc[("All", "seam-256"), "caveat"] == "").all()
-    assert table.loc[("All", "saic", "psnr", "a"), "caveat"] == next(one.caveat for one in protocols.HARMONIZATION if one.name == "saic") != ""
+    assert table.loc[("All", "saic", "psnr", "a"), "caveat"] == next(one.caveat for one in protocols.harmonization.PROTOCOLS if one.name == "saic") != ""
     small = protocol_comparison.table("harmonization", scores(), 64, **OPTIONS)
     assert small["caveat"].str.startswith("scored at 64 pixels in place of 256").all()
 

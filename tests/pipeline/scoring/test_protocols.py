@@ -20,15 +20,13 @@ from sklearn.metrics import average_precision_score
 from pipeline.metrics import harmonization as harmonization_metrics
 from pipeline.metrics import inpainting as inpainting_metrics
 from pipeline.metrics import localization as localization_metrics
-from pipeline.scoring import protocols
-from pipeline.scoring.protocols import (
-    HARMONIZATION,
-    INPAINTING,
-    LOCALIZATION,
-    harmonization,
-    inpainting,
-    localization,
-)
+from pipeline.scoring.protocols.harmonization import PROTOCOLS as HARMONIZATION
+from pipeline.scoring.protocols.harmonization import score as harmonization
+from pipeline.scoring.protocols.inpainting import PROTOCOLS as INPAINTING
+from pipeline.scoring.protocols.inpainting import score as inpainting
+from pipeline.scoring.protocols.localization import PROTOCOLS as LOCALIZATION
+from pipeline.scoring.protocols.localization import score as localization
+from pipeline.scoring.protocols.preparation import peak_signal_to_noise
 
 SAMPLE = Path(__file__).resolve().parents[3] / "../shared/data/iharmony4_sample"
 
@@ -342,5 +340,5 @@ def test_a_record_is_all_a_new_protocol_needs():
 
 
 def test_psnr_of_nothing():
-    assert math.isnan(protocols._psnr(math.nan, 255, 0)) and math.isnan(protocols._psnr(1.0, 0, 0))
-    assert protocols._psnr(0.0, 255, 0) == 100 and protocols._psnr(1e-12, 255, 0) == 100
+    assert math.isnan(peak_signal_to_noise(math.nan, 255, 0)) and math.isnan(peak_signal_to_noise(1.0, 0, 0))
+    assert peak_signal_to_noise(0.0, 255, 0) == 100 and peak_signal_to_noise(1e-12, 255, 0) == 100

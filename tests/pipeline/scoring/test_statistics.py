@@ -8,6 +8,7 @@ from scipy import stats
 from pipeline.errors import UserError
 from pipeline.scoring import statistics
 from pipeline.scoring.statistics import (
+    Resampling,
     intervals_table,
     mean_interval,
     mean_intervals,
@@ -18,7 +19,7 @@ from pipeline.scoring.statistics import (
 
 
 def test_mean_counts_and_exclusions():
-    found = mean_interval([1.0, 2.0, np.nan, 6.0], ["a", "a", "b", "c"], seed=0)
+    found = mean_interval([1.0, 2.0, np.nan, 6.0], ["a", "a", "b", "c"], resampling=Resampling(0))
     assert (found.mean, found.n, found.n_excluded, found.n_groups) == (3.0, 3, 1, 2)
     assert found.low <= 3 <= found.high
 
@@ -31,12 +32,12 @@ def test_two_groups_by_hand():
     seen, counts = np.unique(resampled, return_counts=True)
     assert seen.tolist() == list(expected)
     np.testing.assert_allclose(counts / 4000, list(expected.values()), atol=0.03)
-    assert mean_interval(values, groups, seed=0)[:3] == (1.0, 0.0, 4.0)
+    assert mean_interval(values, groups, resampling=Resampling(0))[:3] == (1.0, 0.0, 4.0)
 
 
 def test_agrees_with_scipy():
     values = np.random.default_rng(0).gamma(2, 3, 300)
-    found = mean_interval(values, seed=1, resamples=5000)
+    found = mean_interval(values, resampling=Resampling(1, 5000))
     theirs = stats.bootstrap((values,), np.mean, n_resamples=5000, method="percentile", rng=2).confidence_interval
     assert found.low == pytest.approx(theirs.low, abs=0.05)
     assert found.high == pytest.approx(theirs.high, abs=0.05)
@@ -49,9 +50,9 @@ def test_intervals_cover_the_truth():
     covered, ignoring_groups = 0, 0
     for seed in range(200):
         values = 5 + rng.normal(0, 1, 30)[groups] + rng.normal(0, 0.3, 90)
-        found = mean_interval(values, groups, seed=seed, resamples=300)
+        found = mean_interval(values, groups, resampling=Resampling(seed, 300))
         covered += found.low <= 5 <= found.high
-        found = mean_interval(values, seed=seed, resamples=300)
+        found = mean_interval(values, resampling=Resampling(seed, 300))
         ignoring_groups += found.low <= 5 <= found.high
     assert 0.88 <= covered / 200 <= 0.99
     assert ignoring_groups / 200 < 0.82  # what treating images as independent would claim
@@ -64,8 +65,8 @@ scores = st.lists(st.floats(-100, 100), min_size=2, max_size=30)
 @given(scores, st.integers(2, 4))
 def test_copies_of_an_image_add_no_certainty(values, copies):
     groups = np.arange(len(values))
-    once = mean_interval(values, groups, seed=5, resamples=100)
-    often = mean_interval(np.repeat(values, copies), np.repeat(groups, copies), seed=5, resamples=100)
+    once = mean_interval(values, groups, resampling=Resampling(5, 100))
+    often = mean_interval(np.repeat(values, copies), np.repeat(groups, copies), resampling=Resampling(5, 100))
     assert often[:3] == pytest.approx(once[:3], abs=1e-9)
     assert often.n == copies * once.n and often.n_groups == once.n_groups
 
@@ -74,8 +75,8 @@ def test_copies_of_an_image_add_no_certainty(values, copies):
 @given(scores, st.floats(-50, 50), st.floats(0.1, 10))
 def test_shift_and_scale(values, shift, scale):
     values = np.array(values)
-    plain = np.array(mean_interval(values, seed=1, resamples=100)[:3])
-    moved = mean_interval(values * scale + shift, seed=1, resamples=100)[:3]
+    plain = np.array(mean_interval(values, resampling=Resampling(1, 100))[:3])
+    moved = mean_interval(values * scale + shift, resampling=Resampling(1, 100))[:3]
     np.testing.assert_allclose(moved, plain * scale + shift, atol=1e-6)
 
 
@@ -85,28 +86,28 @@ def test_order_of_rows_does_not_matter(values, random):
     groups = [f"photo{i % 5}" for i in range(len(values))]
     order = list(range(len(values)))
     random.shuffle(order)
-    expected = mean_interval(values, groups, seed=2, resamples=50)
-    shuffled = mean_interval([values[i] for i in order], [groups[i] for i in order], seed=2, resamples=50)
+    expected = mean_interval(values, groups, resampling=Resampling(2, 50))
+    shuffled = mean_interval([values[i] for i in order], [groups[i] for i in order], resampling=Resampling(2, 50))
     assert shuffled == pytest.approx(expected, abs=1e-9, nan_ok=True)
 
 
 def test_same_seed_same_interval_and_other_seed_another():
     values = np.random.default_rng(0).normal(size=50)
-    assert mean_interval(values, seed=1) == mean_interval(values, seed=1)
-    assert mean_interval(values, seed=1)[1:3] != mean_interval(values, seed=2)[1:3]
+    assert mean_interval(values, resampling=Resampling(1)) == mean_interval(values, resampling=Resampling(1))
+    assert mean_interval(values, resampling=Resampling(1))[1:3] != mean_interval(values, resampling=Resampling(2))[1:3]
 
 
 def test_all_columns_see_the_same_draws():
     values = np.random.default_rng(0).normal(size=(50, 2))
-    assert mean_intervals(values, seed=1)[1] == pytest.approx(mean_interval(values[:, 1], seed=1))
+    assert mean_intervals(values, resampling=Resampling(1))[1] == pytest.approx(mean_interval(values[:, 1], resampling=Resampling(1)))
 
 
 def test_nothing_to_say():
-    none = mean_interval([np.nan, np.nan], seed=0)
+    none = mean_interval([np.nan, np.nan], resampling=Resampling(0))
     assert np.isnan(none[:3]).all() and none[3:] == (0, 2, 0)
-    one_photograph = mean_interval([1.0, 3.0], ["a", "a"], seed=0)
+    one_photograph = mean_interval([1.0, 3.0], ["a", "a"], resampling=Resampling(0))
     assert one_photograph.mean == 2 and np.isnan(one_photograph[1:3]).all() and one_photograph.n_groups == 1
-    empty = mean_interval([], seed=0)
+    empty = mean_interval([], resampling=Resampling(0))
     assert np.isnan(empty.mean) and empty.n == 0
 
 
@@ -115,22 +116,22 @@ def test_paired_difference_is_sharper_than_its_parts():
     rng = np.random.default_rng(0)
     easy = rng.normal(30, 5, 200)
     first, second = easy + 0.1 + rng.normal(0, 0.05, 200), easy
-    found = paired_difference(first, second, seed=0)
+    found = paired_difference(first, second, resampling=Resampling(0))
     assert 0.08 < found.low < 0.1 < found.high < 0.12 and found.p == pytest.approx(2 / 1001)
-    one, other = (mean_interval(scores, seed=0) for scores in (first, second))
+    one, other = (mean_interval(scores, resampling=Resampling(0)) for scores in (first, second))
     assert one.low < other.high  # apart from each other the two intervals overlap
-    back = paired_difference(second, first, seed=0)
+    back = paired_difference(second, first, resampling=Resampling(0))
     assert back[:3] == pytest.approx((-found.mean, -found.high, -found.low))
 
 
 def test_paired_edges():
     values = np.array([1.0, 2.0, np.nan, 4.0])
     other = np.array([1.0, np.nan, 3.0, 3.0])
-    found = paired_difference(values, other, seed=0)
+    found = paired_difference(values, other, resampling=Resampling(0))
     assert (found.mean, found.n, found.n_excluded) == (0.5, 2, 2)
-    same = paired_difference(values, values, seed=0)
+    same = paired_difference(values, values, resampling=Resampling(0))
     assert (same.mean, same.low, same.high, same.p, same.n) == (0, 0, 0, 1, 3)
-    constant = paired_difference(np.arange(5.0) + 2, np.arange(5.0), seed=0)
+    constant = paired_difference(np.arange(5.0) + 2, np.arange(5.0), resampling=Resampling(0))
     assert constant[:3] == (2, 2, 2)
 
 
@@ -146,11 +147,11 @@ def test_ranks_share_what_the_data_cannot_tell_apart():
             "other twin": image + 1.01 + noise[:, 3],
         }
     )
-    found = rank(table, higher_is_better=True, seed=0).set_index("model")
+    found = rank(table, higher_is_better=True, resampling=Resampling(0)).set_index("model")
     assert found["rank"].to_dict() == {"best": 1, "twin": 2, "other twin": 2, "worst": 4}
     assert found["rank_worst"].to_dict() == {"best": 1, "twin": 3, "other twin": 3, "worst": 4}
     assert found.index[0] == "best" and found.index[-1] == "worst"
-    reversed_ = rank(-table, higher_is_better=False, seed=0).set_index("model")
+    reversed_ = rank(-table, higher_is_better=False, resampling=Resampling(0)).set_index("model")
     assert reversed_["rank"].to_dict() == found["rank"].to_dict()
 
 
@@ -158,21 +159,21 @@ def test_ties_need_not_be_transitive():
     """a beats c, b is tied with both: b may be first or last, and c can't be first."""
     step = np.array([1.0, -1.0] * 50)
     table = pd.DataFrame({"a": np.full(100, 0.5), "b": 0.25 + 2 * step, "c": np.zeros(100)})
-    found = rank(table, higher_is_better=True, seed=0).set_index("model")
+    found = rank(table, higher_is_better=True, resampling=Resampling(0)).set_index("model")
     assert found["rank"].to_dict() == {"a": 1, "b": 1, "c": 2}
     assert found["rank_worst"].to_dict() == {"a": 2, "b": 3, "c": 3}
 
 
 def test_identical_models_share_a_rank():
     values = np.arange(10.0)
-    found = rank(pd.DataFrame({"a": values, "copy": values, "b": values - 1}), higher_is_better=True, seed=0)
+    found = rank(pd.DataFrame({"a": values, "copy": values, "b": values - 1}), higher_is_better=True, resampling=Resampling(0))
     assert found[["model", "rank", "rank_worst"]].values.tolist() == [["a", 1, 2], ["copy", 1, 2], ["b", 3, 3]]
 
 
 def test_rank_of_one_model_and_of_a_model_without_scores():
-    alone = rank(pd.DataFrame({"only": [1.0, 2.0]}), higher_is_better=True, seed=0)
+    alone = rank(pd.DataFrame({"only": [1.0, 2.0]}), higher_is_better=True, resampling=Resampling(0))
     assert alone[["rank", "rank_worst"]].values.tolist() == [[1, 1]]
-    silent = rank(pd.DataFrame({"none": [np.nan] * 3, "some": [1.0, 2.0, 3.0]}), higher_is_better=True, seed=0)
+    silent = rank(pd.DataFrame({"none": [np.nan] * 3, "some": [1.0, 2.0, 3.0]}), higher_is_better=True, resampling=Resampling(0))
     assert silent["model"].tolist() == ["some", "none"] and silent["n_excluded"].tolist() == [0, 3]
 
 
@@ -185,40 +186,40 @@ def rows(**models):
 
 def test_tables():
     table = rows(a=[1.0, 2, 3, 4], b=[2.0, 3, 4, 5])
-    means = intervals_table(table, ["psnr"], ["model"], "photo", seed=0)
+    means = intervals_table(table, ["psnr"], ["model"], "photo", resampling=Resampling(0))
     assert means[["model", "metric", "mean", "n", "n_groups"]].values.tolist() == [
         ["a", "psnr", 2.5, 4, 2],
         ["b", "psnr", 3.5, 4, 2],
     ]
-    pairs = paired_table(table.sample(frac=1, random_state=0), "psnr", group="photo", seed=0)
+    pairs = paired_table(table.sample(frac=1, random_state=0), "psnr", group="photo", resampling=Resampling(0))
     assert pairs[["first", "second", "mean", "low", "high", "n_groups"]].values.tolist() == [
         ["a", "b", -1, -1, -1, 2],
         ["b", "a", 1, 1, 1, 2],
     ]
-    assert paired_table(rows(a=[1.0, 2]), "psnr", seed=0).empty
+    assert paired_table(rows(a=[1.0, 2]), "psnr", resampling=Resampling(0)).empty
 
 
 def test_incomplete_and_repeated_scores_are_refused():
     table = rows(a=[1.0, 2, 3, 4], b=[2.0, 3, 4, 5])
     with pytest.raises(UserError, match="model 'b' has scores for 3 of 4 images"):
-        paired_table(table.iloc[:-1], "psnr", seed=0)
+        paired_table(table.iloc[:-1], "psnr", resampling=Resampling(0))
     with pytest.raises(UserError, match="1 scores occur twice, such as 'i0' of 'a'"):
-        paired_table(pd.concat([table, table.iloc[:1]]), "psnr", seed=0)
+        paired_table(pd.concat([table, table.iloc[:1]]), "psnr", resampling=Resampling(0))
     with pytest.raises(ValueError, match=r"models named twice: \['a'\]"):
-        rank(pd.DataFrame([[1.0, 2.0]], columns=["a", "a"]), higher_is_better=True, seed=0)
+        rank(pd.DataFrame([[1.0, 2.0]], columns=["a", "a"]), higher_is_better=True, resampling=Resampling(0))
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: mean_interval([1.0, np.inf], seed=0), "1 scores are infinite"),
-        (lambda: mean_interval([1.0, 2.0], ["a"], seed=0), "1 groups for 2 images"),
-        (lambda: mean_interval([1.0, 2.0], ["a", None], seed=0), "1 images have no group"),
-        (lambda: mean_interval([1.0, 2.0], seed=0, level=95), "level = 95"),
-        (lambda: mean_interval([1.0, 2.0], seed=0, resamples=0), "resamples = 0"),
-        (lambda: mean_intervals([1.0, 2.0], seed=0), r"scores have shape \(2,\)"),
-        (lambda: paired_difference([1.0, 2.0], [1.0], seed=0), "paired scores of 2 and 1 images"),
-        (lambda: paired_difference([np.inf, 2.0], [np.inf, 1.0], seed=0), "1 scores are infinite"),
+        (lambda: mean_interval([1.0, np.inf], resampling=Resampling(0)), "1 scores are infinite"),
+        (lambda: mean_interval([1.0, 2.0], ["a"], resampling=Resampling(0)), "1 groups for 2 images"),
+        (lambda: mean_interval([1.0, 2.0], ["a", None], resampling=Resampling(0)), "1 images have no group"),
+        (lambda: mean_interval([1.0, 2.0], resampling=Resampling(0, level=95)), "level = 95"),
+        (lambda: mean_interval([1.0, 2.0], resampling=Resampling(0, 0)), "resamples = 0"),
+        (lambda: mean_intervals([1.0, 2.0], resampling=Resampling(0)), r"scores have shape \(2,\)"),
+        (lambda: paired_difference([1.0, 2.0], [1.0], resampling=Resampling(0)), "paired scores of 2 and 1 images"),
+        (lambda: paired_difference([np.inf, 2.0], [np.inf, 1.0], resampling=Resampling(0)), "1 scores are infinite"),
     ],
 )
 def test_bad_input_is_one_clear_line(call, message):

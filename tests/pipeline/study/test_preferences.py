@@ -9,9 +9,10 @@ from scipy import optimize
 
 from pipeline.errors import UserError
 from pipeline.scoring import published
+from pipeline.scoring.statistics import Resampling
 from pipeline.study import preferences
 
-OPTIONS = {"seed": 0, "resamples": 200, "level": 0.95}
+OPTIONS = {"resampling": Resampling(0, 200, 0.95)}
 
 
 def cast(*votes) -> pd.DataFrame:

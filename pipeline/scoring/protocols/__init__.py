@@ -1,0 +1,25 @@
+"""The public evaluation protocols by name: one prediction scored under all of them side by side.
+
+A protocol is a record in the file of its task; what differs between public evaluators is a field of it.
+
+What no record can repeat, because it happens before or around the scoring: the input a network was given (each code
+resizes it its own way), data sets stored again in smaller size (RainNet, HDNet, saic), dropout left on (DoveNet),
+scores of whole batches (S2CRNet's training log, AustNet's validation), epochs chosen on the test set (HDNet). And
+predictions as inference saves them are rounded to 8 bits, which leaves truncation and unrounded scores nothing to act
+on. What of this concerns a record, its `caveat` says.
+"""
+
+from pipeline.scoring.protocols import harmonization, inpainting, localization
+from pipeline.scoring.protocols.rows import SEAM, Row
+
+RECORDS = {"localization": localization.PROTOCOLS, "harmonization": harmonization.PROTOCOLS, "inpainting": inpainting.PROTOCOLS}
+
+
+def chosen(task: str, names: list[str] | None) -> tuple:
+    """The task's records of these names, in the order of this file, seam-256 always among them; None: all; []: none."""
+    if names is not None and not names:
+        return ()
+    return tuple(one for one in RECORDS[task] if names is None or one.name in names or one.name == SEAM)
+
+
+__all__ = ["RECORDS", "SEAM", "Row", "chosen", "harmonization", "inpainting", "localization"]
