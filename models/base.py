@@ -36,10 +36,10 @@ class Model(nn.Module):
     def samples(self, batch: Batch, n: int) -> Tensor:
         """n predictions for each item of the batch, (n, N, C, H, W) in [0, 1]; the first is that of `forward`.
 
-        For networks that draw one of many possible answers, which say `stochastic = True` and override this. A network
-        like that keeps two laws: what it draws for an item depends on the item, the number of the sample and the
-        hyperparameters alone (not on torch's generators, nor on the batch's other items or their order), and sample k is
-        the same whatever n is. Raises ValueError for n below 1, and TypeError where the model gives one prediction only.
+        For networks that draw one of many possible answers. They say `stochastic = True` and override this. They keep
+        two laws. What they draw for an item depends on the item, the number of the sample and the hyperparameters
+        alone, not on torch's generators, nor on the batch's other items or their order. Sample k is the same whatever n
+        is. Raises ValueError for n below 1, and TypeError where the model gives one prediction only.
         """
         if n < 1:
             raise ValueError(f"{type(self).__name__}: {n} samples asked for, expected at least 1")

@@ -9,11 +9,13 @@ discriminator. The generator adds the latent to the features of the visible part
 
 Layers, initial weights and losses are those of the authors' released code. Its loss of the generative path leaves the
 hole to the discriminator, and its two divergences are one-directional. Orthogonal initial weights, which its options
-name, reach only the attention's query: the other convolutions are under spectral normalization, where its initialization
-finds no weight to set. Departures: the discriminators leave out parameters that their forward pass never reads, and judge
-real and drawn pictures in one batch, which takes one power iteration where the released code takes two. In evaluation
-no power iteration is kept, so that a prediction doesn't depend on those before it. At test time the released code draws
-its latents from torch's global generator; here a latent depends on the picture, its hole and the seed alone.
+name, reach only the attention's query: the other convolutions are under spectral normalization, where its
+initialization finds no weight to set.
+
+Departures: the discriminators leave out parameters that their forward pass never reads. They judge real and drawn
+pictures in one batch, which takes one power iteration where the released code takes two. In evaluation no power
+iteration is kept, so that a prediction doesn't depend on those before it. At test time the released code draws its
+latents from torch's global generator; here a latent depends on the picture, its hole and the seed alone.
 """
 
 import hashlib
@@ -99,8 +101,8 @@ class Output(nn.Module):
 class SelfAttention(nn.Module):
     """x + gamma · (x averaged over the positions that it attends to); the short-term attention of section 3.4.
 
-    One 1x1 convolution to a quarter of the channels gives queries and keys; what is averaged are the features themselves.
-    gamma starts at 0.
+    One 1x1 convolution to a quarter of the channels gives queries and keys. What is averaged are the features
+    themselves. gamma starts at 0.
     """
 
     def __init__(self, channels: int):
@@ -117,8 +119,8 @@ class SelfAttention(nn.Module):
     def attend(self, features: Tensor, *values: Tensor) -> list[Tensor]:
         """Each of the values, (N, C, h, w), averaged by the same attention, softmax(q_i · q_j) over the positions j.
 
-        The values are averaged together by torch's fused attention, which never holds the h w x h w weights. It asks for
-        queries as long as the values, so they get zeros at their end.
+        The values are averaged together by torch's fused attention, which never holds the h w x h w weights. It asks
+        for queries as long as the values, so they get zeros at their end.
         """
         sizes = [value.shape[1] for value in values]
         # in float32: the products of the queries are not scaled, and a softmax of large numbers has no digits to lose
@@ -255,7 +257,7 @@ class Paths(NamedTuple):
     """What is drawn in training. It looks like a tensor to `DrawnOnce`."""
 
     reconstructed: list[Tensor]
-    """pictures in [-1, 1] of the reconstructive path, at 1/8, 1/4, 1/2 and the full size; empty where it isn't trained"""
+    """pictures in [-1, 1] of the reconstructive path, at 1/8, 1/4, 1/2 and the full size; empty if it isn't trained"""
     generated: list[Tensor]
     """those of the generative path"""
     divergences: dict[str, Tensor]
@@ -290,8 +292,8 @@ class PIC(Model):
         """width: channels of the encoder's first block; most layers have 4 times as many, and so has the latent.
         discriminator_width: the same of both discriminators.
         prior_blocks: residual blocks between the visible part's features and its prior.
-        paths: "two": both paths are trained (published). "one", an option of the released code: the generative path alone,
-        which then has to give the hole's true content too, and whose prior is held to a fixed distribution.
+        paths: "two": both paths are trained (published). "one", an option of the released code: the generative path
+        alone, which then has to give the hole's true content too, and whose prior is held to a fixed distribution.
         adversarial: train against the discriminators; without, which is not of the paper, they are not built.
         kl_weight: of both divergences, which are also multiplied by the number of scales, 4.
         reconstruction_weight: of the L1 terms. adversarial_weight: of the terms of the discriminators.
@@ -300,13 +302,18 @@ class PIC(Model):
         Raises ValueError for widths below 1, a negative number of blocks or a negative seed.
         """
         super().__init__()
-        least = {"width": (width, 1), "discriminator_width": (discriminator_width, 1), "prior_blocks": (prior_blocks, 0), "seed": (seed, 0)}
-        for name, (value, bound) in least.items():
-            if value < bound:
-                raise ValueError(f"pic: {name} = {value}, expected at least {bound}")
+        widths = {"width": width, "discriminator_width": discriminator_width}
+        for name, value in (widths | {"prior_blocks": prior_blocks, "seed": seed}).items():
+            least = 1 if name in widths else 0
+            if value < least:
+                raise ValueError(f"pic: {name} = {value}, expected at least {least}")
         # the discriminators first, as released: both turns then share one drawing
         self.players = ("discriminator", "generator") if adversarial else ("generator",)
-        self.weights = {"kl": SCALES * kl_weight, "reconstruction": reconstruction_weight, "adversarial": adversarial_weight}
+        self.weights = {
+            "kl": SCALES * kl_weight,
+            "reconstruction": reconstruction_weight,
+            "adversarial": adversarial_weight,
+        }
         self.two_paths, self.prediction, self.seed = paths == "two", prediction, seed
         self.drawn_once = DrawnOnce()
         self.generator = Generator(width, prior_blocks)
@@ -324,8 +331,8 @@ class PIC(Model):
         """(n, N, 3, H, W) in [0, 1]: pictures of n latents for each item, the first that of `forward`.
 
         The latents are draws from the prior; with prediction "mean" the first is the prior's mean. They are drawn from
-        the seed, the number of the sample and a digest of the item's visible pixels (in 8 bits) and hole, so that neither
-        order nor company matters. The picture is encoded once, and decoded one sample at a time.
+        the seed, the number of the sample and a digest of the item's visible pixels (in 8 bits) and hole, so that
+        neither order nor company matters. The picture is encoded once, and decoded one sample at a time.
         """
         if n < 1:
             return super().samples(batch, n)  # refuses
@@ -344,8 +351,8 @@ class PIC(Model):
             yield (self.generator.decoder(latent, encoded, visible)[-1] + 1) / 2
 
     def draw_paths(self, image: Tensor, hole: Tensor) -> Paths:
-        """The trained paths, with latents from torch's global generator: image (N, 3, H, W) in [0, 1], the hole's content
-        included; hole (N, 1, H, W; 1 = hole)."""
+        """The trained paths, with latents from torch's global generator: image (N, 3, H, W) in [0, 1], the hole's
+        content included; hole (N, 1, H, W; 1 = hole)."""
         shown, visible = _visible(image, hole)
         encoder, decoder = self.generator.encoder, self.generator.decoder
         # the less is hidden, the narrower the distribution that the latent is held to (section 3.3)
@@ -373,12 +380,12 @@ class PIC(Model):
     def loss(self, player: str, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The sums that the released code minimizes, and their parts, unweighted. The real image is batch["image"].
 
-        generator: posterior_kl and prior_kl, means of the two divergences (weight 4 · kl_weight each); reconstructed, the
-        reconstructive path's L1 summed over four scales, and generated, that of the generative path on visible pixels
-        (reconstruction_weight each); adversarial, the squared distance of the generative discriminator's scores from 1,
-        and matching, that of the other's scores of reconstruction and truth (adversarial_weight each).
-        discriminator: for each path half the squared distances of real pictures' scores from 1 and of drawn ones' from 0
-        (parts generated_judged and reconstructed_judged). All pictures in [-1, 1]. With paths "one" the terms of the
+        generator: posterior_kl and prior_kl, means of the two divergences (weight 4 · kl_weight each); reconstructed,
+        the reconstructive path's L1 summed over four scales, and generated, that of the generative path on visible
+        pixels (reconstruction_weight each); adversarial, the squared distance of the generative discriminator's scores
+        from 1, and matching, that of the other's scores of reconstruction and truth (adversarial_weight each).
+        discriminator: for each path half the squared distances of real pictures' scores from 1 and of drawn ones' from
+        0 (parts generated_judged and reconstructed_judged). All pictures in [-1, 1]. With paths "one" the terms of the
         reconstructive path are absent, and generated is taken on all pixels.
         """
         self.require_player(player)
@@ -413,7 +420,7 @@ class PIC(Model):
 
 
 def _multiscale_l1(images: list[Tensor], real: Tensor, counted: Tensor) -> Tensor:
-    """Sum over the scales of the mean absolute difference; pixels where `counted` is 0 add none, but count in the mean."""
+    """Sum over the scales of the mean absolute difference; where `counted` is 0 a pixel adds none to the mean."""
     distances = []
     for image in images:
         truth, weight = _resized(real, image.shape[2:]), _resized(counted, image.shape[2:])
@@ -427,10 +434,12 @@ def _centred(deviation: Tensor, like: Normal) -> Normal:
 
 
 def _visible(image: Tensor, hole: Tensor) -> tuple[Tensor, Tensor]:
-    """The visible part in [-1, 1], 0 in the hole, and where it is: (N, 1, H, W), 1 = visible. Refuses sizes in words."""
+    """The visible part in [-1, 1], 0 in the hole, and where it is: (N, 1, H, W), 1 = visible. Refuses other sizes."""
     require_divisible(image, 2**HALVINGS)
     if max(image.shape[2:]) == 2**HALVINGS:
-        raise ValueError("pic: 32x32 pixels leave instance normalization a single value per channel; give one side 64 or more")
+        raise ValueError(
+            "pic: 32x32 pixels leave instance normalization a single value per channel; give one side 64 or more"
+        )
     visible = (hole <= 0.5).to(image.dtype)
     return torch.where(visible > 0.5, 2 * image - 1, torch.zeros_like(image)), visible
 
@@ -440,10 +449,8 @@ def _digests(image: Tensor, visible: Tensor) -> list[int]:
     known = torch.where(visible > 0.5, image, torch.zeros_like(image)).clamp(0, 1)
     pixels = (255 * known.float()).round().to(torch.uint8).cpu().contiguous().numpy()
     masks = np.packbits(visible.cpu().contiguous().numpy() > 0.5, axis=-1)
-    return [
-        int.from_bytes(hashlib.blake2b(repr(item.shape).encode() + item.tobytes() + mask.tobytes(), digest_size=8).digest())
-        for item, mask in zip(pixels, masks)
-    ]
+    contents = [repr(item.shape).encode() + item.tobytes() + mask.tobytes() for item, mask in zip(pixels, masks)]
+    return [int.from_bytes(hashlib.blake2b(content, digest_size=8).digest()) for content in contents]
 
 
 def _noise(seeds: tuple[int, ...], shape: tuple[int, ...]) -> Tensor:

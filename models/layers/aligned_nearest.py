@@ -9,9 +9,9 @@ from torch import Tensor
 
 
 def aligned_indices(before: int, after: int) -> list[int]:
-    """The pixels of a side of `before` pixels that are kept in `after` pixels: round(i (before - 1) / (after - 1)).
+    """Which pixels of a side of `before` pixels are kept in `after` pixels: round(i (before - 1) / (after - 1)).
 
-    A half is rounded up. A side of one pixel takes pixel 0. In whole numbers, so that no rounding of a quotient decides.
+    A half is rounded up. A side of one pixel takes pixel 0. It is computed in whole numbers, whose division is exact.
     """
     if after == 1:
         return [0]
@@ -20,5 +20,7 @@ def aligned_indices(before: int, after: int) -> list[int]:
 
 def resize_aligned_nearest(features: Tensor, size: tuple[int, int]) -> Tensor:
     """Features (N, C, H, W) -> (N, C, *size), each pixel a copy of one of the input's."""
-    rows, columns = (torch.tensor(aligned_indices(*sides), device=features.device) for sides in zip(features.shape[2:], size))
-    return features.index_select(2, rows).index_select(3, columns)
+    for dimension, after in ((2, size[0]), (3, size[1])):
+        kept = torch.tensor(aligned_indices(features.shape[dimension], after), device=features.device)
+        features = features.index_select(dimension, kept)
+    return features

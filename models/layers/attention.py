@@ -14,8 +14,8 @@ from models.layers.aligned_nearest import resize_aligned_nearest
 def contextual_attention(features: Tensor, hole: Tensor, softmax_scale: float = 10.0) -> Tensor:
     """Features (N, C, H, W) of even size, hole (N, 1, H, W; 1 = hole) -> features rebuilt, of the same shape.
 
-    Patches of 3x3 are compared at half size (nearest neighbours with aligned corners, as released: not quite every second
-    pixel), sources normalized to length 1 (floor 1e-4); scores
+    Patches of 3x3 are compared at half size (nearest neighbours with aligned corners, as released: not quite every
+    second pixel), sources normalized to length 1 (floor 1e-4); scores
     are summed along diagonals of the target-source map, so that neighbouring targets prefer neighbouring sources; a
     source whose patch touches the hole has no say; the softmax averages raw 4x4 patches of the full size, which overlap
     four times. An image without a valid source gives zeros.

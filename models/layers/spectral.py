@@ -1,4 +1,4 @@
-"""Spectral normalization (Miyato et al. 2018), and patch discriminators under it (Isola et al. 2017 for the patches)."""
+"""Spectral normalization (Miyato et al. 2018), and patch discriminators under it (Isola et al. 2017)."""
 
 from collections.abc import Sequence
 
@@ -48,11 +48,11 @@ class SpectralPatchDiscriminator(nn.Module):
 class _IteratedSpectralNorm:
     """Divides a convolution's weight by an estimate of its greatest singular value, one power iteration a forward.
 
-    This is the widespread form of christiancosgrove/pytorch-spectral-normalization-gan, with which networks were released.
-    It differs from torch's own `spectral_norm`. The weight is a matrix over dimension 0 also in a transposed convolution,
-    where torch takes dimension 1. The vectors u and v start at random, without further iterations. In evaluation the
-    forward pass iterates too, from the vectors that are stored. The released form also keeps what that leads to, so that a
-    prediction depends on those made before it; here only training keeps it.
+    This is the widespread form of christiancosgrove/pytorch-spectral-normalization-gan, with which PIC was released. It
+    differs from torch's own `spectral_norm`. The weight is a matrix over dimension 0 also in a transposed
+    convolution, where torch takes dimension 1. The vectors u and v start at random, without further iterations. In
+    evaluation the forward pass iterates too, from the vectors that are stored. The released form also keeps what that
+    leads to, so that a prediction depends on those made before it; here only training keeps it.
 
     The state dict holds bias, weight_u, weight_v, weight in this order, as released files do.
     """
@@ -99,6 +99,5 @@ class SpectralConvTranspose2d(_IteratedSpectralNorm, nn.ConvTranspose2d):
         self.add_vectors()
 
     def forward(self, features: Tensor) -> Tensor:
-        return F.conv_transpose2d(
-            features, self.normalized_weight(), self.bias, self.stride, self.padding, self.output_padding, self.groups, self.dilation
-        )  # fmt: skip
+        geometry = self.stride, self.padding, self.output_padding, self.groups, self.dilation
+        return F.conv_transpose2d(features, self.normalized_weight(), self.bias, *geometry)

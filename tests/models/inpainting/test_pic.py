@@ -99,9 +99,12 @@ def attention(layer, x, earlier, mask):
     return sum(residual(layer.merge, torch.cat([short, long], 1), slope=0.01))
 
 
+def aligned(image, size):
+    return F.interpolate(image, size, mode="bilinear", align_corners=True)
+
+
 def decode(decoder, z, features, visible):
-    eighth = features[2].shape[2:]
-    mask = F.interpolate(visible, eighth, mode="bilinear", align_corners=True)
+    mask = aligned(visible, features[2].shape[2:])
     x = up(decoder.decoder1, up(decoder.decoder0, features[-1] + sum(residual(decoder.from_latent, z))))
     x = attention(decoder.attention, x, features[2], mask)
     outputs = []
@@ -137,7 +140,8 @@ def test_equals_the_released_graph_written_out():
 
 def test_loss_is_the_released_sum():
     model, batch = awake(tiny()).eval(), batch_of()
-    encoder, decoder, real, visible = model.generator.encoder, model.generator.decoder, 2 * batch["image"] - 1, 1 - batch["hole"]
+    encoder, decoder = model.generator.encoder, model.generator.decoder
+    real, visible = 2 * batch["image"] - 1, 1 - batch["hole"]
     with torch.no_grad():
         torch.manual_seed(4)
         total, parts = model.loss("generator", batch)
@@ -160,7 +164,7 @@ def test_loss_is_the_released_sum():
             "generated": 0,
         }
         for one, other in zip(reconstructed, generated):
-            scaled, mask = (F.interpolate(given, one.shape[2:], mode="bilinear", align_corners=True) for given in (real, visible))
+            scaled, mask = (aligned(given, one.shape[2:]) for given in (real, visible))
             expected["reconstructed"] += (one - scaled).abs().mean()
             expected["generated"] += (other * mask - scaled * mask).abs().mean()
         critics = model.discriminator
@@ -169,7 +173,8 @@ def test_loss_is_the_released_sum():
         for name, value in expected.items():
             torch.testing.assert_close(parts[name], value, rtol=1e-3, atol=1e-6)
         assert set(parts) == set(expected)
-        weights = {"posterior_kl": 80, "prior_kl": 80, "reconstructed": 20, "generated": 20, "adversarial": 1, "matching": 1}
+        weights = dict.fromkeys(("posterior_kl", "prior_kl"), 80) | dict.fromkeys(("reconstructed", "generated"), 20)
+        weights |= {"adversarial": 1, "matching": 1}
         torch.testing.assert_close(total, sum(weights[name] * parts[name] for name in weights))
         torch.manual_seed(4)
         loss, judged = model.loss("discriminator", batch)
@@ -189,7 +194,7 @@ def test_one_path_is_held_to_all_pixels_and_to_a_fixed_distribution():
         torch.manual_seed(4)
         drawn = model.draw_paths(batch["image"], batch["hole"])
     real = 2 * batch["image"] - 1
-    scaled = [F.interpolate(real, image.shape[2:], mode="bilinear", align_corners=True) for image in drawn.generated]
+    scaled = [aligned(real, image.shape[2:]) for image in drawn.generated]
     assert set(parts) == {"prior_kl", "generated", "adversarial"}
     torch.testing.assert_close(parts["generated"], sum(F.l1_loss(*pair) for pair in zip(drawn.generated, scaled)))
     assert model.discriminator.reconstructed is None
@@ -208,14 +213,15 @@ def test_the_posterior_is_stopped_where_the_prior_is_drawn_to_it():
 
 
 def test_attention_never_holds_the_weights_of_all_pairs():
-    """At 64x64 positions those are 64 MiB in float32; the largest tensor of the layer's own may have a tenth of that."""
+    """At 64x64 positions those are 64 MiB in float32. The layer's largest tensor may have a tenth of that."""
     torch.manual_seed(0)
     layer, features, largest = SelfAttention(16).eval(), torch.randn(1, 16, 64, 64), []
 
     class Watch(torch.utils._python_dispatch.TorchDispatchMode):
         def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
             out = function(*arguments, **(keywords or {}))
-            largest.extend(one.numel() for one in (out if isinstance(out, tuple) else (out,)) if isinstance(one, torch.Tensor))
+            several = out if isinstance(out, tuple) else (out,)
+            largest.extend(one.numel() for one in several if isinstance(one, torch.Tensor))
             return out
 
     with torch.no_grad(), Watch():
@@ -303,9 +309,10 @@ def test_each_player_moves_its_own_parameters(paths):
         total, _ = model.loss(player, batch_of(1))
         total.backward()
         assert torch.isfinite(total)
-        # with one path the posterior, which only the other reads, stays as it is
         without = {name for name, one in getattr(model, player).named_parameters() if one.grad is None}
-        assert all("posterior" in name for name in without) and bool(without) == (paths == "one" and player == "generator")
+        # with one path the posterior, which only the other path reads, stays as it is
+        assert bool(without) == (paths == "one" and player == "generator")
+        assert all("posterior" in name for name in without)
         assert all(parameter.grad is None for parameter in model.parameters_of(other))
     with pytest.raises(ValueError, match="no player 'critic'"):
         tiny().loss("critic", batch_of())

@@ -57,7 +57,8 @@ def test_odd_sizes_work_or_are_refused_with_the_multiple_that_works(name, size):
         model(batch)
     # what commands.apply does with it
     pad = [(0, 0), (0, 0), *((0, -side % refused.value.by) for side in size)]
-    assert_drawn(model, {key: torch.from_numpy(np.pad(value.numpy(), pad, mode="symmetric")) for key, value in batch.items()})
+    padded = {key: np.pad(value.numpy(), pad, mode="symmetric") for key, value in batch.items()}
+    assert_drawn(model, {key: torch.from_numpy(value) for key, value in padded.items()})
 
 
 @pytest.mark.parametrize("name", SIDES_MULTIPLE_OF)
