@@ -21,6 +21,8 @@ class Model(nn.Module):
     """
 
     task: str
+    stochastic: bool = False
+    """whether `samples` draws several predictions for one input"""
     players: tuple[str, ...] = ()
     phases: tuple[str, ...] = ("train",)
 
@@ -30,6 +32,18 @@ class Model(nn.Module):
         (localization), composite and mask (harmonization), image and hole (inpainting; what the image holds
         inside the hole must not matter)."""
         raise TypeError(f"{type(self).__name__} has no forward")
+
+    def samples(self, batch: Batch, n: int) -> Tensor:
+        """n predictions for each item of the batch, (n, N, C, H, W) in [0, 1]; the first is that of `forward`.
+
+        For networks that draw one of many possible answers. They say `stochastic = True` and override this. They keep
+        two laws. What they draw for an item depends on the item, the number of the sample and the hyperparameters
+        alone, not on torch's generators, nor on the batch's other items or their order. Sample k is the same whatever n
+        is. Raises ValueError for n below 1, and TypeError where the model gives one prediction only.
+        """
+        if n < 1:
+            raise ValueError(f"{type(self).__name__}: {n} samples asked for, expected at least 1")
+        raise TypeError(f"{type(self).__name__} gives one prediction for an input; it has no samples to draw")
 
     def loss(self, player: str, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The scalar that `player` minimizes on this batch, and its named parts as detached scalars."""

@@ -120,7 +120,7 @@ class EdgeConnect(Model):
 
     def forward(self, batch: Batch) -> Tensor:
         """(N, 3, H, W) in [0, 1], on edges that are predicted in the hole. Canny sees valid pixels only, so that the
-        hole's border makes no edges. Raises ValueError where H or W is not divisible by 4."""
+        hole's border makes no edges. Raises ValueError where H or W is not divisible by 4, or below 12."""
         image, hole = batch["image"], (batch["hole"] > 0.5).to(batch["image"].dtype)
         image = torch.where(hole > 0.5, torch.zeros_like(image), image)
         gray = _gray(image)
@@ -138,12 +138,12 @@ class EdgeConnect(Model):
 
     def draw_edges(self, gray: Tensor, edges: Tensor, hole: Tensor) -> Tensor:
         """Logits (N, 1, H, W) of the completed edges."""
-        require_divisible(gray, 4)
+        _require_size(gray)
         return self.edge_generator(torch.cat([gray * (1 - hole) + hole, edges * (1 - hole), hole], dim=1)).float()
 
     def paint(self, image: Tensor, edges: Tensor, hole: Tensor) -> Tensor:
         """(N, 3, H, W) in [0, 1]."""
-        require_divisible(image, 4)
+        _require_size(image)
         return (self.painter(torch.cat([image * (1 - hole) + hole, edges], dim=1)).float().tanh() + 1) / 2
 
     def loss(self, player: str, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -231,6 +231,15 @@ class EdgeConnect(Model):
         self.painter.requires_grad_(not edge)
         if self.image_discriminator is not None:
             self.image_discriminator.requires_grad_(not edge)
+
+
+def _require_size(image: Tensor) -> None:
+    require_divisible(image, 4)
+    if min(image.shape[2:]) < 12:
+        raise ValueError(
+            f"edgeconnect takes sides of 12 pixels or more, got {tuple(image.shape[2:])}: at a quarter of the size its "
+            "padding mirrors 2 pixels"
+        )
 
 
 def _discriminator(before: int, width: int) -> SpectralPatchDiscriminator:

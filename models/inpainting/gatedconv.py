@@ -13,9 +13,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from models.base import Batch, Model
+from models.layers.aligned_nearest import resize_aligned_nearest
 from models.layers.attention import contextual_attention
 from models.layers.input_size import require_divisible
 from models.layers.same_padding import SamePad2d
@@ -118,7 +118,7 @@ class GatedConv(Model):
         pasted = (coarse if official else (coarse + 1) / 2) * hole + known * (1 - hole)
         second = pasted if official else torch.cat([pasted, hole], dim=1)
         features = generator.before_attention(second)
-        small_hole = F.interpolate(hole, features.shape[2:], mode="nearest")
+        small_hole = resize_aligned_nearest(hole, features.shape[2:])
         features = generator.after_attention(contextual_attention(features, small_hole))
         fine = generator.combination(torch.cat([generator.hallucination(second), features], dim=1)).tanh()
         return coarse.float(), fine.float()

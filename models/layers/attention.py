@@ -8,11 +8,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from models.layers.aligned_nearest import resize_aligned_nearest
+
 
 def contextual_attention(features: Tensor, hole: Tensor, softmax_scale: float = 10.0) -> Tensor:
     """Features (N, C, H, W) of even size, hole (N, 1, H, W; 1 = hole) -> features rebuilt, of the same shape.
 
-    Patches of 3x3 are compared at half size (every second pixel), sources normalized to length 1 (floor 1e-4); scores
+    Patches of 3x3 are compared at half size (nearest neighbours with aligned corners, as released: not quite every
+    second pixel), sources normalized to length 1 (floor 1e-4); scores
     are summed along diagonals of the target-source map, so that neighbouring targets prefer neighbouring sources; a
     source whose patch touches the hole has no say; the softmax averages raw 4x4 patches of the full size, which overlap
     four times. An image without a valid source gives zeros.
@@ -20,8 +23,9 @@ def contextual_attention(features: Tensor, hole: Tensor, softmax_scale: float = 
     size = features.shape[2:]
     with torch.autocast(features.device.type, enabled=False):  # a softmax of scale 10 has no digits to lose
         full = features.float()
-        small = full[:, :, ::2, ::2]
-        weights = _attention(small, hole[:, :, ::2, ::2].float(), softmax_scale)
+        half = size[0] // 2, size[1] // 2
+        small, small_hole = (resize_aligned_nearest(given, half) for given in (full, hole.float()))
+        weights = _attention(small, small_hole, softmax_scale)
         raw = F.unfold(full, 4, stride=2, padding=1)  # (N, 16 C, sources)
         rebuilt = F.fold(raw @ weights.transpose(1, 2), size, 4, stride=2, padding=1) / 4
     return rebuilt.to(features.dtype)

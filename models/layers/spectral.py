@@ -1,8 +1,10 @@
-"""Patch discriminators under spectral normalization (Miyato et al. 2018; Isola et al. 2017 for the patches)."""
+"""Spectral normalization (Miyato et al. 2018), and patch discriminators under it (Isola et al. 2017)."""
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 from models.layers.same_padding import SamePad2d
@@ -41,3 +43,61 @@ class SpectralPatchDiscriminator(nn.Module):
             image = layer(image)
             outputs.append(image)
         return outputs
+
+
+class _IteratedSpectralNorm:
+    """Divides a convolution's weight by an estimate of its greatest singular value, one power iteration a forward.
+
+    This is the widespread form of christiancosgrove/pytorch-spectral-normalization-gan, with which PIC was released. It
+    differs from torch's own `spectral_norm`. The weight is a matrix over dimension 0 also in a transposed
+    convolution, where torch takes dimension 1. The vectors u and v start at random, without further iterations. In
+    evaluation the forward pass iterates too, from the vectors that are stored. The released form also keeps what that
+    leads to, so that a prediction depends on those made before it; here only training keeps it.
+
+    The state dict holds bias, weight_u, weight_v, weight in this order, as released files do.
+    """
+
+    def add_vectors(self) -> None:
+        rows = self.weight.flatten(1)
+        self.register_buffer("weight_u", F.normalize(torch.randn(rows.shape[0]), dim=0))
+        self.register_buffer("weight_v", F.normalize(torch.randn(rows.shape[1]), dim=0))
+
+    def normalized_weight(self) -> Tensor:
+        with torch.autocast(self.weight.device.type, enabled=False):
+            matrix = self.weight.flatten(1)
+            with torch.no_grad():
+                v = F.normalize(matrix.T @ self.weight_u, dim=0, eps=1e-12)
+                u = F.normalize(matrix @ v, dim=0, eps=1e-12)
+                if self.training:
+                    self.weight_u.copy_(u)
+                    self.weight_v.copy_(v)
+            return self.weight / torch.dot(u, matrix @ v)
+
+    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        for name in ("bias", "weight_u", "weight_v", "weight"):
+            if prefix + name in destination:
+                destination[prefix + name] = destination.pop(prefix + name)
+
+
+class SpectralConv2d(_IteratedSpectralNorm, nn.Conv2d):
+    """nn.Conv2d with zero padding, its weight spectrally normalized by one power iteration a forward."""
+
+    def __init__(self, *arguments, **keywords):
+        super().__init__(*arguments, **keywords)
+        self.add_vectors()
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self._conv_forward(features, self.normalized_weight(), self.bias)
+
+
+class SpectralConvTranspose2d(_IteratedSpectralNorm, nn.ConvTranspose2d):
+    """nn.ConvTranspose2d, its weight spectrally normalized over dimension 0 by one power iteration a forward."""
+
+    def __init__(self, *arguments, **keywords):
+        super().__init__(*arguments, **keywords)
+        self.add_vectors()
+
+    def forward(self, features: Tensor) -> Tensor:
+        geometry = self.stride, self.padding, self.output_padding, self.groups, self.dilation
+        return F.conv_transpose2d(features, self.normalized_weight(), self.bias, *geometry)

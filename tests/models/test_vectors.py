@@ -46,6 +46,26 @@ def test_contract(case):
         assert model.parameters_of(player)
 
 
+def test_samples_of_one_input(case):
+    """A stochastic method keeps the laws that models.base states; any other says in words that it has no samples."""
+    model, size, _ = case
+    batch = vector.batch(model.task, size)
+    with torch.no_grad():
+        if not model.stochastic:
+            with pytest.raises(TypeError, match="one prediction for an input; it has no samples"):
+                model.samples(batch, 2)
+            return
+        prediction, samples = model(batch), model.samples(batch, 3)
+        torch.manual_seed(1)
+        fewer = model.samples({key: value.flip(0) for key, value in batch.items()}, 2).flip(1)
+    assert samples.shape == (3, *prediction.shape) and samples.min() >= 0 and samples.max() <= 1
+    torch.testing.assert_close(samples[0], prediction, atol=1e-5, rtol=0)
+    torch.testing.assert_close(fewer, samples[:2], atol=1e-5, rtol=0)
+    assert (samples[0] - samples[1]).abs().max() > 1e-4
+    with pytest.raises(ValueError, match="0 samples asked for"):
+        model.samples(batch, 0)
+
+
 def test_survives_saving(case, tmp_path):
     model, size, stored = case
     if not model.state_dict():

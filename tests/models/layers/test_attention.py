@@ -7,7 +7,9 @@ from models.layers.attention import contextual_attention, fuse
 def reference(features, hole, scale=10.0):
     """The released layer for one image, patch by patch: features (C, H, W), hole (H, W)."""
     channels, height, width = features.shape
-    small, small_hole = features[:, ::2, ::2], hole[::2, ::2]
+    kept = {8: [0, 2, 5, 7], 10: [0, 2, 5, 7, 9]}  # round(7 i / 3); 9 i / 4 with its half rounded up
+    row_indices, column_indices = kept[height], kept[width]
+    small, small_hole = (given[..., row_indices, :][..., column_indices] for given in (features, hole))
     rows, columns = height // 2, width // 2
     positions = [(row, column) for row in range(rows) for column in range(columns)]
     padded, padded_hole, raw = F.pad(small, (1,) * 4), F.pad(small_hole, (1,) * 4), F.pad(features, (1,) * 4)
