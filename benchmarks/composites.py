@@ -29,10 +29,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pipeline import images, params, seeds
+from pipeline import images, seeds
 from pipeline.data import ingest
 from pipeline.data.composites.build import build
 from pipeline.data.sources.base import Instance, Photograph
+from pipeline.params import schema
 
 HCOCO_PAIRS = 42828
 PARTS = ("speed-up", "memory", "cost")
@@ -87,7 +88,7 @@ def run_measured(source: Path) -> dict:
 
     from pipeline.running import cluster, parallel
 
-    subset, rendering = params.Subset.model_validate(SUBSET), params.Rendering.model_validate(RENDERING)
+    subset, rendering = schema.Subset.model_validate(SUBSET), schema.Rendering.model_validate(RENDERING)
     spent, largest, over = [], [0], threading.Event()
 
     def watch() -> None:

@@ -154,7 +154,7 @@ class Holes:
 
     `rows` needs image_id and image; `masks` needs mask (file paths). With `assigned` (image_id, hole_ratio_bucket,
     mask; one row per item) the pairs are fixed; without it each draw takes a mask at random and varies it as
-    `mask_augmentation` (params.MaskAugmentation) says; None takes masks as they are.
+    `mask_augmentation` (schema.MaskAugmentation) says; None takes masks as they are.
     """
 
     def __init__(

@@ -21,6 +21,7 @@ import models
 from pipeline import params, tables
 from pipeline.errors import ParameterError, UserError
 from pipeline.experiments import dvc_queue
+from pipeline.params import schema
 from pipeline.running import graph
 from pipeline.scoring import published
 from pipeline.tasks import TASKS
@@ -36,17 +37,17 @@ condition: hole-ratio bucket, or empty. mean, low, high: ours, with the interval
 scale (shares, not per cents), NaN where the paper has no number; `mean` is NaN where we measure no such thing."""
 
 
-class Printed(params.Block):
+class Printed(schema.Block):
     table: str
     model: str = Field(description="as pipeline/scoring/published.csv calls the row")
 
 
-class Row(params.Block):
+class Row(schema.Block):
     set: dict[str, Any] = Field(min_length=1, description="hyperparameters over those of params.yaml")
     published: Printed | None = None
 
 
-class Table(params.Block):
+class Table(schema.Block):
     says: str
     model: str
     paper: str | None = Field(None, description="as in pipeline/scoring/published.csv")

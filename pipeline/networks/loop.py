@@ -32,7 +32,7 @@ from pipeline.networks.meter import Meter
 from pipeline.networks.requirements import phases, require_trainable
 from pipeline.networks.schedule import make_optimizer, schedule_factor
 from pipeline.networks.weights import save_weights
-from pipeline.params import ModelTraining, Training
+from pipeline.params.schema import ModelTraining, Training
 from pipeline.running import cluster
 from pipeline.scoring import image_scores
 from pipeline.tasks import METRICS, TASKS

@@ -3,7 +3,7 @@
 from models.base import Model
 from pipeline.errors import ParameterError
 from pipeline.networks.devices import writes_outside_its_memory
-from pipeline.params import ModelTraining
+from pipeline.params.schema import ModelTraining
 
 
 def phases(name: str, training: ModelTraining, known: tuple[str, ...]) -> list[tuple[str, int, float]]:

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import nn
 
-from pipeline.params import Optimization, Schedule
+from pipeline.params.schema import Optimization, Schedule
 
 
 def schedule_factor(schedule: Schedule, progress: float) -> float:

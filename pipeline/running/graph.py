@@ -112,20 +112,24 @@ def stages_of(name: str, parameters: params.Params) -> dict[str, dict]:
         data = [f"data/composites/{subset}" for subset in parameters.composites.subsets]
     tested = data if TASKS[task].trains_on == "photographs" else data + [f"data/real/{name}" for name in parameters.real_sets]
     weights = f"artifacts/models/{name}/weights.safetensors"
+    def places(stage: str, of_task: str | None) -> list[str]:
+        keys = read_parameters(stage, of_task, model="{model}")
+        return [place for key in keys for place in (parameters.read_of(name, key) if "{model}" in key else [key])]
+
     made = {}
     trained = parameters.models[name].training is not None
     if trained:
         made[f"train-{name}"] = {
             "wdir": "..",
             "cmd": f"python -m stages.train {name} --data {' '.join(data)}",
-            "params": read_parameters("stages.train", task, model=name),
+            "params": places("stages.train", task),
             "deps": closure("stages.train", network) + data,
             "outs": [f"artifacts/models/{name}"],
         }
     made[f"infer-{name}"] = {
         "wdir": "..",
         "cmd": f"python -m stages.infer {name} {f'--weights {weights} ' if trained else ''}--data {' '.join(tested)}",
-        "params": read_parameters("stages.infer", task, model=name),
+        "params": places("stages.infer", task),
         "deps": closure("stages.infer", network) + tested + ([weights] if trained else []),
         "outs": [f"artifacts/predictions/{name}", f"artifacts/index/{task}/{name}.json"],
     }
@@ -134,7 +138,7 @@ def stages_of(name: str, parameters: params.Params) -> dict[str, dict]:
         made[f"detect-{name}"] = {
             "wdir": "..",
             "cmd": f"python -m stages.detect {name} --weights {weights} --data {' '.join(tested)} --harmonized {' '.join(harmonizers)}",
-            "params": read_parameters("stages.detect", model=name),
+            "params": places("stages.detect", None),
             "deps": closure("stages.detect", network) + tested + [weights] + [f"artifacts/predictions/{one}" for one in harmonizers],
             "outs": [f"artifacts/detectability/{name}.parquet"],
         }

@@ -10,6 +10,7 @@ from ruamel.yaml import YAML
 import models
 from pipeline import color_transfer, irregular_masks, params
 from pipeline.errors import ParameterError
+from pipeline.params import loading, schema
 from pipeline.scoring import protocols
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -20,7 +21,8 @@ YAML_SAFE.sort_base_mapping_type_on_output = False
 
 @pytest.fixture(scope="module")
 def embedded() -> dict:
-    return YAML_SAFE.load((ROOT / "presets/embedded.yaml").read_text())
+    file = ROOT / "presets" / "embedded.yaml"
+    return loading.with_recipes(file, YAML_SAFE.load(file.read_text()))  # its values stand in the blocks, to be edited there
 
 
 @pytest.fixture
@@ -128,11 +130,11 @@ def test_models_of_a_task_come_in_the_order_of_the_file(load, embedded):
 
 
 def test_names_spelled_out_here_are_those_of_the_code():
-    assert typing.get_args(params.TransferMethod) == color_transfer.METHODS
+    assert typing.get_args(schema.TransferMethod) == color_transfer.METHODS
     for task, records in protocols.RECORDS.items():
-        spelled = params.Protocols.model_fields[task].annotation.__args__[0].__args__[0]
+        spelled = schema.Protocols.model_fields[task].annotation.__args__[0].__args__[0]
         assert typing.get_args(spelled) == tuple(one.name for one in records)
-    assert typing.get_args(params.MaskKind) == irregular_masks.KINDS + irregular_masks.REGULAR_KINDS
+    assert typing.get_args(schema.MaskKind) == irregular_masks.KINDS + irregular_masks.REGULAR_KINDS
 
 
 # ---- what is refused
@@ -342,3 +344,46 @@ def test_a_view_of_what_the_file_lacks_is_refused_with_the_nearest_name(load):
         load().only(("sources.{source}",), source="bundle")
     with pytest.raises(ParameterError, match="^models has no 'xyz'; it has constant_map, "):
         load().only(("models.{model}",), model="xyz")
+
+
+# ---- recipes
+
+
+RECIPE = {"epochs": 3, "batch_size": 8, "optimization": {"optimizer": "adam", "learning_rate": 0.1}, "augmentation": {"flip": True, "crop": {"low": 0.5, "high": 1.0}}}
+
+
+def test_a_recipe_fills_in_what_a_block_leaves_out_key_by_key():
+    content = {
+        "recipes": {"short": RECIPE},
+        "models": {"a": {"training": {"recipe": "short", "epochs": 9, "optimization": {"learning_rate": 0.2}, "augmentation": {"crop": None}}}, "b": {}},
+    }
+    filled = loading.with_recipes(Path("p.yaml"), content)["models"]
+    assert filled == {
+        "a": {
+            "training": {
+                "recipe": "short",
+                "epochs": 9,
+                "batch_size": 8,
+                "optimization": {"optimizer": "adam", "learning_rate": 0.2},
+                "augmentation": {"flip": True, "crop": None},
+            }
+        },
+        "b": {},
+    }
+
+
+@pytest.mark.parametrize("recipes, there", [({"short": RECIPE}, "short"), ({}, "none"), (None, "none")])
+def test_a_recipe_that_is_not_there_is_named(load, recipes, there):
+    with pytest.raises(ParameterError) as caught:
+        loading.with_recipes(Path("p.yaml"), {"recipes": recipes, "models": {"unet": {"training": {"recipe": "shrot"}}}})
+    assert str(caught.value) == f"p.yaml: models.unet.training.recipe = 'shrot': expected one of recipes ({there})"
+
+
+def test_a_training_reads_the_leaves_of_its_recipe_that_it_does_not_override():
+    parameters = params.load(ROOT / "presets" / "labelled.yaml")
+    places = parameters.read_of("segformer", "models.{model}")
+    assert places[0] == "models.segformer"
+    assert "recipes.localizer.epochs" in places and "recipes.localizer.augmentation.crop.high" in places
+    assert not {"recipes.localizer.optimization.learning_rate", "recipes.localizer.augmentation.crop.low"} & set(places)
+    assert not any(place.startswith(("recipes.harmonizer", "recipes.inpainter")) for place in places)
+    assert parameters.read_of("telea", "models.{model}.hyperparameters") == ["models.telea"]

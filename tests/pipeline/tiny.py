@@ -12,9 +12,10 @@ from torch import nn
 from torch.nn import functional
 
 from models.base import Model
-from pipeline import images, params, seeds, tables
+from pipeline import images, seeds, tables
 from pipeline.errors import UserError
 from pipeline.networks.loop import Job
+from pipeline.params import schema
 
 SIZE = 16
 
@@ -139,8 +140,8 @@ def job(folder: Path, network=Network, data=None, shared=None, options=None, **o
     return Job(
         name="tiny",
         seed=3,
-        shared=params.Training(**training),
-        own=params.ModelTraining(**block),
+        shared=schema.Training(**training),
+        own=schema.ModelTraining(**block),
         build_model=functools.partial(network, **(options or {})),
         build_data=functools.partial(pictures, **(data or {})),
         folder=Path(folder),

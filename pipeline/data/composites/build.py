@@ -58,7 +58,7 @@ def build(
 ) -> None:
     """Write the sub-dataset `name` to `out`.
 
-    subset, rendering: params.Subset and params.Rendering
+    subset, rendering: schema.Subset and schema.Rendering
     source, references: folders that ingest wrote, of the photographs and of what lends the colours
     staging: folder for finished composites, kept when the work is interrupted
     parallel_map: a map over the plan's targets, in any order (pipeline.running.parallel.ordered_map, or the builtin one)

@@ -2,7 +2,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from models.layers.spectral import SpectralConv2d, SpectralConvTranspose2d, SpectralPatchDiscriminator
+from models.layers.spectral import (
+    SpectralConv2d,
+    SpectralConvTranspose2d,
+    SpectralPatchDiscriminator,
+)
 
 
 def test_layers_are_normalized_convolutions():

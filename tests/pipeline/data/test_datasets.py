@@ -9,14 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline import images, params, tables
+from pipeline import images, tables
 from pipeline.data import datasets
 from pipeline.errors import UserError
+from pipeline.params import schema
 from tests.pipeline.tiny import random_picture, subset
 
-CROP = params.Augmentation(flip=True, crop=params.Shares(low=0.3, high=0.8))
-PLAIN = params.Augmentation(flip=False, crop=None)
-FLIPS = params.MaskAugmentation(flips=True, rotations=False, dilation=0, crop=False)
+CROP = schema.Augmentation(flip=True, crop=schema.Shares(low=0.3, high=0.8))
+PLAIN = schema.Augmentation(flip=False, crop=None)
+FLIPS = schema.MaskAugmentation(flips=True, rotations=False, dilation=0, crop=False)
 
 
 @pytest.fixture(scope="module")
@@ -296,7 +297,7 @@ def test_batches_are_what_networks_expect(composites):
 @given(seed=st.integers(0, 10**6), height=st.integers(2, 300), width=st.integers(2, 300), low=st.floats(0.05, 0.9))
 @settings(max_examples=100, deadline=None)
 def test_crops_lie_inside_and_have_the_share_that_was_asked_for(seed, height, width, low):
-    share = params.Shares(low=low, high=low + 0.05)
+    share = schema.Shares(low=low, high=low + 0.05)
     top, left, side_y, side_x = datasets._crop_box(np.random.default_rng(seed), height, width, share)
     assert top >= 0 and left >= 0 and side_y >= 1 and side_x >= 1 and top + side_y <= height and left + side_x <= width
     if height > 30 and width > 30 and low < 0.7:  # otherwise rounding and the picture's edge cut it short

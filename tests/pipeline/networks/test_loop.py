@@ -15,12 +15,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from pipeline import atomic, params
+from pipeline import atomic
 from pipeline.errors import ParameterError, UserError
 from pipeline.networks import checkpoints, devices, ray_train, weights
 from pipeline.networks import loop as loop_module
 from pipeline.networks import schedule as rates
 from pipeline.networks.loop import Job, Loop, collate_with_ids, publish, train_plain
+from pipeline.params import schema
 from pipeline.running import cluster
 from pipeline.scoring import image_scores
 from pipeline.tasks import TASKS
@@ -187,7 +188,7 @@ def test_gradients_are_clipped(tmp_path):
 
 @pytest.mark.parametrize("name, kind", [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD)])
 def test_optimizers_are_those_of_the_parameters(name, kind):
-    settings = params.Optimization(optimizer=name, learning_rate=1.0, betas=[0.5, 0.9], weight_decay=0.1, schedule={"name": "constant"})
+    settings = schema.Optimization(optimizer=name, learning_rate=1.0, betas=[0.5, 0.9], weight_decay=0.1, schedule={"name": "constant"})
     made = rates.make_optimizer(settings, [nn.Parameter(torch.ones(1))], 0.3)
     group = made.param_groups[0]
     assert type(made) is kind and group["lr"] == 0.3 and group["weight_decay"] == 0.1
@@ -511,7 +512,7 @@ def test_a_checkpoint_that_holds_code_is_not_run(tmp_path, capsys):
 
 
 def factor(progress: float, **schedule) -> float:
-    return rates.schedule_factor(params.Schedule(**schedule), progress)
+    return rates.schedule_factor(schema.Schedule(**schedule), progress)
 
 
 def test_schedules_by_hand():

@@ -4,20 +4,20 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import params
 from pipeline.errors import UserError
+from pipeline.params import schema
 from pipeline.running import run_folders
 
 ROOT = Path(__file__).resolve().parents[3]
 OPTIMIZATION = {"optimizer": "adam", "learning_rate": 0.1, "schedule": {"name": "constant"}}
-BLOCK = params.Optimization(**OPTIMIZATION)
+BLOCK = schema.Optimization(**OPTIMIZATION)
 
 
 def test_the_same_work_has_the_same_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").write_bytes(b"1")
     first = run_folders.run_folder("unet", 1, "a", BLOCK, {"max": 0.5}, Path("data"))
-    assert first == run_folders.run_folder("unet", 1, "a", params.Optimization(**OPTIMIZATION), {"max": 0.5}, Path("data"))
+    assert first == run_folders.run_folder("unet", 1, "a", schema.Optimization(**OPTIMIZATION), {"max": 0.5}, Path("data"))
     assert first.parent == tmp_path / ".runs" and first.name.startswith("unet-") and not first.exists()
 
 
@@ -35,8 +35,8 @@ def test_whatever_the_result_depends_on_makes_another_folder(tmp_path):
     data.write_bytes(b"1")
     base = (1, "a", BLOCK, {"max": 0.5, "block": BLOCK}, data)
     found = {run_folders.run_folder("unet", *base).name}
-    for place, other in [(0, 2), (0, "1"), (1, "b"), (2, params.Optimization(**OPTIMIZATION | {"learning_rate": 0.2})), (3, {"max": 0.6, "block": BLOCK}), (3, {"max": 0.5}),
-                         (3, {"max": 0.5, "block": params.Optimization(**OPTIMIZATION | {"learning_rate": 0.2})})]:
+    for place, other in [(0, 2), (0, "1"), (1, "b"), (2, schema.Optimization(**OPTIMIZATION | {"learning_rate": 0.2})), (3, {"max": 0.6, "block": BLOCK}), (3, {"max": 0.5}),
+                         (3, {"max": 0.5, "block": schema.Optimization(**OPTIMIZATION | {"learning_rate": 0.2})})]:
         parts = list(base)
         parts[place] = other
         found.add(run_folders.run_folder("unet", *parts).name)

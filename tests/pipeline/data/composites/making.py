@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline import images, params, tables
+from pipeline import images, tables
 from pipeline.data import ingest
 from pipeline.data.sources import fivek, timelapse
 from pipeline.data.sources.base import Instance, Photograph
+from pipeline.params import schema
 
 HEIGHT, WIDTH = 60, 80
 FILTERS = {
@@ -22,14 +23,14 @@ TRANSFER = {
 }  # fmt: skip
 
 
-def rendering(methods=("reinhard", "xiao", "fecker", "pitie"), quality=95, **filters) -> params.Rendering:
-    return params.Rendering.model_validate(
+def rendering(methods=("reinhard", "xiao", "fecker", "pitie"), quality=95, **filters) -> schema.Rendering:
+    return schema.Rendering.model_validate(
         {"methods": list(methods), "filters": FILTERS | filters, "jpeg_quality": quality, "jpeg_subsampling": "4:4:4"}
     )
 
 
-def subset(**changes) -> params.Subset:
-    return params.Subset.model_validate(TRANSFER | changes)
+def subset(**changes) -> schema.Subset:
+    return schema.Subset.model_validate(TRANSFER | changes)
 
 
 def picture(*seed, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:

@@ -1,20 +1,17 @@
-"""params.yaml, read once into typed objects.
+"""Every key of params.yaml: its type, its bounds and what it means.
 
-`load()` validates the whole file, whichever part a stage then uses, so that a slip anywhere stops every stage
-before it touches anything. Facts of the machine (how many cores, which cluster) are not parameters, because
-they must not change a result: they come from the environment (pipeline/running/cluster.py).
+Facts of the machine (how many cores, which cluster) are not parameters, because they must not change a result: they come
+from the environment (pipeline/running/cluster.py).
 """
 
 import difflib
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 import models
 from pipeline.errors import ParameterError
+from pipeline.params.view import View
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -211,6 +208,10 @@ class Augmentation(Block):
 
 
 class ModelTraining(Block):
+    """How one network is trained. In params.yaml a block may name a `recipe` and then states only what differs from it;
+    what is read here is the whole, with the recipe's values filled in."""
+
+    recipe: str | None = Field(None, description="name of an entry of `recipes`, whose values hold where the block states none")
     epochs: Annotated[int, Field(ge=0)] = Field(description="of the first phase; further phases have their own")
     batch_size: Count
     max_steps_per_epoch: Count | None = None
@@ -226,9 +227,10 @@ class ModelTraining(Block):
 
 
 class ModelBlock(Block):
-    """One method; the key is the name of its file. `hyperparameters` go to its constructor."""
+    """One method; the key is the name of its file. `hyperparameters` go to its constructor; what is left out takes the
+    published value (`python -m commands.graph --explain NAME` prints them)."""
 
-    hyperparameters: dict[str, Any]
+    hyperparameters: dict[str, Any] = {}
     training: ModelTraining | None = None
 
 
@@ -285,12 +287,31 @@ class Params(Block):
     localization: Localization
     inpainting: Inpainting
     training: Training
+    recipes: dict[Name, dict[str, Any]] = Field({}, description="training blocks that several networks share, by name")
     models: dict[str, ModelBlock]
     inference: Inference
     evaluation: Evaluation
     report: Report
 
-    def only(self, declared: tuple[str, ...], **names: str) -> "View":
+    # models.<name>: the places below `recipes` that its training takes values from
+    _recipe_leaves: dict[str, list[str]] = PrivateAttr(default_factory=dict)
+    # models whose block in the file states hyperparameters
+    _states_hyperparameters: set[str] = PrivateAttr(default_factory=set)
+
+    def read_of(self, name: str, key: str) -> list[str]:
+        """The places of params.yaml that hold `key` ("models.{model}" or a part of it) of one method, as DVC tracks them.
+
+        A training that names a recipe also reads those leaves of the recipe that its block doesn't override.
+        Hyperparameters that the block leaves out are no place in the file, so the whole block is tracked.
+        """
+        place = key.format(model=name)
+        if place == f"models.{name}":
+            return [place, *self._recipe_leaves.get(name, ())]
+        if place == f"models.{name}.hyperparameters" and name not in self._states_hyperparameters:
+            return [f"models.{name}"]
+        return [place]
+
+    def only(self, declared: tuple[str, ...], **names: str) -> View:
         """The part that a stage declares in its PARAMS, such as ("seed", "models.{model}"), with names filled in.
 
         Raises ParameterError when the file has no such key.
@@ -311,143 +332,3 @@ class Params(Block):
     def models_of(self, task: str) -> list[str]:
         """Names of the methods of one task, in the order of the file."""
         return [name for name in self.models if models.task_of(name) == task]
-
-
-def load(path: str | Path = "params.yaml") -> Params:
-    """Read and validate a parameter file.
-
-    Raises ParameterError with one line: the file, the key, what was found and what was expected.
-    """
-    path = Path(path)
-    try:
-        content = YAML(typ="safe", pure=True).load(path.read_text())
-    except FileNotFoundError:
-        raise ParameterError(f"{path} is missing; `make preset NAME=embedded` writes the default") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ParameterError(f"{path} can't be read: {error}") from None
-    except YAMLError as error:
-        raise ParameterError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    try:
-        params = Params.model_validate(content)
-    except ValidationError as error:
-        raise ParameterError(f"{path}: {_one_line(error)}") from None
-    _check_names(path, params)
-    return params
-
-
-def _one_line(error: ValidationError) -> str:
-    # a misspelled key is also reported as missing; the spelling is what the reader wants to hear of
-    first, *others = sorted(error.errors(include_url=False), key=lambda one: one["type"] != "extra_forbidden")
-    place = [str(part) for part in first["loc"] if part != "[key]"]
-    key = ".".join(place) or "the file"
-    found = first["input"]
-    shown = f" = {found!r}" if isinstance(found, (str, int, float, bool, type(None), list)) else ""
-    if first["type"] == "extra_forbidden":
-        known = _keys_at(place[:-1])
-        near = difflib.get_close_matches(place[-1], known, n=1)
-        message = f"{key} is not a parameter" + (f"; did you mean {near[0]!r}?" if near else f"; known here: {', '.join(known)}")
-    elif first["type"] == "missing":
-        message = f"{key} is missing; expected {_expected(first)}"
-    else:
-        message = f"{key}{shown}: {_expected(first)}"
-    return message + (f" (and {len(others)} more)" if others else "")
-
-
-def _expected(problem: dict) -> str:
-    kind, limits = problem["type"], problem.get("ctx", {})
-    if kind == "missing":
-        return "a value here"
-    if kind in ("model_type", "dict_type"):
-        return "expected keys and values"
-    if kind in ("too_short", "too_long"):
-        bound = f"at least {limits['min_length']}" if kind == "too_short" else f"at most {limits['max_length']}"
-        return f"expected {bound} of them, found {limits['actual_length']}"
-    if kind == "string_pattern_mismatch":
-        return f"expected text of the form {limits['pattern']}"
-    return problem["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
-
-
-def _keys_at(place: list[str]) -> list[str]:
-    """Names of the fields of the block at a place in the file."""
-    block = Params
-    for part in place:
-        field = block.model_fields.get(part) if isinstance(block, type) and issubclass(block, BaseModel) else None
-        annotation = field.annotation if field else block
-        block = next((one for one in _blocks_in(annotation)), block)
-    return list(block.model_fields)
-
-
-def _blocks_in(annotation) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [block for one in getattr(annotation, "__args__", ()) for block in _blocks_in(one)]
-
-
-def _check_names(path: Path, params: Params) -> None:
-    """What a schema of single values can't see: names that must exist elsewhere in the file or in the code."""
-
-    def refuse(key: str, found, expected: str) -> None:
-        raise ParameterError(f"{path}: {key} = {found!r}: expected {expected}")
-
-    sources = ", ".join(params.sources)
-    prefixes = {}
-    for name, subset in params.composites.subsets.items():
-        if name == "All":
-            refuse("composites.subsets", name, "another name; tables call all sub-datasets together All")
-        other = prefixes.setdefault(subset.prefix, name)
-        if other != name:
-            refuse(f"composites.subsets.{name}.prefix", subset.prefix, f"another letter than that of {other}")
-        for key in ("source", "references"):
-            if getattr(subset, key) not in params.sources:
-                refuse(f"composites.subsets.{name}.{key}", getattr(subset, key), f"one of the sources ({sources})")
-        if subset.recipe != "transfer" and subset.references != subset.source:
-            refuse(f"composites.subsets.{name}.references", subset.references, f"{subset.source}, the source itself, whose other renditions are used")
-    for name in params.real_sets:
-        if name in ("train", "val", "test", "All"):
-            refuse("real_sets", name, "another name; it becomes the name of a split beside train, val and test")
-    if params.image_size in params.inference.resolutions:
-        refuse("inference.resolutions", params.inference.resolutions, f"sides other than image_size = {params.image_size}, which is scored anyway")
-    if params.inpainting.source not in params.sources:
-        refuse("inpainting.source", params.inpainting.source, f"one of the sources ({sources})")
-    for name, block in params.models.items():
-        try:
-            models.task_of(name)
-        except ValueError as error:
-            raise ParameterError(f"{path}: models.{name}: {error}") from None
-
-
-class View:
-    """The part of the parameters that a stage declares; reading anything else is an error of the stage.
-
-    dvc.yaml lists the same declaration, so that DVC reruns a stage for exactly what it reads.
-    """
-
-    def __init__(self, value, declared: list[list[str]], place: tuple[str, ...] = ()):
-        self._value, self._declared, self._place = value, declared, place
-
-    def __getattr__(self, key: str):
-        place = (*self._place, key)
-        value = self._value[key] if isinstance(self._value, dict) else getattr(self._value, key)
-        if any(list(place[: len(one)]) == one for one in self._declared):
-            return value
-        if any(one[: len(place)] == list(place) for one in self._declared):
-            return View(value, self._declared, place)
-        raise AttributeError(f"this stage reads {'.'.join(place)}, which its PARAMS does not declare")
-
-    __getitem__ = __getattr__
-
-
-def task_of(name: str) -> str:
-    """`models.task_of`, its refusal told as that of a wrong argument."""
-    try:
-        return models.task_of(name)
-    except ValueError as error:
-        raise ParameterError(str(error)) from None
-
-
-def build_model(name: str, hyperparameters: dict):
-    """`models.create`, its refusals told as those of params.yaml."""
-    try:
-        return models.create(name, **hyperparameters)
-    except ValueError as error:
-        raise ParameterError(f"params.yaml: models.{name}.hyperparameters: {error}") from None

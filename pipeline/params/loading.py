@@ -1,0 +1,124 @@
+"""params.yaml, read once into typed objects.
+
+`load()` validates the whole file, whichever part a stage then uses, so that a slip anywhere stops every stage before it
+touches anything.
+"""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+import models
+from pipeline.errors import ParameterError
+from pipeline.params.schema import Params
+
+
+def load(path: str | Path = "params.yaml") -> Params:
+    """Read and validate a parameter file.
+
+    Raises ParameterError with one line: the file, the key, what was found and what was expected.
+    """
+    path = Path(path)
+    try:
+        content = YAML(typ="safe", pure=True).load(path.read_text())
+    except FileNotFoundError:
+        raise ParameterError(f"{path} is missing; `make preset NAME=embedded` writes the default") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ParameterError(f"{path} can't be read: {error}") from None
+    except YAMLError as error:
+        raise ParameterError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    try:
+        params = Params.model_validate(with_recipes(path, content))
+    except ValidationError as error:
+        # by name, because an edit of the words must not rerun every stage that reads parameters
+        wording = importlib.import_module("pipeline.params.wording")
+        raise ParameterError(f"{path}: {wording.one_line(error)}") from None
+    _check_names(path, params)
+    _remember_places(content, params)
+    return params
+
+
+def with_recipes(path: Path, content: Any) -> Any:
+    """The file's content with the recipe that a training block names filled in below what the block states itself.
+
+    Mappings are merged key by key; any other value of the block takes the place of the recipe's. Raises ParameterError for
+    the name of a recipe that isn't there. What has another form than expected is left for the schema to refuse.
+    """
+    if not isinstance(content, dict) or not isinstance(content.get("models"), dict):
+        return content
+    recipes = content.get("recipes") or {}
+    filled = {}
+    for name, block in content["models"].items():
+        training = block.get("training") if isinstance(block, dict) else None
+        if isinstance(training, dict) and "recipe" in training and isinstance(recipes, dict):
+            recipe = recipes.get(training["recipe"]) if isinstance(training["recipe"], str) else None
+            if not isinstance(recipe, dict):
+                there = ", ".join(recipes) or "none"
+                raise ParameterError(f"{path}: models.{name}.training.recipe = {training['recipe']!r}: expected one of recipes ({there})")
+            block = block | {"training": merged(recipe, training)}
+        filled[name] = block
+    return content | {"models": filled}
+
+
+def merged(recipe: dict, own: dict) -> dict:
+    """`recipe` with the values of `own` over it, mappings key by key."""
+    both = dict(recipe)
+    for key, value in own.items():
+        both[key] = merged(both[key], value) if isinstance(value, dict) and isinstance(both.get(key), dict) else value
+    return both
+
+
+def _remember_places(content: dict, params: Params) -> None:
+    for name, block in content["models"].items():
+        if "hyperparameters" in (block or {}):
+            params._states_hyperparameters.add(name)
+        training = (block or {}).get("training") or {}
+        if "recipe" in training:
+            places = leaves_of(content["recipes"][training["recipe"]])
+            own = leaves_of(training)
+            read = sorted(place for place in places if not any(place[: len(leaf)] == leaf for leaf in own))
+            params._recipe_leaves[name] = [".".join(("recipes", training["recipe"], *place)) for place in read]
+
+
+def leaves_of(block: Any, place: tuple[str, ...] = ()) -> set[tuple[str, ...]]:
+    """The places of all values in a nested mapping that are no mapping themselves."""
+    if not isinstance(block, dict):
+        return {place}
+    return {leaf for key, value in block.items() for leaf in leaves_of(value, (*place, key))}
+
+
+def _check_names(path: Path, params: Params) -> None:
+    """What a schema of single values can't see: names that must exist elsewhere in the file or in the code."""
+
+    def refuse(key: str, found, expected: str) -> None:
+        raise ParameterError(f"{path}: {key} = {found!r}: expected {expected}")
+
+    sources = ", ".join(params.sources)
+    prefixes = {}
+    for name, subset in params.composites.subsets.items():
+        if name == "All":
+            refuse("composites.subsets", name, "another name; tables call all sub-datasets together All")
+        other = prefixes.setdefault(subset.prefix, name)
+        if other != name:
+            refuse(f"composites.subsets.{name}.prefix", subset.prefix, f"another letter than that of {other}")
+        for key in ("source", "references"):
+            if getattr(subset, key) not in params.sources:
+                refuse(f"composites.subsets.{name}.{key}", getattr(subset, key), f"one of the sources ({sources})")
+        if subset.recipe != "transfer" and subset.references != subset.source:
+            refuse(f"composites.subsets.{name}.references", subset.references, f"{subset.source}, the source itself, whose other renditions are used")
+    for name in params.real_sets:
+        if name in ("train", "val", "test", "All"):
+            refuse("real_sets", name, "another name; it becomes the name of a split beside train, val and test")
+    if params.image_size in params.inference.resolutions:
+        refuse("inference.resolutions", params.inference.resolutions, f"sides other than image_size = {params.image_size}, which is scored anyway")
+    if params.inpainting.source not in params.sources:
+        refuse("inpainting.source", params.inpainting.source, f"one of the sources ({sources})")
+    for name, block in params.models.items():
+        try:
+            models.task_of(name)
+        except ValueError as error:
+            raise ParameterError(f"{path}: models.{name}: {error}") from None
