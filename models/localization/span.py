@@ -16,6 +16,7 @@ The state dict lists its tensors in the order of the released file, with the ker
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from models.base import Batch, Model
@@ -26,38 +27,69 @@ NEIGHBOURS = [(row, column) for row in (-1, 0, 1) for column in (-1, 0, 1)]
 SCALE = 8.0  # what the published code divides scores by, at 32 channels and at any other number
 
 
-def neighbour_views(size: int, shift: int) -> tuple[slice, slice]:
-    """Along one side: the pixels whose neighbour at distance `shift` lies in the picture, and those neighbours. Both are
-    empty where |shift| is not below `size`."""
-    inside = max(size - abs(shift), 0)
-    here, there = (0, shift) if shift >= 0 else (-shift, 0)
-    return slice(here, here + inside), slice(there, there + inside)
+def neighbour_places(height: int, width: int, dilation: int) -> list[tuple[tuple, tuple]]:
+    """For each of the nine neighbours two indices into (..., H, W): the pixels whose neighbour lies in the picture, and
+    these neighbours. Both are empty for a distance that isn't below the side."""
+
+    def along(size: int, shift: int) -> tuple[slice, slice]:
+        inside = max(size - abs(shift), 0)
+        here, there = (0, shift) if shift >= 0 else (-shift, 0)
+        return slice(here, here + inside), slice(there, there + inside)
+
+    places = []
+    for row, column in NEIGHBOURS:
+        (here_y, there_y), (here_x, there_x) = along(height, row * dilation), along(width, column * dilation)
+        places.append(((..., here_y, here_x), (..., there_y, there_x)))
+    return places
 
 
 def neighbourhood_attention(query: Tensor, key: Tensor, value: Tensor, dilation: int) -> Tensor:
     """Attention of every pixel over 3x3 pixels at distance `dilation`, each of which has keys and values of its own.
 
     query: (N, C, H, W). key, value: (N, 9 C, H, W), C channels per neighbour, neighbours row by row. Returns (N, C, H, W)
-    in float32. A neighbour beyond the border has the score 0 and the value 0; it takes its share of the softmax, as
-    published.
+    in float32, the softmax's dtype. A neighbour beyond the border has the score 0 and the value 0; it takes its share of
+    the softmax, as published.
     """
-    count, channels, height, width = query.shape
-    places = []
-    for row, column in NEIGHBOURS:
-        (here_y, there_y), (here_x, there_x) = (
-            neighbour_views(height, row * dilation),
-            neighbour_views(width, column * dilation),
-        )
-        places.append(((..., here_y, here_x), (..., there_y, there_x)))
-    # looped over neighbours: gathered into one tensor they would take nine times the memory of the keys' own map
-    scores = query.new_zeros(count, len(NEIGHBOURS), height, width, dtype=torch.float32)
-    for number, ((here, there), part) in enumerate(zip(places, key.chunk(9, dim=1))):
-        scores[:, number][here] = (query[here] * part[there]).float().sum(1)
-    weights = (scores / SCALE).softmax(dim=1)
-    attended = query.new_zeros(query.shape, dtype=torch.float32)
-    for number, ((here, there), part) in enumerate(zip(places, value.chunk(9, dim=1))):
-        attended[here] += weights[:, number : number + 1][here] * part[there]
-    return attended
+    return _NeighbourhoodAttention.apply(query, key, value, dilation)
+
+
+class _NeighbourhoodAttention(torch.autograd.Function):
+    """Loops over neighbours, as gathering them would copy keys and values; with a gradient of its own, as autograd's
+    would fill a map with zeros for each of the slices."""
+
+    @staticmethod
+    def forward(ctx, query: Tensor, key: Tensor, value: Tensor, dilation: int) -> Tensor:
+        count, _, height, width = query.shape
+        dtype = torch.promote_types(query.dtype, torch.float32)
+        places = neighbour_places(height, width, dilation)
+        scores = query.new_zeros(count, len(NEIGHBOURS), height, width, dtype=dtype)
+        for number, ((here, there), keys) in enumerate(zip(places, key.chunk(9, dim=1))):
+            scores[:, number][here] = (query[here] * keys[there]).sum(1, dtype=dtype)
+        weights = (scores / SCALE).softmax(dim=1)
+        attended = query.new_zeros(query.shape, dtype=dtype)
+        for (here, there), weight, values in zip(places, weights.split(1, dim=1), value.chunk(9, dim=1)):
+            attended[here].addcmul_(weight[here], values[there].to(dtype))
+        ctx.places = places
+        ctx.save_for_backward(query, key, value, weights)
+        return attended
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor):
+        query, key, value, weights = ctx.saved_tensors
+        to_weights, to_value = torch.zeros_like(weights), torch.zeros_like(value)
+        for number, (here, there) in enumerate(ctx.places):
+            own = slice(number * query.shape[1], (number + 1) * query.shape[1])
+            to_weights[:, number][here] = (gradient[here] * value[:, own][there]).sum(1)
+            to_value[:, own][there] = (gradient[here] * weights[:, number : number + 1][here]).to(value.dtype)
+        to_scores = weights * (to_weights - (to_weights * weights).sum(1, keepdim=True)) / SCALE
+        to_query, to_key = torch.zeros_like(query, dtype=weights.dtype), torch.zeros_like(key)
+        for number, (here, there) in enumerate(ctx.places):
+            own = slice(number * query.shape[1], (number + 1) * query.shape[1])
+            score = to_scores[:, number : number + 1][here]
+            to_query[here].addcmul_(score, key[:, own][there].to(weights.dtype))
+            to_key[:, own][there] = (score * query[here]).to(key.dtype)
+        return to_query.to(query.dtype), to_key, to_value, None
 
 
 class AttentionBlock(nn.Module):

@@ -194,12 +194,17 @@ def test_state_goes_and_comes_back(name):
 @pytest.mark.slow
 @networks
 def test_overfits_four_images(name):
-    wider = {"unet": {"width": 4}, "dirl": {"width": 4, "channels": 8}, "rsrnet": {"width": 4}}.get(name, {})
+    wider = {
+        "unet": {"width": 4},
+        "dirl": {"width": 4, "channels": 8},
+        "rsrnet": {"width": 4},
+        "span": {"width": 4, "channels": 32, "dilations": (1, 3)},
+    }.get(name, {})
     model, batch = create(name, **wider).train(), pasted_squares(4)
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0  # the question is whether it can fit
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3 if name == "segformer" else 1e-2)
+    optimizer = torch.optim.Adam(model.parameters(), lr={"segformer": 1e-3, "span": 2e-3}.get(name, 1e-2))
     for step in range(120):
         loss, _ = model.loss("network", batch)
         optimizer.zero_grad()
