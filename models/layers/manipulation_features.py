@@ -1,7 +1,7 @@
-"""The manipulation-trace features of ManTra-Net, on which SPAN builds as well: 16 convolutions at full resolution.
+"""The manipulation-trace features of ManTra-Net, on which SPAN builds as well: 13 convolutions at full resolution.
 
 Wu, AbdAlmageed, Natarajan, "ManTra-Net: Manipulation Tracing Network for Detection and Localization of Image Forgeries
-With Anomalous Features", CVPR 2019, section 3, and the authors' public code (feature extractor of type 2, that of their
+With Anomalous Features", CVPR 2019, and the authors' public code (feature extractor of type 2, that of their
 pretrained model 4). The first layer looks for noise rather than content: next to free filters it has fixed ones of the
 steganalysis rich model (SRM; Fridrich and Kodovsky 2012) and constrained ones (Bayar and Stamm 2016).
 
@@ -23,10 +23,10 @@ TINY = 1e-7  # Keras's epsilon, which the published constraints add to their den
 class ConstrainedModule(nn.Module):
     """A layer whose weights must satisfy a constraint, as Keras's layers have it.
 
-    Keras projects the weights onto the constraint after each update. An optimizer here doesn't know of constraints, so
-    the layer projects before its next forward pass: in training whenever the weights have changed, in evaluation if they
-    have changed since it was trained. The weights of a layer that never trained, such as released ones, are used as they
-    are.
+    Keras projects the weights onto the constraint after each update. An optimizer here doesn't know of constraints,
+    so the layer projects before its next forward pass: in training whenever the weights have changed, in evaluation
+    if they have changed since it was trained. The weights of a layer that never trained, such as released ones, are
+    used as they are.
     """
 
     def __init__(self):
@@ -52,7 +52,7 @@ def _project_what_changed(layer: ConstrainedModule, _) -> None:
 
 
 def srm_filters() -> Tensor:
-    """(9, 3, 5, 5): three high-pass filters of the steganalysis rich model, each on one of the colours, colours fastest."""
+    """(9, 3, 5, 5): three high-pass filters of the steganalysis rich model, each on red, on green and on blue alone."""
     square = torch.tensor([[-1, 2, -1], [2, -4, 2], [-1, 2, -1]]) / 4
     large = torch.tensor(
         [[-1, 2, -2, 2, -1], [2, -6, 8, -6, 2], [-2, 8, -12, 8, -2], [2, -6, 8, -6, 2], [-1, 2, -2, 2, -1]]
@@ -121,8 +121,8 @@ class ManipulationFeatures(nn.Module):
     """`width`: channels of the first block (32 published); the features have `channels` = 8 times as many.
 
     Nothing lowers the resolution. Each 3x3 convolution mirrors the border and is followed by a ReLU, the last one
-    excepted. `backbone_weights`: "none", or the path of a state dict of `mantranet` or `span`, whose features are taken.
-    Raises ValueError for a file that doesn't hold them.
+    excepted. `backbone_weights`: "none", or the path of a state dict of `mantranet` or `span`, whose features are
+    taken. Raises ValueError for a file that doesn't hold them.
     """
 
     def __init__(self, width: int = 32, backbone_weights: str = "none"):
@@ -146,11 +146,11 @@ class ManipulationFeatures(nn.Module):
     def _load(self, path: str) -> None:
         if path == "imagenet":
             raise ValueError(
-                "backbone_weights = 'imagenet': manipulation features aren't trained on ImageNet; give 'none' or the path "
-                "of a state dict of mantranet or span"
+                "backbone_weights = 'imagenet': manipulation features aren't trained on ImageNet; give 'none' or the "
+                "path of a state dict of mantranet or span"
             )
-        prefix = "features."
-        state = {key.removeprefix(prefix): value for key, value in read_state_dict(path).items() if key.startswith(prefix)}
+        prefix, held = "features.", read_state_dict(path)
+        state = {key.removeprefix(prefix): value for key, value in held.items() if key.startswith(prefix)}
         for name, tensor in self.state_dict().items():
             if name not in state or state[name].shape != tensor.shape:
                 shape = f"is {tuple(state[name].shape)}" if name in state else "is missing"

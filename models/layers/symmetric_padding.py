@@ -9,9 +9,9 @@ from torch.autograd.function import once_differentiable
 def symmetric_pad(features: Tensor, amount: int) -> Tensor:
     """(N, C, H, W) -> (N, C, H + 2 amount, W + 2 amount); amount at least 1.
 
-    Raises ValueError if the height or the width is below `amount`. Padding by 1 repeats the border pixel. Only the sizes
-    are kept for the gradient: torch's own padding keeps its input alive, which doubles what a stack of convolutions at
-    full resolution stores.
+    Raises ValueError if the height or the width is below `amount`. Padding by 1 repeats the border pixel. Only the
+    sizes are kept for the gradient: torch's own padding keeps its input alive, which doubles what a stack of
+    convolutions at full resolution stores.
     """
     height, width = features.shape[2:]
     if min(height, width) < amount:

@@ -1,9 +1,10 @@
 """ManTra-Net: manipulation-trace features, and how far each pixel's differ from those around it, 3.80M parameters.
 
-Wu, AbdAlmageed, Natarajan, "ManTra-Net: Manipulation Tracing Network for Detection and Localization of Image Forgeries
-With Anomalous Features", CVPR 2019; where paper and the authors' code differ, the code (their pretrained model 4). The
-deviation of a pixel's feature from the mean of a window around it is divided by the feature's standard deviation over the
-picture (eqs 6-8: a Z-score); a convolutional LSTM reads the Z-scores from the smallest window to the whole picture.
+Wu, AbdAlmageed, Natarajan, "ManTra-Net: Manipulation Tracing Network for Detection and Localization of Image
+Forgeries With Anomalous Features", CVPR 2019; where paper and the authors' code differ, the code (their pretrained
+model 4). The deviation of a pixel's feature from the mean of a window around it is divided by the feature's standard
+deviation over the picture (a Z-score); a convolutional LSTM reads the Z-scores from the smallest window to the whole
+picture.
 
 Published: the architecture and binary cross-entropy. Our choices: training of all from scratch, without the
 classification of 385 manipulations that comes first in the paper, whose data isn't released; and L_seg, the loss that
@@ -42,8 +43,8 @@ def window_mean(features: Tensor, window: int) -> Tensor:
 class ZScores(ConstrainedModule):
     """Distance of each feature from its mean over a window, in standard deviations of that feature over the picture.
 
-    Standard deviations below a learned floor, at least 0 and at the start 1e-5, are replaced by it. The published code adds
-    1e-6 to the floor.
+    Standard deviations below a learned floor, at least 0 and at the start 1e-5, are replaced by it. The published
+    code adds 1e-6 to the floor.
     """
 
     def __init__(self, channels: int, windows: tuple[int, ...]):
@@ -55,7 +56,7 @@ class ZScores(ConstrainedModule):
         self.floor.clamp_(min=0)
 
     def forward(self, features: Tensor) -> Tensor:
-        """features (N, C, H, W) float32 -> (N, windows + 1, C, H, W), at least 0; the last is against the whole picture."""
+        """features (N, C, H, W) float32 -> (N, windows + 1, C, H, W), at least 0; last is the whole picture."""
         mean = features.mean((2, 3), keepdim=True)
         variance = (features - mean).square().mean((2, 3), keepdim=True)
         floor = self.floor.clamp(min=0).view(1, -1, 1, 1) + SMALLEST_DEVIATION / 10
@@ -102,11 +103,12 @@ class ConvLSTM(nn.Module):
 
 
 class ManTraNet(Model):
-    """`width`: channels of the features' first block (32 published). `channels`: features whose anomaly is measured (64
-    published). `hidden`: channels of the LSTM (8 published). `windows`: sides of the windows in pixels, odd, in the order
-    in which the LSTM reads them (7, 15, 31 published; the whole picture always follows). `backbone_weights`: "none", or
-    the path of a state dict of this network or of `span`, whose features are taken. `freeze_features`: leave the features
-    as they are and train the rest. `bce_weight`, `ssim_weight`, `iou_weight`: the terms of L_seg (1, 0, 0 published)."""
+    """`width`: channels of the features' first block (32 published). `channels`: features whose anomaly is measured
+    (64 published). `hidden`: channels of the LSTM (8 published). `windows`: sides of the windows in pixels, odd, in
+    the order in which the LSTM reads them (7, 15, 31 published; the whole picture always follows).
+    `backbone_weights`: "none", or the path of a state dict of this network or of `span`, whose features are taken.
+    `freeze_features`: leave the features as they are and train the rest. `bce_weight`, `ssim_weight`, `iou_weight`:
+    the terms of L_seg (1, 0, 0 published)."""
 
     task = "localization"
     players = ("network",)

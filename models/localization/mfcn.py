@@ -1,12 +1,13 @@
-"""MFCN: a fully convolutional network with two branches, one for the pasted surface, one for its edge, 134.27M parameters.
+"""MFCN: a fully convolutional network with a branch for the pasted surface and one for its edge, 134.27M parameters.
 
-Salloum, Ren, Kuo, "Image Splicing Localization Using a Multi-Task Fully Convolutional Network (MFCN)", Journal of Visual
-Communication and Image Representation 51, 2018. No code of the authors is public. Published: VGG-16 as the trunk, two
-branches that share it, the sum of their cross-entropies, and the edge-enhanced mask. Our choices: each branch has the
-skips of FCN-8s (Long, Shelhamer, Darrell, CVPR 2015), the standard network of this kind; the edge's target is the
-morphological gradient of the mask by 5x5 pixels; the edge's positive pixels weigh (negatives / positives) of the batch, 20
-at most; L_seg, the loss that the other localizers have, on the surface (`ssim_weight` = `iou_weight` = 0 is the published
-cross-entropy); the surface's probability as the prediction, because average precision needs a soft map.
+Salloum, Ren, Kuo, "Image Splicing Localization Using a Multi-Task Fully Convolutional Network (MFCN)", Journal of
+Visual Communication and Image Representation 51, 2018. No code of the authors is public. Published: VGG-16 as the
+trunk, two branches that share it, the sum of their cross-entropies, and the edge-enhanced mask. Our choices: each
+branch has the skips of FCN-8s (Long, Shelhamer, Darrell, CVPR 2015), the standard network of this kind; the edge's
+target is the morphological gradient of the mask by 5x5 pixels; the edge's positive pixels weigh (negatives /
+positives) of the batch, 20 at most; L_seg, the loss that the other localizers have, on the surface (`ssim_weight` =
+`iou_weight` = 0 is the published cross-entropy); the surface's probability as the prediction, because average
+precision needs a soft map.
 """
 
 from typing import Literal
@@ -59,25 +60,25 @@ class Branch(nn.Module):
 
 
 def enhance(surface: Tensor, edge: Tensor, threshold: float = 0.5) -> Tensor:
-    """The paper's final mask: the pixels above `threshold` in `surface` that lie on edges above `threshold` in `edge` or
-    within what such edges enclose. Probabilities (N, 1, H, W) -> 0 or 1, float32, of the same shape."""
+    """The paper's final mask: the pixels above `threshold` in `surface` that lie on edges above `threshold` in `edge`
+    or within what such edges enclose. Probabilities (N, 1, H, W) -> 0 or 1, float32, of the same shape."""
     outlines = (edge > threshold).cpu().numpy()
     enclosed = np.stack([[binary_fill_holes(outline) for outline in image] for image in outlines])
     return ((surface > threshold) & torch.from_numpy(enclosed).to(surface.device)).float()
 
 
 class MFCN(Model):
-    """`width`: channels of VGG's first block (64 published). `fc_channels`: of the two convolutions that stand for VGG's
-    fully connected layers (4096 published), `fc_kernel` and `fc_dilation` of the first one (7 and 1 published; 1024
-    channels, 3 and 3 reach as far with a sixth of all parameters). `batch_norm`: after every convolution of VGG (not
-    published; without it a network that starts from random weights hardly learns). `dropout`: after each of the two
-    (0.5 published).
+    """`width`: channels of VGG's first block (64 published). `fc_channels`: of the two convolutions that stand for
+    VGG's fully connected layers (4096 published), `fc_kernel` and `fc_dilation` of the first one (7 and 1 published;
+    1024 channels, 3 and 3 reach as far with a sixth of all parameters). `batch_norm`: after every convolution of VGG
+    (not published; for training from random weights). `dropout`: after each of the
+    two (0.5 published).
 
     `backbone_weights`: "none", "imagenet" (published; torchvision's VGG-16), or the path of that state dict; the
-    fully connected layers are filled from it too where they have the published shape. `edge_weight`: of the edge's loss
-    beside the surface's (1 published; 0 trains the surface alone). `prediction`: "surface" is the surface's probability,
-    "enhanced" the published binary mask. `bce_weight`, `ssim_weight`, `iou_weight`: the terms of the surface's L_seg (1, 0,
-    0 published).
+    fully connected layers are filled from it too where they have the published shape. `edge_weight`: of the edge's
+    loss beside the surface's (1 published; 0 trains the surface alone). `prediction`: "surface" is the surface's
+    probability, "enhanced" the published binary mask. `bce_weight`, `ssim_weight`, `iou_weight`: the terms of the
+    surface's L_seg (1, 0, 0 published).
     """
 
     task = "localization"
@@ -103,9 +104,9 @@ class MFCN(Model):
             raise ValueError(f"edge_weight = {edge_weight}, expected at least 0")
         if fc_kernel % 2 == 0:
             raise ValueError(f"fc_kernel = {fc_kernel}, expected an odd one, which keeps the map's size")
-        channels = {one: one * width // 64 for one in cfgs["D"] if one != "M"}
+        channels = {count: count * width // 64 for count in cfgs["D"] if count != "M"}
         self.normalize = ImageNetNormalize()
-        self.trunk = make_layers([channels.get(one, one) for one in cfgs["D"]], batch_norm)
+        self.trunk = make_layers([channels.get(entry, entry) for entry in cfgs["D"]], batch_norm)
         fine, middle = channels[256], channels[512]
         self.fc = nn.Sequential(
             nn.Conv2d(middle, fc_channels, fc_kernel, padding=fc_kernel // 2 * fc_dilation, dilation=fc_dilation),
@@ -133,7 +134,10 @@ class MFCN(Model):
         vgg = nn.ModuleDict({"features": self.trunk})  # torchvision's names
         convolutionized = (first.out_channels, first.kernel_size[0], first.dilation[0]) == PUBLISHED_FC
         if convolutionized:
-            linear = {"0": nn.Linear(first.weight[0].numel(), len(first.weight)), "3": nn.Linear(*second.weight.shape[1::-1])}
+            linear = {
+                "0": nn.Linear(first.weight[0].numel(), first.out_channels),
+                "3": nn.Linear(second.in_channels, second.out_channels),
+            }
             vgg["classifier"] = nn.ModuleDict(linear)
         load_backbone(
             vgg,

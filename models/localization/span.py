@@ -1,14 +1,14 @@
 """SPAN: manipulation-trace features, and a pyramid of local self-attention with growing reach, 4.05M parameters.
 
 Hu, Zhang, Jiang, Chaudhuri, Yang, Nevatia, "SPAN: Spatial Pyramid Attention Network for Image Manipulation
-Localization", ECCV 2020; where paper and the authors' code differ, the code (get_model_1010_resize, which their evaluator
-builds). The features are ManTra-Net's. Each of five blocks lets every pixel attend to itself and its eight neighbours at
-a distance of 1, 3, 9, 27, 81 pixels.
+Localization", ECCV 2020; where paper and the authors' code differ, the code (get_model_1010_resize, which their
+evaluator builds). The features are ManTra-Net's. Each of five blocks lets every pixel attend to itself and its eight
+neighbours at a distance of 1, 3, 9, 27, 81 pixels.
 
-Published: the architecture and binary cross-entropy, on features that ManTra-Net's training made and that stay frozen.
-Our choices: all is trained from scratch (`backbone_weights` and `freeze_features` are the published way); L_seg, the loss
-that the other localizers have, by default (`ssim_weight` = `iou_weight` = 0 is the published loss); the map comes back
-from `attention_size` to the input's size by bilinear interpolation.
+Published: the architecture and binary cross-entropy, on features that ManTra-Net's training made and that stay
+frozen. Our choices: all is trained from scratch (`backbone_weights` and `freeze_features` are the published way);
+L_seg, the loss that the other localizers have, by default (`ssim_weight` = `iou_weight` = 0 is the published loss);
+the map comes back from `attention_size` to the input's size by bilinear interpolation.
 
 The state dict lists its tensors in the order of the released file, with the kernels as (out, in, height, width).
 """
@@ -46,9 +46,9 @@ def neighbour_places(height: int, width: int, dilation: int) -> list[tuple[tuple
 def neighbourhood_attention(query: Tensor, key: Tensor, value: Tensor, dilation: int) -> Tensor:
     """Attention of every pixel over 3x3 pixels at distance `dilation`, each of which has keys and values of its own.
 
-    query: (N, C, H, W). key, value: (N, 9 C, H, W), C channels per neighbour, neighbours row by row. Returns (N, C, H, W)
-    in float32, the softmax's dtype. A neighbour beyond the border has the score 0 and the value 0; it takes its share of
-    the softmax, as published.
+    query: (N, C, H, W). key, value: (N, 9 C, H, W), C channels per neighbour, neighbours row by row. Returns (N, C,
+    H, W) in float32, the softmax's dtype. A neighbour beyond the border has the score 0 and the value 0; it takes its
+    share of the softmax, as published.
     """
     return _NeighbourhoodAttention.apply(query, key, value, dilation)
 
@@ -140,11 +140,11 @@ def resize_from_corner(features: Tensor, size: int) -> Tensor:
 
 class SPAN(Model):
     """`width`: channels of the features' first block (32 published). `channels`: of the attention (32 published).
-    `dilations`: distance of the neighbours in pixels, one per block (1, 3, 9, 27, 81 published). `attention_size`: side in
-    pixels to which features are resized before the attention (224 in the published evaluation; 0: they keep the picture's
-    size, as in the paper's text). `backbone_weights`: "none", or the path of a state dict of `mantranet` or of this
-    network, whose features are taken. `freeze_features`: leave the features as they are and train the rest.
-    `bce_weight`, `ssim_weight`, `iou_weight`: the terms of L_seg (1, 0, 0 published)."""
+    `dilations`: distance of the neighbours in pixels, one per block (1, 3, 9, 27, 81 published). `attention_size`:
+    side in pixels to which features are resized before the attention (224 in the published evaluation; 0: they keep
+    the picture's size, as in the authors' get_model_1010). `backbone_weights`: "none", or the path of a state dict of
+    `mantranet` or of this network, whose features are taken. `freeze_features`: leave the features as they are and
+    train the rest. `bce_weight`, `ssim_weight`, `iou_weight`: the terms of L_seg (1, 0, 0 published)."""
 
     task = "localization"
     players = ("network",)
@@ -186,7 +186,7 @@ class SPAN(Model):
         """composite (N, 3, H, W) in [0, 1] -> (N, 1, H, W). Raises ValueError for a side of 1 pixel."""
         composite = batch["composite"]
         features = self.adapt(self.features(composite)).float()
-        if self.attention_size:  # after the 1x1 convolution, with which it commutes and which leaves an eighth of the channels
+        if self.attention_size:  # after the 1x1 convolution, with which it commutes: fewer channels to resize
             features = resize_from_corner(features, self.attention_size)
         logits = self.head(self.blocks(features)).float()
         if logits.shape[2:] != composite.shape[2:]:

@@ -6,7 +6,8 @@ from torch import Tensor
 
 
 def mask_edge(mask: Tensor, size: int = 5) -> Tensor:
-    """Morphological gradient of a mask (N, 1, H, W) in [0, 1]: dilation minus erosion by a square of `size` pixels, odd.
+    """Morphological gradient of a mask (N, 1, H, W) in [0, 1]: dilation minus erosion by a square of `size` pixels,
+    odd.
 
     A step from 0 to 1 becomes a band of size - 1 pixels. The picture's border is no edge.
     """
@@ -17,8 +18,8 @@ def mask_edge(mask: Tensor, size: int = 5) -> Tensor:
 
 
 def balanced_bce(logits: Tensor, target: Tensor, most: float = 20.0) -> Tensor:
-    """Mean binary cross-entropy in which positive pixels weigh as much as (negatives / positives) of the batch, `most` at
-    most. logits, target: (N, 1, H, W), target in [0, 1]. Computed in float32 also under autocast."""
+    """Mean binary cross-entropy in which positive pixels weigh as much as (negatives / positives) of the batch,
+    `most` at most. logits, target: (N, 1, H, W), target in [0, 1]. Computed in float32 also under autocast."""
     with torch.autocast(logits.device.type, enabled=False):
         target = target.float()
         positives = target.sum()

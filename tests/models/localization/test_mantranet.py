@@ -11,8 +11,9 @@ from tests.models import released
 def test_shapes_in_the_order_of_the_released_file():
     """Pretrained model 4 of ISICV/ManTraNet, translated to kernels of (out, in, height, width).
 
-    Checked once, outside the repository: a transcription of the authors' graph in TensorFlow gives, from the same tensors
-    taken by position, the same probabilities within 4e-6 when computed in float64 there (within 1e-5 in float32).
+    Checked once, outside the repository: a transcription of the authors' graph in TensorFlow gives, from the same
+    tensors taken by position, the same probabilities within 4e-6 when computed in float64 there (within 1e-5 in
+    float32).
     """
     with torch.device("meta"):
         model = models.create("mantranet")

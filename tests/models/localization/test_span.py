@@ -10,8 +10,8 @@ from tests.models import released
 def test_shapes_in_the_order_of_the_released_file():
     """get_model_1010_resize of ZhiHanZ/IRIS0-SPAN, translated to kernels of (out, in, height, width).
 
-    Checked once, outside the repository: a transcription of the authors' graph in TensorFlow gives, from the same tensors
-    taken by position, the same probabilities within 3e-6, with the resizing to 224x224 and without.
+    Checked once, outside the repository: a transcription of the authors' graph in TensorFlow gives, from the same
+    tensors taken by position, the same probabilities within 3e-6, with the resizing to 224x224 and without.
     """
     with torch.device("meta"):
         model = models.create("span")
@@ -23,7 +23,8 @@ def test_shapes_in_the_order_of_the_released_file():
 def test_attention_against_a_loop_over_pixels(dilation):
     """A picture of 5x7, so that some neighbours, at 9 pixels all but the pixel itself, lie beyond the border."""
     rng = np.random.default_rng(dilation)
-    query, key, value = rng.normal(size=(2, 2, 5, 7)) * 3, rng.normal(size=(2, 18, 5, 7)), rng.normal(size=(2, 18, 5, 7))
+    query = 3 * rng.normal(size=(2, 2, 5, 7))
+    key, value = rng.normal(size=(2, 2 * 9, 5, 7)), rng.normal(size=(2, 2 * 9, 5, 7))
     expected = np.zeros((2, 2, 5, 7))
     for n, y, x in np.ndindex(2, 5, 7):
         scores, values = np.zeros(9), np.zeros((9, 2))
@@ -91,7 +92,8 @@ def test_frozen_features_stay():
 
 
 @pytest.mark.parametrize(
-    "wrong, message", [({"channels": 4}, "channels = 4"), ({"dilations": (1, 0)}, "dilations"), ({"attention_size": -1}, "-1")]
+    "wrong, message",
+    [({"channels": 4}, "channels = 4"), ({"dilations": (1, 0)}, "dilations"), ({"attention_size": -1}, "-1")],
 )
 def test_what_makes_no_network_is_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
