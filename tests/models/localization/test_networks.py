@@ -14,7 +14,11 @@ TINY = {
     "deeplabv3": {"width": 4, "channels": 16},
     "hrnet_ocr": {"variant": "w18_small", "channels": 16, "keys": 8},
     "segformer": {"variant": "b0"},
+    "mfcn": {"width": 8, "fc_channels": 16},
+    "mantranet": {"width": 2, "channels": 4, "hidden": 2},
+    "span": {"width": 2, "channels": 8, "attention_size": 0},
 }
+DOUBLED = {"mfcn": {"edge_weight": 2.0}}  # losses beside L_seg
 # specs/localization.md: 5.1, 8, 9.3, 5.2, 5.3, 5.4; exact where the spec is
 PUBLISHED = [
     ("unet", {}, 48.75e6),
@@ -30,6 +34,9 @@ PUBLISHED = [
     ("segformer", {}, 27.35e6),
     ("segformer", {"variant": "b3"}, 47.22e6),
     ("segformer", {"variant": "b5"}, 84.59e6),
+    ("mfcn", {}, 134_270_854),  # the convolutions of VGG-16 14,714,688, its linear layers 119,545,856, two branches of 5,155
+    ("mantranet", {}, 3_804_950),
+    ("span", {}, 4_054_254),
 ]
 networks = pytest.mark.parametrize("name", TINY)
 
@@ -111,7 +118,7 @@ def test_only_what_is_given_at_test_time_is_read(name):
 @networks
 def test_loss_weights_reach_the_loss(name):
     batch, model = pasted_squares(side=64), create(name).eval()
-    double = create(name, bce_weight=2.0, ssim_weight=2.0, iou_weight=2.0).eval()
+    double = create(name, bce_weight=2.0, ssim_weight=2.0, iou_weight=2.0, **DOUBLED.get(name, {})).eval()
     with torch.no_grad():
         torch.testing.assert_close(double.loss("network", batch)[0], 2 * model.loss("network", batch)[0])
     with pytest.raises(ValueError, match="bce_weight"):
@@ -136,6 +143,9 @@ def test_half_precision_training_keeps_prediction_and_loss_in_float32(name):
         ("rsrnet", 33, 64, "height 33 is not divisible by 16; pad to 48"),
         ("hrnet_ocr", 48, 64, "height 48 is not divisible by 32; pad to 64"),
         ("segformer", 64, 31, "at least 32 pixels, got 64x31"),
+        ("mfcn", 64, 40, "width 40 is not divisible by 32; pad to 64"),
+        ("mantranet", 1, 64, "input of 1x64 pixels is too small"),
+        ("span", 64, 1, "input of 64x1 pixels is too small"),
     ],
 )
 def test_sizes_it_can_not_take_are_refused_in_words(name, height, width, message):
@@ -143,7 +153,7 @@ def test_sizes_it_can_not_take_are_refused_in_words(name, height, width, message
         create(name).eval()({"composite": torch.rand(1, 3, height, width)})
 
 
-@pytest.mark.parametrize("name", ["deeplabv3", "segformer"])
+@pytest.mark.parametrize("name", ["deeplabv3", "segformer", "mantranet", "span"])
 def test_odd_sizes_that_it_can_take(name):
     with torch.no_grad():
         assert create(name).eval()({"composite": torch.rand(1, 3, 45, 67)}).shape == (1, 1, 45, 67)
@@ -184,12 +194,17 @@ def test_state_goes_and_comes_back(name):
 @pytest.mark.slow
 @networks
 def test_overfits_four_images(name):
-    wider = {"unet": {"width": 4}, "dirl": {"width": 4, "channels": 8}, "rsrnet": {"width": 4}}.get(name, {})
+    wider = {
+        "unet": {"width": 4},
+        "dirl": {"width": 4, "channels": 8},
+        "rsrnet": {"width": 4},
+        "span": {"width": 4, "channels": 32, "dilations": (1, 3)},
+    }.get(name, {})
     model, batch = create(name, **wider).train(), pasted_squares(4)
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0  # the question is whether it can fit
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3 if name == "segformer" else 1e-2)
+    optimizer = torch.optim.Adam(model.parameters(), lr={"segformer": 1e-3, "span": 2e-3}.get(name, 1e-2))
     for step in range(120):
         loss, _ = model.loss("network", batch)
         optimizer.zero_grad()
