@@ -32,7 +32,7 @@ from models.base import Batch, Model
 from models.layers.initialization import initialize_normal
 from models.layers.unet import UNet, transposed
 from models.losses.adversarial import DrawnOnce, frozen
-from models.losses.edge import edge_target
+from models.losses.edge import mask_edge
 
 SMALLEST_PATCH = 32  # side of the smallest picture that a discriminator has an opinion of
 NON_EMPTY = 0.001  # share of the annotation from which on there is something to hide
@@ -221,7 +221,7 @@ class MAGritte(Model):
 
     def _target(self, mask: Tensor) -> Tensor:
         """The annotation that the mask (N, 1, H, W) asks for, in [-1, 1]."""
-        parts = [mask, edge_target(mask)] if self.with_edge else [mask] * 3
+        parts = [mask, mask_edge(mask)] if self.with_edge else [mask] * 3
         return torch.cat(parts, dim=1).float() * 2 - 1
 
     def _annotate(self, picture: Tensor, remember: bool = False) -> Tensor:
