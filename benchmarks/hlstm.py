@@ -1,9 +1,9 @@
-"""H-LSTM's resampling features against a plain loop over patches: `python -m benchmarks.hlstm [--size 256] [--repeats 5]`.
+"""H-LSTM's resampling features against a plain loop over patches: `python -m benchmarks.hlstm [--size 256]`.
 
 The plain loop does for one patch after the other what the authors' released script does, with the same libraries:
 scipy's convolution, scikit-image's `radon`, NumPy's FFT. Times are medians of interleaved runs in this process. Two
-numbers count: the ratio, at least 20, and the largest difference of the features, at most 1e-4. Exits with 1 where one of
-them is missed.
+numbers count: the ratio, at least 20, and the largest difference of the features, at most 1e-4. Exits with 1 where one
+of them is missed.
 """
 
 import argparse

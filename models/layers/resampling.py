@@ -16,17 +16,17 @@ SMALLEST = 1e-16  # keeps the features of a patch without any detail at -1
 class ResamplingFeatures(nn.Module):
     """Features of all square patches of a batch of images at once.
 
-    Per patch: the square root of the absolute 3x3 Laplacian of each channel (the patch's border mirrored), averaged over
-    channels; its Radon transform at `angles` angles from 0 to below 180 degrees; the magnitudes of the Fourier transform
-    along each projection, divided by their mean over the angles, minus 1.
+    Per patch: the square root of the absolute 3x3 Laplacian of each channel (the patch's border mirrored), averaged
+    over channels; its Radon transform at `angles` angles from 0 to below 180 degrees; the magnitudes of the Fourier
+    transform along each projection, divided by their mean over the angles, minus 1.
 
     patch: side of a patch in pixels.
 
-    The Radon transform and the Fourier transform are linear, so both together are one fixed matrix, built once: the fast
-    Fourier transform of the Radon transform's own. Differences are taken of values in 0 to 255, where float32 holds those
-    of an 8-bit picture exactly, as the released code does; a smooth patch would otherwise get the Laplacian of its
-    rounding errors, which the division by the mean magnitude blows up to the features of a texture. For the same reason
-    the transforms are in float64.
+    The Radon transform and the Fourier transform are linear, so both together are one fixed matrix, built once: the
+    fast Fourier transform of the Radon transform's own. Differences are taken of values in 0 to 255, where float32
+    holds those of an 8-bit picture exactly, as the released code does; a smooth patch would otherwise get the Laplacian
+    of its rounding errors, which the division by the mean magnitude blows up to the features of a texture. For the same
+    reason the transforms are in float64.
     """
 
     def __init__(self, patch: int = 32, angles: int = 10):
@@ -72,7 +72,8 @@ def radon_operator(side: int, degrees: np.ndarray) -> np.ndarray:
     """The Radon transform of a square image of `side` pixels as a matrix: float64 (angles, bins, side * side).
 
     It is `skimage.transform.radon(image, degrees, circle=False)` for every image: the image is padded with zeros to a
-    square of ceil(sqrt(2) * side) pixels, rotated about its centre pixel with bilinear interpolation, and summed over rows.
+    square of ceil(sqrt(2) * side) pixels, rotated about its centre pixel with bilinear interpolation, and summed over
+    rows.
     """
     bins = side + int(np.ceil(np.sqrt(2) * side - side))
     before = bins // 2 - side // 2

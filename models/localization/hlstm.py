@@ -3,11 +3,12 @@ about 2.21M parameters.
 
 Bappy, Simons, Nataraj, Manjunath, Roy-Chowdhury, "Hybrid LSTM and Encoder-Decoder Architecture for Detection of Image
 Forgeries", IEEE TIP 28, 2019. Layers and features are those of the authors' released code (TensorFlow). Its variables
-carry no gain of batch normalization and one bias per LSTM gate where PyTorch has two, so its files don't load by position.
+carry no gain of batch normalization and one bias per LSTM gate where PyTorch has two, so its files don't load by
+position.
 
-Our choices: one logit without a last ReLU, trained by L_seg (`head` "logit"); the released head (`head` "released") ends
-in two logits that a ReLU keeps at 0 or above, a softmax over them, and the sigmoid cross-entropy of each against its
-class. The released code normalizes its two logits twice in a row, we once. The positions' weights start at the scale of
+Our choices: one logit without a last ReLU, trained by L_seg (`head` "logit"); the released head (`head` "released")
+ends in two logits that a ReLU keeps at 0 or above, a softmax over them, and the sigmoid cross-entropy of each against
+its class. The released code normalizes its two logits twice in a row, we once. The positions' weights start at the scale of
 a linear layer and not at deviation 1; batch normalization follows, so the first output is the same. Evaluation uses
 running statistics, the released test script those of its batch.
 """
@@ -119,10 +120,10 @@ class HLSTM(Model):
         ssim_weight: float = 1.0,
         iou_weight: float = 1.0,
     ):
-        """image_size: side of the pictures in pixels; each place of the grid of patches has weights of its own, so that no
-        other size can be read. patch: side of a patch in pixels, a multiple of 16; image_size / patch must be a power of
-        2 (8 published). angles: of the Radon transform. width: channels of the encoder's first stage; they double with
-        each of its four. hidden: of the LSTM. dropout: share of the LSTM's outputs that training drops.
+        """image_size: side of the pictures in pixels; each place of the grid of patches has weights of its own, so that
+        no other size can be read. patch: side of a patch in pixels, a multiple of 16; image_size / patch must be a
+        power of 2 (8 published). angles: of the Radon transform. width: channels of the encoder's first stage; they
+        double with each of its four. hidden: of the LSTM. dropout: share of the LSTM's outputs that training drops.
         head: "logit" for one logit, trained by L_seg; "released" for two non-negative ones, trained by cross-entropy.
         bce_weight, ssim_weight, iou_weight: the terms of L_seg; not used with the released head."""
         super().__init__()
@@ -171,8 +172,8 @@ class HLSTM(Model):
         return logits.sigmoid()
 
     def loss(self, player: str, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """L_seg of the mask, parts bce, ssim, iou; with the released head the mean cross-entropy of both logits' sigmoids
-        against background and foreground, part cross_entropy."""
+        """L_seg of the mask, parts bce, ssim, iou; with the released head the mean cross-entropy of both logits'
+        sigmoids against background and foreground, part cross_entropy."""
         self.require_player(player)
         logits, mask = self.logits(batch), batch["mask"]
         if self.head_kind == "logit":

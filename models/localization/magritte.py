@@ -1,18 +1,18 @@
-"""MAGritte: a retoucher repaints composites so that an annotator no longer sees the manipulation; two discriminators judge
-what both make. The annotator predicts.
+"""MAGritte: a retoucher repaints composites so that an annotator no longer sees the manipulation; two discriminators
+judge what both make. The annotator predicts.
 
 Kniaz, Knyaz, Remondino, "The Point Where Reality Meets Fantasy: Mixed Adversarial Generators for Image Splice
 Detection", NeurIPS 2019. Facts from the authors' released code and training script.
 
 The released code has two forms. The defaults here are those of its model file: pix2pix's U-Net of 256 pixels for both
 generators and three channels of annotation, each of them the mask (a picture of it). Its training script asks for the
-other: `upsampling` "nearest", `annotation` "mask_and_edge", with 9 levels at 512 pixels. Losses and weights are those of
-the script in both cases.
+other: `upsampling` "nearest", `annotation` "mask_and_edge", with 9 levels at 512 pixels. Losses and weights are those
+of the script in both cases.
 
 The paper needs photographs that nobody manipulated: one discriminator learns from them how retouched pictures should
 look, and the annotator learns that there is nothing to find in them. All other localization networks here train on
-composites alone. `pristine` false does without: the batch's real images are not read, and the discriminator of retouched
-pictures and the terms that need one fall away.
+composites alone. `pristine` false does without: the batch's real images are not read, and the discriminator of
+retouched pictures and the terms that need one fall away.
 
 Departures, ours: the annotator's adversarial term has a gradient (weight 0.1), which the released code cuts off by
 mistake; losses are taken per image and averaged, where the released code trains on batches of one; the annotator's
@@ -46,7 +46,8 @@ def nearest(inputs: int, outputs: int, bias: bool) -> nn.Module:
 
 
 class PatchDiscriminator(nn.Module):
-    """pix2pix's discriminator of overlapping patches of 70 pixels: (N, channels, H, W) -> (N, 1, H/8 - 2, W/8 - 2) logits."""
+    """pix2pix's discriminator of overlapping patches of 70 pixels: (N, channels, H, W) -> (N, 1, H/8 - 2, W/8 - 2)
+    logits."""
 
     def __init__(self, channels: int, width: int):
         super().__init__()
@@ -71,8 +72,9 @@ def balanced_l1(prediction: Tensor, target: Tensor, weights: Tensor) -> Tensor:
     missed = (target - prediction).clamp(min=0).sum((2, 3))
     false = (prediction - target).clamp(min=0).sum((2, 3))
     one = torch.ones_like(foreground)
-    per_channel = missed / torch.where(foreground > 0, foreground, one) + false / torch.where(background > 0, background, one)
-    return (per_channel * weights).sum(1).mean()
+    missed = missed / torch.where(foreground > 0, foreground, one)
+    false = false / torch.where(background > 0, background, one)
+    return ((missed + false) * weights).sum(1).mean()
 
 
 class MAGritte(Model):
@@ -162,13 +164,14 @@ class MAGritte(Model):
         annotations of retouched pictures from the annotator's, the second pristine from retouched pictures.
         annotator: balanced L1 on composite, pristine and retouched pictures, and adversarial.
         retoucher: adversarial, similarity (L1) and hiding (how far the mean annotation is from "nothing there").
-        A term of weight 0 is not computed. Raises ValueError for sides below 32 pixels, and where `pristine` is true and
-        the batch has no real images.
+        A term of weight 0 is not computed. Raises ValueError for sides below 32 pixels, and where `pristine` is true
+        and the batch has no real images.
         """
         self.require_player(player)
         composite = batch["composite"]
         if min(composite.shape[2:]) < SMALLEST_PATCH:
-            raise ValueError(f"magritte trains on sides of {SMALLEST_PATCH} pixels or more, got {tuple(composite.shape[2:])}")
+            size = tuple(composite.shape[2:])
+            raise ValueError(f"magritte trains on sides of {SMALLEST_PATCH} pixels or more, got {size}")
         if self.pristine and "real" not in batch:
             raise ValueError("magritte: the batch has no real images, which `pristine` true asks for; set it to false")
         target = self._target(batch["mask"])
@@ -271,4 +274,5 @@ def _judge(discriminator: nn.Module, real: Tensor, fake: Tensor) -> tuple[Tensor
 
 def _weighted(terms: dict[str, tuple[float, Tensor]]) -> tuple[Tensor, dict[str, Tensor]]:
     """The weighted sum of terms, and the terms alone."""
-    return sum(weight * term for weight, term in terms.values()), {name: term.detach() for name, (_, term) in terms.items()}
+    total = sum(weight * term for weight, term in terms.values())
+    return total, {name: term.detach() for name, (_, term) in terms.items()}

@@ -46,8 +46,8 @@ def test_state_lines_up_with_the_released_one():
 def test_counts_of_the_form_that_the_script_trains():
     with torch.device("meta"):
         model = models.create("magritte", **SCRIPT)
-    counts = {name: round(sum(one.numel() for one in getattr(model, name).parameters()) / 1e6, 2) for name in model.players}
-    assert counts == {"annotation_discriminator": 2.77, "retouch_discriminator": 2.77, "annotator": 39.16, "retoucher": 39.16}
+    counts = [round(sum(one.numel() for one in model.parameters_of(name)) / 1e6, 2) for name in model.players]
+    assert counts == [2.77, 2.77, 39.16, 39.16]
     assert {id(one) for one in model.predictor_parameters()} == {id(one) for one in model.annotator.parameters()}
 
 
@@ -59,7 +59,8 @@ def test_doubling_by_hand():
     # the mirror image beyond the border of a doubled picture is the pixel itself
     padded = torch.cat([rows[:1], rows, rows[-1:]])
     padded = torch.cat([padded[:, :1], padded, padded[:, -1:]], dim=1)
-    expected = [[(padded[i : i + 3, j : j + 3] * torch.arange(9.0).view(3, 3)).sum().item() for j in range(4)] for i in range(4)]
+    taps = torch.arange(9.0).view(3, 3)
+    expected = [[(padded[i : i + 3, j : j + 3] * taps).sum().item() for j in range(4)] for i in range(4)]
     assert layer(x)[0, 0].tolist() == expected
 
 
@@ -111,7 +112,8 @@ def test_each_turn_moves_its_player_alone(kind):
 
 
 def test_losses_by_hand():
-    weights = {"composite_weight": 2.0, "pristine_weight": 3.0, "retouched_weight": 5.0, "annotator_adversarial_weight": 0.5}
+    weights = {"composite_weight": 2.0, "pristine_weight": 3.0, "retouched_weight": 5.0}
+    weights |= {"annotator_adversarial_weight": 0.5}
     model, batch = tiny(**SCRIPT, **weights, similarity_weight=4.0, edge_share=0.25).eval(), given()
     with torch.no_grad():
         composite, real = batch["composite"] * 2 - 1, batch["real"] * 2 - 1
@@ -121,7 +123,8 @@ def test_losses_by_hand():
         mask = batch["mask"]
         edge = F.max_pool2d(mask, 5, 1, 2) + F.max_pool2d(-mask, 5, 1, 2)
         target = torch.cat([mask, edge], dim=1) * 2 - 1
-        annotations = {name: model.annotator(one).tanh() for name, one in (("c", composite), ("p", real), ("r", retouched))}
+        pictures = {"c": composite, "p": real, "r": retouched}
+        annotations = {name: model.annotator(picture).tanh() for name, picture in pictures.items()}
         share = torch.tensor([0.75, 0.25])
         found = F.softplus(-model.annotation_discriminator(torch.cat([retouched, annotations["r"]], dim=1))).mean()
         wanted = {
@@ -133,7 +136,8 @@ def test_losses_by_hand():
         loss, parts = model.loss("annotator", batch)
         for name, value in wanted.items():
             torch.testing.assert_close(parts[name], value)
-        torch.testing.assert_close(loss, 2 * wanted["composite"] + 3 * wanted["pristine"] + 5 * wanted["retouched"] + 0.5 * found)
+        total = 2 * wanted["composite"] + 3 * wanted["pristine"] + 5 * wanted["retouched"] + 0.5 * found
+        torch.testing.assert_close(loss, total)
 
         loss, parts = model.loss("retoucher", batch)
         torch.testing.assert_close(parts["similarity"], (retouched - composite).abs().mean())
