@@ -8,9 +8,9 @@ position.
 
 Our choices: one logit without a last ReLU, trained by L_seg (`head` "logit"); the released head (`head` "released")
 ends in two logits that a ReLU keeps at 0 or above, a softmax over them, and the sigmoid cross-entropy of each against
-its class. The released code normalizes its two logits twice in a row, we once. The positions' weights start at the scale of
-a linear layer and not at deviation 1; batch normalization follows, so the first output is the same. Evaluation uses
-running statistics, the released test script those of its batch.
+its class. The released code normalizes its two logits twice in a row, we once. The positions' weights start at the
+scale of a linear layer and not at deviation 1; batch normalization follows, so the first output is the same. Evaluation
+uses running statistics, the released test script those of its batch.
 """
 
 import math
