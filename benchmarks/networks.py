@@ -36,6 +36,8 @@ SPEC = {
     "mfcn": (134.27, 28),
     "mantranet": (3.80, 272),
     "span": (4.05, 262),
+    "magritte": (54.41, None),  # the released defaults; with nearest upsampling 39.16 and 11
+    "hlstm": (2.21, None),
     "dih": (8.27, None),
     "s2am": (67.00, None),
     "dovenet": (54.76, None),
@@ -120,7 +122,7 @@ class Subject:
 def unpretrained(name: str) -> dict[str, str]:
     """Hyperparameters that keep a network from asking for pretrained weights."""
     if models.task_of(name) == "localization":
-        return {"backbone_weights": "none"}
+        return {} if name in ("magritte", "hlstm") else {"backbone_weights": "none"}
     return {"perceptual_weights": "none"} if name in ("pconv", "rfr", "edgeconnect") else {}
 
 

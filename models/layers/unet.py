@@ -22,6 +22,11 @@ the outside in (the last of them, the innermost, has no norm), then the decoder'
 GATED = 3
 
 
+def transposed(inputs: int, outputs: int, bias: bool) -> nn.Module:
+    """Doubles height and width by a transposed convolution 4x4."""
+    return nn.ConvTranspose2d(inputs, outputs, 4, 2, 1, bias=bias)
+
+
 class Gate(nn.Module):
     """F <- sigmoid(conv1x1(F)) * F (RainNet's supplementary, eq. 1; "attention block" in DoveNet)."""
 
@@ -34,7 +39,7 @@ class Gate(nn.Module):
 
 
 class Step(nn.Module):
-    """A (transposed) convolution and its norm."""
+    """A convolution, or what doubles the size, and its norm."""
 
     def __init__(self, conv: nn.Module, norm: nn.Module | None = None):
         super().__init__()
@@ -82,6 +87,8 @@ class UNet(nn.Module):
     gate: builds a layer for the joined features of levels 1 to 3 from their channels; None for no gates.
     dropout: of the decoder's blocks between the gated ones and the innermost, after their norm.
     order: in which the parts of a block, and of the whole, are registered, as published codes differ in this.
+    double: builds the layers that double the size from their channels in and out and whether they have a bias.
+    head_bias: of the last of them.
     Layers of `norm` and `gate` with an attribute takes_mask are called with the mask beside the features.
     """
 
@@ -96,6 +103,8 @@ class UNet(nn.Module):
         dropout: float = 0.5,
         order: tuple[str, ...] = ("gate", "down", "inside", "up"),
         out_channels: int = 3,
+        double: Callable[[int, int, bool], nn.Module] = transposed,
+        head_bias: bool = True,
     ):
         super().__init__()
         if levels < GATED + 1:
@@ -109,7 +118,7 @@ class UNet(nn.Module):
                 Step(nn.Conv2d(outer, inner, 4, 2, 1, bias=bias), None if innermost else norm(level, inner)),
                 inside,
                 Step(
-                    nn.ConvTranspose2d(inner if innermost else 2 * inner, outer, 4, 2, 1, bias=bias),
+                    double(inner if innermost else 2 * inner, outer, bias),
                     norm(2 * levels - 1 - level, outer),
                 ),
                 gate(2 * outer) if gate is not None and level <= GATED else None,
@@ -119,7 +128,7 @@ class UNet(nn.Module):
         parts = {
             "down": nn.Conv2d(in_channels, width, 4, 2, 1, bias=bias),
             "inside": inside,
-            "up": nn.ConvTranspose2d(2 * width, out_channels, 4, 2, 1),
+            "up": double(2 * width, out_channels, head_bias),
         }
         for name in order:
             if name in parts:
