@@ -6,8 +6,8 @@ dropout.
 
 Attention runs through `scaled_dot_product_attention`, which keeps no matrix of queries by keys: with 4,096 tokens and 2
 heads that matrix would be 128 MiB for each image and layer. In training, what lies between the two layers of a token's
-network is computed again for the gradient and not kept: at 4,096 tokens that takes a third off the memory of a layer
-and adds little to the work, most of which is attention.
+network is computed again for the gradient and not kept: D-HT's step on 4 pictures of 256 pixels then peaks at 7.1 GiB
+on a CPU, and at 8.1 GiB without that.
 """
 
 import torch

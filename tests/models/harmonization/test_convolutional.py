@@ -9,7 +9,8 @@ import models
 BY_FOREGROUND = {"reconstruction": "foreground_mse", "global_skip": True}
 TINY = {
     "iih": {"width": 4, "reflectance_residuals": 1, "lighting_blocks": 1, "recompositions": 1},
-    "iih by foreground": {"width": 4, "guiding_residuals": 1, "lighting_blocks": 1, "recompositions": 1} | BY_FOREGROUND,
+    "iih by foreground": {"width": 4, "guiding_residuals": 1, "lighting_blocks": 1, "recompositions": 1}
+    | BY_FOREGROUND,
     "dht": {"width": 4, "layers": 2},
     "dht with the light's encoder": {"width": 4, "layers": 2, "light_encoder": True},
     "dht by foreground": {"width": 4, "layers": 2} | BY_FOREGROUND,
@@ -103,7 +104,7 @@ def _may_be_without_effect(kind: str, name: str) -> bool:
         # values, which is 0 at the start; so neither its weights nor what reads or scales the average have an effect yet
         first = "light.decoder.layers.0"
         ends = "self_attention.in_proj_weight", "self_attention.out_proj.weight", "norm_attention.weight"
-        return name in {f"{first}.{end}" for end in ends} or _before_instance_norm(name, "reflectance_stem")
+        return name in [f"{first}.{end}" for end in ends] or _before_instance_norm(name, "reflectance_stem")
     if kind.startswith("iih"):
         return _before_instance_norm(name, "reflectance_encoder", "illumination_encoder")
     if kind.startswith("region_contrastive"):

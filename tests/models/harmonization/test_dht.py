@@ -29,7 +29,8 @@ def test_state_dict_is_that_of_the_released_network(form):
     assert sum(p.numel() for p in network.predictor_parameters()) == parameters
     assert digest(shapes(network)) == expected
     if (RELEASED / f"{form}.json").exists():
-        assert digest([entry[1] for entry in json.loads((RELEASED / f"{form}.json").read_text())["entries"]]) == expected
+        entries = json.loads((RELEASED / f"{form}.json").read_text())["entries"]
+        assert digest([entry[1] for entry in entries]) == expected
 
 
 def test_the_papers_light_has_an_encoder_more():

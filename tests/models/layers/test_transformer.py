@@ -15,7 +15,8 @@ def test_positions_by_hand():
     row = [math.sin(2), math.cos(2), math.sin(0.02), math.cos(0.02)]
     column = [math.sin(3), math.cos(3), math.sin(0.03), math.cos(0.03)]
     torch.testing.assert_close(positions[5], torch.tensor(row + column))
-    torch.testing.assert_close(positions[3, 4:], torch.tensor([math.sin(1), math.cos(1), math.sin(0.01), math.cos(0.01)]))
+    first = [math.sin(1), math.cos(1), math.sin(0.01), math.cos(0.01)]
+    torch.testing.assert_close(positions[3, 4:], torch.tensor(first))
     with pytest.raises(ValueError, match="divisible by 4, not 6"):
         sine_positions(2, 2, 6)
 
@@ -76,8 +77,8 @@ def test_ignored_tokens_do_not_matter_to_others():
     encoder, tokens, positions = Encoder(2, 8, 2, 12), torch.randn(1, 5, 8), sine_positions(1, 5, 8)
     ignored = torch.tensor([[False, True, False, False, True]])
     changed = torch.where(ignored[..., None], torch.randn(1, 5, 8), tokens)
-    seen = (~ignored)[0]
-    torch.testing.assert_close(encoder(tokens, positions, ignored)[:, seen], encoder(changed, positions, ignored)[:, seen])
+    first, second = (encoder(given, positions, ignored)[:, ~ignored[0]] for given in (tokens, changed))
+    torch.testing.assert_close(first, second)
 
 
 def test_no_attention_map_is_kept_for_the_gradient():
