@@ -12,7 +12,7 @@ TINY = {
     "iih by foreground": {"width": 4, "guiding_residuals": 1, "lighting_blocks": 1, "recompositions": 1}
     | BY_FOREGROUND,
     "dht": {"width": 4, "layers": 2},
-    "dht with the light's encoder": {"width": 4, "layers": 2, "light_encoder": True},
+    "dht with the light's encoder": {"width": 4, "layers": 1, "light_encoder": True},
     "dht by foreground": {"width": 4, "layers": 2} | BY_FOREGROUND,
     "dht as ht": {"form": "ht", "width": 8, "layers": 2},
     "dht as ht by foreground": {"form": "ht", "width": 8, "layers": 2} | BY_FOREGROUND,
