@@ -43,6 +43,8 @@ SPEC = {
     "dovenet": (54.76, None),
     "bargainnet": (58.70, None),
     "rainnet": (54.76, None),
+    "iih": (40.86, None),  # the released form has 33.78
+    "dht": (None, None),
     "regional_references": (None, None),
     "region_contrastive": (28.37, None),
     "pconv": (32.86, None),

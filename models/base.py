@@ -45,6 +45,12 @@ class Model(nn.Module):
             raise ValueError(f"{type(self).__name__}: {n} samples asked for, expected at least 1")
         raise TypeError(f"{type(self).__name__} gives one prediction for an input; it has no samples to draw")
 
+    def maps(self, batch: Batch) -> dict[str, Tensor]:
+        """Pictures that the network draws on its way to the prediction, by name, each (N, 3, H, W) in [0, 1], of the
+        batch's height and width. A report shows them beside the prediction. Reads what `forward` reads. Most networks
+        have none; those that split a picture, for instance into reflectance and illumination, return the parts."""
+        return {}
+
     def loss(self, player: str, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The scalar that `player` minimizes on this batch, and its named parts as detached scalars."""
         raise TypeError(f"{type(self).__name__} has nothing to train")

@@ -37,6 +37,9 @@ def test_contract(case):
     assert prediction.shape == (2, 1 if model.task == "localization" else 3, size, size)
     assert prediction.min() >= 0 and prediction.max() <= 1
     torch.testing.assert_close(alone[0], prediction[1], atol=5e-4, rtol=0)
+    with torch.no_grad():
+        maps = model.maps({key: batch[key] for key in given})
+    assert all(drawing.shape == (2, 3, size, size) and 0 <= drawing.min() and drawing.max() <= 1 for drawing in maps.values())
     if model.task == "inpainting":
         painted = torch.where(batch["hole"] > 0, torch.rand_like(batch["image"]), batch["image"])
         with torch.no_grad():
