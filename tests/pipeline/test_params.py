@@ -1,5 +1,6 @@
 import copy
 import io
+import json
 import typing
 from pathlib import Path
 
@@ -22,7 +23,8 @@ YAML_SAFE.sort_base_mapping_type_on_output = False
 @pytest.fixture(scope="module")
 def embedded() -> dict:
     file = ROOT / "presets" / "embedded.yaml"
-    return loading.with_recipes(file, YAML_SAFE.load(file.read_text()))  # its values stand in the blocks, to be edited there
+    # the recipes' values stand in every block, a copy in each, to be edited there
+    return json.loads(json.dumps(loading.with_recipes(file, YAML_SAFE.load(file.read_text()))))
 
 
 @pytest.fixture

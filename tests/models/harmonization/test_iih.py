@@ -6,7 +6,15 @@ import torch
 import torch.nn.functional as F
 
 import models
-from models.harmonization.iih import IIH, Guiding, Lighting, Recomposition, Relight, gradient_l1, second_differences
+from models.harmonization.iih import (
+    IIH,
+    Guiding,
+    Lighting,
+    Recomposition,
+    Relight,
+    gradient_l1,
+    second_differences,
+)
 from tests.models.released import digest, shapes
 
 RELEASED = Path(__file__).resolve().parents[4] / "shared/released_states/iih.json"

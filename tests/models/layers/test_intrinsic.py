@@ -2,7 +2,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from models.layers.intrinsic import Block, ContentDecoder, PictureNorm, Residual, content_encoder
+from models.layers.intrinsic import (
+    Block,
+    ContentDecoder,
+    PictureNorm,
+    Residual,
+    content_encoder,
+)
 
 
 def test_picture_norm_by_hand():

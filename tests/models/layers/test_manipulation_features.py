@@ -4,7 +4,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from models.layers.manipulation_features import ManipulationFeatures, NoiseConv, UnitNormConv, srm_filters
+from models.layers.manipulation_features import (
+    ManipulationFeatures,
+    NoiseConv,
+    UnitNormConv,
+    srm_filters,
+)
 
 
 def test_srm_filters_see_one_colour_each_and_no_constant():

@@ -5,7 +5,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from models.layers.transformer import Decoder, DecoderLayer, Encoder, EncoderLayer, sine_positions
+from models.layers.transformer import (
+    Decoder,
+    DecoderLayer,
+    Encoder,
+    EncoderLayer,
+    sine_positions,
+)
 
 
 def test_positions_by_hand():

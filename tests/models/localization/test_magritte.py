@@ -6,7 +6,12 @@ import torch
 import torch.nn.functional as F
 
 import models
-from models.localization.magritte import MAGritte, PatchDiscriminator, balanced_l1, nearest
+from models.localization.magritte import (
+    MAGritte,
+    PatchDiscriminator,
+    balanced_l1,
+    nearest,
+)
 from tests.models import released
 from tests.models.localization.test_networks import pasted_squares
 

@@ -3,7 +3,11 @@ import pytest
 import torch
 
 import models
-from models.localization.span import AttentionBlock, neighbourhood_attention, resize_from_corner
+from models.localization.span import (
+    AttentionBlock,
+    neighbourhood_attention,
+    resize_from_corner,
+)
 from tests.models import released
 
 
