@@ -22,9 +22,10 @@ class Model(nn.Module):
     The hyperparameters are the keyword arguments of the constructor, annotated with int, float, bool, str,
     tuple[...] or Literal[...]; their defaults are the published ones.
 
-    A harmonizer may work at two sizes: it looks at a small picture, predicts the parameters of a colour transform there,
-    and the transform is applied to the picture at its own size, however large. Such a network sets `full_resolution`
-    and `parameter_size`, and writes `predict_parameters` and `apply_parameters`; `harmonize_at` does the rest.
+    A harmonizer may work at two sizes: it looks at a small picture, predicts the parameters of a colour transform
+    there, and the transform is applied to the picture at its own size, however large. Such a network sets
+    `full_resolution` and `parameter_size`, and writes `predict_parameters` and `apply_parameters`; `harmonize_at` does
+    the rest.
     """
 
     task: str
@@ -59,25 +60,26 @@ class Model(nn.Module):
         raise TypeError(f"{type(self).__name__} gives one prediction for an input; it has no samples to draw")
 
     def predict_parameters(self, batch: Batch) -> Tensor:
-        """Parameters of the colour transform: (N, P, h, w), float32, where P is the network's own affair. They are enlarged
-        bicubically before they are applied; one parameter set for the whole picture is a map of 1x1. Reads composite
-        (N, 3, parameter_size, parameter_size) and mask (N, 1, parameter_size, parameter_size)."""
+        """Parameters of the colour transform: (N, P, h, w), float32, where P is the network's own affair. They are
+        enlarged bicubically before they are applied; one parameter set for the whole picture is a map of 1x1. Reads
+        composite (N, 3, parameter_size, parameter_size) and mask (N, 1, parameter_size, parameter_size)."""
         raise TypeError(f"{type(self).__name__} predicts no parameters for another size")
 
     def apply_parameters(self, parameters: Tensor, batch: Batch) -> Tensor:
-        """Prediction (N, 3, H, W) in [0, 1] from parameters (N, P, H, W) or (N, P, 1, 1) and composite and mask of (H, W).
+        """Prediction (N, 3, H, W) in [0, 1] from parameters (N, P, H, W) or (N, P, 1, 1) and composite and mask
+        of (H, W).
 
-        A pixel of the prediction may depend on its own parameters, colour and mask alone, since a large picture is worked
-        on in strips of rows."""
+        A pixel of the prediction may depend on its own parameters, colour and mask alone, since a large picture is
+        worked on in strips of rows."""
         raise TypeError(f"{type(self).__name__} predicts no parameters for another size")
 
     def harmonize_at(self, small: Batch, full: Batch, rows: int = 64) -> Tensor:
         """Prediction (N, 3, H, W) in [0, 1] at the size of `full`, with parameters predicted from `small`.
 
-        small: composite and mask, resized to `parameter_size`. full: composite (N, 3, H, W) and mask (N, 1, H, W) of the same
-        pictures. Both may be on other devices than the network: parts of them are moved as they are needed, and the
-        prediction stands where the full composite does. `rows` rows of the picture are worked on at a time: memory beyond
-        that of the picture and the prediction grows with `rows` and the width alone."""
+        small: composite and mask, resized to `parameter_size`. full: composite (N, 3, H, W) and mask (N, 1, H, W) of
+        the same pictures. Both may be on other devices than the network: parts of them are moved as they are needed,
+        and the prediction stands where the full composite does. `rows` rows of the picture are worked on at a time:
+        memory beyond that of the picture and the prediction grows with `rows` and the width alone."""
         device = next((value.device for value in self.parameters()), full["composite"].device)
         with torch.no_grad():
             parameters = self.predict_parameters({key: value.to(device) for key, value in small.items()})

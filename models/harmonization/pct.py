@@ -1,17 +1,17 @@
 """PCT-Net: a network predicts, pixel by pixel, the parameters of a colour transform, which then applies at any size.
 
-Guerreiro et al., "PCT-Net: Full Resolution Image Harmonization Using Pixel-Wise Color Transformations", CVPR 2023. Parameters
-are registered in the order of the released code (rakutentech/PCT-Net-Image-Harmonization, ViT_pct and CNN_pct), so that its
-files load by position.
+Guerreiro et al., "PCT-Net: Full Resolution Image Harmonization Using Pixel-Wise Color Transformations", CVPR 2023.
+Parameters are registered in the order of the released code (rakutentech/PCT-Net-Image-Harmonization, ViT_pct and
+CNN_pct), so that its files load by position.
 
 As released: the transformer has no positions, and sees pictures in [0, 1] that it pastes by the mask. The convolutional
-backbone sees pictures normalized by ImageNet's statistics; its transform acts on the normalized picture and gives [0, 1],
-and it is blended with the composite by a learned map, not by the mask. Losses are taken in the range that the backbone
-sees.
+backbone sees pictures normalized by ImageNet's statistics; its transform acts on the normalized picture and gives [0,
+1], and it is blended with the composite by a learned map, not by the mask. Losses are taken in the range that the
+backbone sees.
 
 Departures: the loss is taken at the size that the network sees, since a training batch has one size, where the released
-code takes it at that of the whole crop; the "polynomial" transform has red, green and blue, where the code reads red twice
-and green never; and what the style loss departs in is told in models/losses/style_contrast.py.
+code takes it at that of the whole crop; the "polynomial" transform has red, green and blue, where the code reads red
+twice and green never; and what the style loss departs in is told in models/losses/style_contrast.py.
 """
 
 from typing import Literal
@@ -40,11 +40,12 @@ RECOLORINGS = 4
 
 
 def transformed(kind: Transform, image: Tensor, parameters: Tensor) -> Tensor:
-    """A colour y for each colour x of an image (N, 3, H, W), by parameters (N, P, H, W); of the same shape, not clamped.
+    """A colour y for each colour x of an image (N, 3, H, W), by parameters (N, P, H, W); of the same shape, not
+    clamped.
 
-    "linear": y = M x + b, 9 numbers of M row by row and then b. "linear_sym": y = M x with a symmetric M: its diagonal, then
-    entries (1, 2), (2, 3) and (1, 3). "polynomial": y = M (r, g, b, rg, rb, gb, rr, gg, bb), M row by row. "identity": the
-    parameters are the colour. "mul", "add": each channel times, or plus, its parameter.
+    "linear": y = M x + b, 9 numbers of M row by row and then b. "linear_sym": y = M x with a symmetric M: its diagonal,
+    then entries (1, 2), (2, 3) and (1, 3). "polynomial": y = M (r, g, b, rg, rb, gb, rr, gg, bb), M row by row.
+    "identity": the parameters are the colour. "mul", "add": each channel times, or plus, its parameter.
     """
     if kind == "identity":
         return parameters
@@ -97,8 +98,8 @@ class PatchTransformer(nn.Module):
 
 
 def _convolution(before: int, after: int, norm: bool, bias: bool = True) -> nn.Sequential:
-    layers = [nn.Conv2d(before, after, 3, padding=1, bias=bias), nn.BatchNorm2d(after) if norm else None, nn.ReLU(inplace=True)]
-    return nn.Sequential(*(layer for layer in layers if layer is not None))
+    norms = [nn.BatchNorm2d(after)] if norm else []
+    return nn.Sequential(nn.Conv2d(before, after, 3, padding=1, bias=bias), *norms, nn.ReLU(inplace=True))
 
 
 class Blur(nn.Module):
@@ -115,7 +116,8 @@ class Blur(nn.Module):
 
 
 class Attention(nn.Module):
-    """Spatial-separated attention as improved S2AM has it: gates of 8 channels at least, a learner of half the channels."""
+    """Spatial-separated attention as improved S2AM has it: gates of 8 channels at least, a learner of half the
+    channels."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -133,7 +135,8 @@ class Attention(nn.Module):
 
 
 class Up(nn.Module):
-    """Double the size (bilinear, corners aligned), convolve to the skip's channels, join with it, attend, convolve twice."""
+    """Double the size (bilinear, corners aligned), convolve to the skip's channels, join with it, attend, convolve
+    twice."""
 
     def __init__(self, before: int, after: int, attend: bool):
         super().__init__()
@@ -224,18 +227,19 @@ class PCT(Model):
         smoothness_weight: float = 0.1,
         perceptual_weights: str = "torchvision",
     ):
-        """backbone: "transformer" (4,809,896 parameters) or "convolutional" (2,185,736). transform: the colour transform that
-        is predicted for each pixel. size: height and width at which a large picture's parameters are predicted; a batch is
-        predicted at its own size. width: channels of a token (256 if None), or of the first convolutions (32 if None).
-        layers, heads, dropout: of the transformer. levels: of the convolutional backbone.
-        least_area: pixels that a foreground counts for at least in the squared error. contrastive_weight, smoothness_weight:
-        of the style loss and of the mean gradient of the parameters. perceptual_weights: VGG-16 for the style loss:
-        "torchvision", the path of a .pth or .safetensors file, or "none", which leaves that loss out.
-        Not of the paper: global_skip adds the predicted parameters to those that change nothing, so that training begins at
-        the composite."""
+        """backbone: "transformer" (4,809,896 parameters) or "convolutional" (2,185,736). transform: the colour
+        transform that is predicted for each pixel. size: height and width at which a large picture's parameters are
+        predicted; a batch is predicted at its own size. width: channels of a token (256 if None), or of the first
+        convolutions (32 if None). layers, heads, dropout: of the transformer. levels: of the convolutional backbone.
+        least_area: pixels that a foreground counts for at least in the squared error. contrastive_weight,
+        smoothness_weight: of the style loss and of the mean gradient of the parameters. perceptual_weights: VGG-16 for
+        the style loss: "torchvision", the path of a .pth or .safetensors file, or "none", which leaves that loss out.
+        Not of the paper: global_skip adds the predicted parameters to those that change nothing, so that training
+        begins at the composite."""
         super().__init__()
         self.backbone, self.transform, self.parameter_size = backbone, transform, size
-        self.least_area, self.smoothness_weight, self.contrastive_weight = least_area, smoothness_weight, contrastive_weight
+        self.least_area = least_area
+        self.smoothness_weight, self.contrastive_weight = smoothness_weight, contrastive_weight
         count = PARAMETERS[transform]
         if backbone == "transformer":
             self.multiple = PATCH
@@ -259,8 +263,8 @@ class PCT(Model):
             self.features = VGGFeatures("vgg16", perceptual_weights, (RELU4_3,), normalize=False)
 
     def forward(self, batch: Batch) -> Tensor:
-        """(N, 3, H, W) in [0, 1], to be pasted, with parameters predicted at the batch's own size. Raises ValueError where H or
-        W is not divisible by 4 (transformer) or 2 ** (levels - 1) (convolutional)."""
+        """(N, 3, H, W) in [0, 1], to be pasted, with parameters predicted at the batch's own size. Raises ValueError
+        where H or W is not divisible by 4 (transformer) or 2 ** (levels - 1) (convolutional)."""
         return self.apply_parameters(self.predict_parameters(batch), batch)
 
     def predict_parameters(self, batch: Batch) -> Tensor:
@@ -280,7 +284,8 @@ class PCT(Model):
         drawn = transformed(self.transform, self.normalize(composite), parameters[:, :count])
         if self.transform != "identity":
             drawn = drawn.clamp(0, 1)
-        return torch.lerp(composite, drawn, parameters[:, count:] if self.backbone == "convolutional" else batch["mask"])
+        share = parameters[:, count:] if self.backbone == "convolutional" else batch["mask"]
+        return torch.lerp(composite, drawn, share)
 
     def loss(self, player: str, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Squared error divided by the foreground's area, the style loss, and the mean gradient of the parameters."""

@@ -1,16 +1,17 @@
-"""RealismCNN: a critic learns to tell photographs from composites, and a foreground is recoloured until it takes it for real.
+"""RealismCNN: a critic tells photographs from composites; a foreground is recoloured until it takes it for real.
 
-Zhu, Kraehenbuehl, Shechtman and Efros, "Learning a Discriminative Model for the Perception of Realism in Composite Images",
-ICCV 2015, with the energy, bounds and starts of the released code (junyanz/RealismCNN). The critic is VGG-16 with two
-classes. A prediction minimizes, over a gain and a bias for each channel, the critic's -log p(photograph) and a penalty on
-what changes.
+Zhu, Kraehenbuehl, Shechtman and Efros, "Learning a Discriminative Model for the Perception of Realism in Composite
+Images", ICCV 2015, with the energy, bounds and starts of the released code (junyanz/RealismCNN). The critic is VGG-16
+with two classes. A prediction minimizes, over a gain and a bias for each channel, the critic's -log p(photograph) and a
+penalty on what changes.
 
 Departures: the critic is trained on this project's composites and their photographs, where the authors' composites are
-pastes from other photographs of 15 classes; it reads RGB normalized as torchvision's weights expect, not BGR less a mean; the
-critic's term is -log p(photograph), while the released optimization network, whose output is used as it is, was not
-published in readable form; gains and biases are found by our own quasi-Newton method within the bounds, where the code
-calls MATLAB's fmincon; the mask is used as given, where the code feathers a hard one by 3 pixels; and what the foreground's
-colours are compared with each other by is measured inside the mask, where the code has the whole picture of the object.
+pastes from other photographs of 15 classes; it reads RGB normalized as torchvision's weights expect, not BGR less a
+mean; the critic's term is -log p(photograph), while the released optimization network, whose output is used as it is,
+was not published in readable form; gains and biases are found by our own quasi-Newton method within the bounds, where
+the code calls MATLAB's fmincon; the mask is used as given, where the code feathers a hard one by 3 pixels; and what the
+foreground's colours are compared with each other by is measured inside the mask, where the code has the whole picture
+of the object.
 """
 
 import torch
@@ -79,10 +80,10 @@ class RealismCNN(Model):
         iterations: int = 20,
         backbone_weights: str = "none",
     ):
-        """size: height and width in pixels at which the critic looks and colours are searched. width: channels of the critic's
-        first convolutions (64: 134,268,738 parameters). penalty: weight of what changes in the foreground. iterations: steps
-        of the search at most. backbone_weights: what the critic's training begins with, but for its last layer: "none",
-        "imagenet" (torchvision's VGG-16, as published), or the path of its state dict."""
+        """size: height and width in pixels at which the critic looks and colours are searched. width: channels of the
+        critic's first convolutions (64: 134,268,738 parameters). penalty: weight of what changes in the foreground.
+        iterations: steps of the search at most. backbone_weights: what the critic's training begins with, but for its
+        last layer: "none", "imagenet" (torchvision's VGG-16, as published), or the path of its state dict."""
         super().__init__()
         if size < 32:
             raise ValueError(f"realism_cnn: size = {size}, expected 32 pixels or more, which five poolings ask for")
@@ -91,11 +92,12 @@ class RealismCNN(Model):
         # torchvision's last layer has a thousand classes
         borrowed = nn.ModuleDict({"features": self.critic.features, "classifier": self.critic.classifier[:-1]})
         weights = VGG16_Weights.IMAGENET1K_V1
-        load_backbone(borrowed, backbone_weights, lambda: weights.get_state_dict(progress=False, check_hash=True), "vgg16-397923af.pth")
+        published = lambda: weights.get_state_dict(progress=False, check_hash=True)
+        load_backbone(borrowed, backbone_weights, published, "vgg16-397923af.pth")
 
     def forward(self, batch: Batch) -> Tensor:
-        """(N, 3, H, W) in [0, 1]: the composite with its foreground recoloured. Any size: colours are searched at `size`. Each
-        picture is searched for by itself, so that the rest of a batch doesn't matter."""
+        """(N, 3, H, W) in [0, 1]: the composite with its foreground recoloured. Any size: colours are searched at
+        `size`. Each picture is searched for by itself, so that the rest of a batch doesn't matter."""
         small = {key: self._at_size(batch[key]) for key in ("composite", "mask")}
         return self.apply_parameters(self.predict_parameters(small), batch)
 
@@ -117,7 +119,8 @@ class RealismCNN(Model):
         return torch.lerp(batch["composite"], recolored, batch["mask"]).clamp(0, 1)
 
     def loss(self, player: str, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Cross-entropy of the critic over the composites and their photographs, and the share that it tells rightly."""
+        """Cross-entropy of the critic over the composites and their photographs, and the share that it tells
+        rightly."""
         self.require_player(player)
         pictures = self._at_size(torch.cat([batch["composite"], batch["real"]]))
         is_photograph = torch.arange(len(pictures), device=pictures.device) >= len(batch["composite"])
@@ -139,9 +142,9 @@ class RealismCNN(Model):
     def energy(self, point: Tensor, composite: Tensor, mask: Tensor) -> Tensor:
         """What a foreground's gains and biases cost (S,), for S points (S, 6) on one picture.
 
-        -log p(photograph) + penalty / (2 N) * (|d|^2 + rho * sum of (d_c - d_c')^2 over pairs of channels), where d is the
-        change inside the mask, N three times the mask's sum, and rho the foreground's mean square over that of the differences
-        of its channels, 20 at most: a colour that is nearly grey shall stay so.
+        -log p(photograph) + penalty / (2 N) * (|d|^2 + rho * sum of (d_c - d_c')^2 over pairs of channels), where d is
+        the change inside the mask, N three times the mask's sum, and rho the foreground's mean square over that of the
+        differences of its channels, 20 at most: a colour that is nearly grey shall stay so.
         """
         gain, bias = point[:, :3, None, None], point[:, 3:, None, None]
         change = (composite * (gain - 1) + bias) * mask
@@ -150,9 +153,8 @@ class RealismCNN(Model):
         ratio = (composite.square() * mask).sum() / (pairs.square() * mask).sum().clamp(min=1e-12)
         between = (change.roll(1, 1) - change).square().sum((1, 2, 3))
         cost = change.square().sum((1, 2, 3)) + ratio.clamp(max=LARGEST_RATIO) * between
-        return F.cross_entropy(logits, logits.new_ones(len(point), dtype=torch.long), reduction="none") + self.penalty * cost / (
-            2 * (3 * mask.sum()).clamp(min=1)
-        )
+        doubt = F.cross_entropy(logits, torch.ones_like(logits[:, 0], dtype=torch.long), reduction="none")
+        return doubt + self.penalty * cost / (2 * (3 * mask.sum()).clamp(min=1))
 
     def _at_size(self, image: Tensor) -> Tensor:
         size = (self.parameter_size, self.parameter_size)

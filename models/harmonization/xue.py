@@ -3,15 +3,16 @@
 Xue, Agarwala, Dorsey and Rushmeier, "Understanding and Improving the Realism of Image Composites", ACM Transactions on
 Graphics 2012, in the order and with the statistics of the public demonstration in the iHarmony4 repository.
 
-The original decides for each statistic which zone of its histogram is to agree in both regions: the top, the mean or the
-bottom. Random forests choose that zone from the histograms of both regions, and their trained weights were not published.
-Here the zones are fixed: the top of local contrast, and the means of luminance, colour temperature and saturation; each
-then agrees, which the authors' code calls an offset of zero. The published numbers of "Xue et al." come from the forests.
+The original decides for each statistic which zone of its histogram is to agree in both regions: the top, the mean or
+the bottom. Random forests choose that zone from the histograms of both regions, and their trained weights were not
+published. Here the zones are fixed: the top of local contrast, and the means of luminance, colour temperature and
+saturation; each then agrees, which the authors' code calls an offset of zero. The published numbers of "Xue et al."
+come from the forests.
 
-Departures from the demonstration: the tone curve is solved in closed form, where the code looks it up among 1001 steps; a
-picture stays in linear values between the four steps; colour temperature is measured by the table of isotherms that it is
-shifted by, where the code measures with a toolbox function; and that table has 0.24792 at 325 mired, where the code
-copies a known misprint, 0.24702.
+Departures from the demonstration: the tone curve is solved in closed form, where the code looks it up among 1001 steps;
+a picture stays in linear values between the four steps; colour temperature is measured by the table of isotherms that
+it is shifted by, where the code measures with a toolbox function; and that table has 0.24792 at 325 mired, where the
+code copies a known misprint, 0.24702.
 """
 
 import cv2
@@ -36,7 +37,9 @@ ERODE_FOREGROUND, ERODE_BACKGROUND = 0.03, 0.15
 """by which share of the shorter side of the object's box"""
 CURVES = (0.40, 0.45, 0.50, 0.55, 0.60)
 """below a half: more contrast"""
-TO_XYZ = np.array([[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]], np.float32)
+TO_XYZ = np.array(
+    [[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]], np.float32
+)
 FROM_XYZ = np.linalg.inv(TO_XYZ)
 
 # Robertson 1968: mired, u and v (CIE 1960) of the black body, slope of the isotherm there
@@ -66,8 +69,8 @@ class Xue(Model):
     task = "harmonization"
 
     def forward(self, batch: Batch) -> Tensor:
-        """(N, 3, H, W) in [0, 1]: multiples of 1/255 in the foreground, the composite elsewhere. A foreground below 500 pixels
-        is left as it is, and so is a property that can't be measured in both regions."""
+        """(N, 3, H, W) in [0, 1]: multiples of 1/255 in the foreground, the composite elsewhere. A foreground below 500
+        pixels is left as it is, and so is a property that can't be measured in both regions."""
         return recolor_each(batch["composite"], batch["mask"], _match)
 
 
@@ -87,7 +90,8 @@ def _match(image: np.ndarray, inside: np.ndarray) -> np.ndarray:
 
 
 def _surroundings(inside: np.ndarray) -> tuple[tuple[slice, slice], int]:
-    """The window of three times the size of the object's box around it, cut at the border, and the box's shorter side."""
+    """The window of three times the size of the object's box around it, cut at the border, and the box's shorter
+    side."""
     left, top, width, height = cv2.boundingRect(inside.astype(np.uint8))
     rows = slice(max(top - height, 0), top + 2 * height)
     columns = slice(max(left - width, 0), left + 2 * width)
@@ -129,8 +133,9 @@ def top_contrast(contrast: np.ndarray) -> float:
 
 
 def tone_curve(bright: np.ndarray, pivot: float, bend: float) -> np.ndarray:
-    """Luminance in [0, 1] after a curve through 0, `pivot` and 1. Each half is the quadratic Bezier curve of the control points
-    (0, 0), (bend, 1 - bend), (1, 1), counted from the pivot outward: a bend of 0.5 changes nothing, less adds contrast."""
+    """Luminance in [0, 1] after a curve through 0, `pivot` and 1. Each half is the quadratic Bezier curve of the
+    control points (0, 0), (bend, 1 - bend), (1, 1), counted from the pivot outward: a bend of 0.5 changes nothing, less
+    adds contrast."""
     room = np.where(bright >= pivot, 1 - pivot, pivot).astype(np.float32)
     across = np.abs(bright - pivot) / np.maximum(room, SMALLEST)
     # x(t) = 2 bend t (1 - t) + t^2, solved for t in the form that has no difference of near numbers
@@ -139,10 +144,11 @@ def tone_curve(bright: np.ndarray, pivot: float, bend: float) -> np.ndarray:
 
 
 def match_contrast(picture: np.ndarray, mask: np.ndarray, foreground: np.ndarray, background: np.ndarray) -> np.ndarray:
-    """Foreground colours (n, 3), linear RGB, under the tone curve about the foreground's mean luminance that moves its top
-    local contrast most nearly by what it lacks of the background's.
+    """Foreground colours (n, 3), linear RGB, under the tone curve about the foreground's mean luminance that moves its
+    top local contrast most nearly by what it lacks of the background's.
 
-    picture: linear RGB (H, W, 3). mask: bool (H, W), all of the foreground; foreground, background: what is measured of each.
+    picture: linear RGB (H, W, 3). mask: bool (H, W), all of the foreground; foreground, background: what is measured of
+    each.
     """
     bright = luminance(picture)
     contrast = local_contrast(bright)
@@ -162,8 +168,8 @@ def match_contrast(picture: np.ndarray, mask: np.ndarray, foreground: np.ndarray
 
 
 def match_luminance(colors: np.ndarray, measured: np.ndarray, background: np.ndarray) -> np.ndarray:
-    """Colours (n, 3), linear RGB, times the power of two that makes the means of log luminance agree. measured: bool (n,), which
-    of the colours count; background: colours (m, 3)."""
+    """Colours (n, 3), linear RGB, times the power of two that makes the means of log luminance agree. measured: bool
+    (n,), which of the colours count; background: colours (m, 3)."""
     if not measured.any() or not len(background):
         return colors
     logs = [np.log2(np.maximum(luminance(one), SMALLEST)).mean() for one in (background, colors[measured])]
@@ -183,10 +189,12 @@ def _chromaticity(colors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def temperature(u: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mired in [0, 600], and the distance from the black body along the isotherm, by Robertson's method; u, v: float32 (n,).
+    """Mired in [0, 600], and the distance from the black body along the isotherm, by Robertson's method; u, v: float32
+    (n,).
 
-    A colour lies between two isotherms of the table, found by bisection, and is interpolated by its distances from them."""
-    # a colour is known to lie beyond isotherm `low`, and not beyond isotherm `high`; the table's ends stand for what is outside
+    A colour lies between two isotherms of the table, found by bisection, and is interpolated by its distances from
+    them."""
+    # a colour lies beyond isotherm `low` and not beyond `high`; the table's ends stand for what is outside
     low, high = np.zeros(len(u), np.int8), np.full(len(u), len(MIRED) - 1, np.int8)
     for _ in range(int(np.ceil(np.log2(len(MIRED) - 1)))):
         middle = (low + high) >> 1
@@ -216,8 +224,8 @@ def _isotherm(mired: np.ndarray) -> tuple[np.ndarray, ...]:
 
 
 def match_temperature(colors: np.ndarray, measured: np.ndarray, background: np.ndarray) -> np.ndarray:
-    """Colours (n, 3), linear RGB, shifted in mired so that the means agree, with their luminance and their distance from the
-    black body kept; measured: bool (n,); background: (m, 3)."""
+    """Colours (n, 3), linear RGB, shifted in mired so that the means agree, with their luminance and their distance
+    from the black body kept; measured: bool (n,); background: (m, 3)."""
     regions = [_well_lit(one) for one in (background, colors[measured])]
     if not all(map(len, regions)):
         return colors

@@ -11,17 +11,23 @@ HALVINGS = 8
 
 
 def minimize_within_bounds(
-    function: Callable[[Tensor], Tensor], start: Tensor, lower: Tensor, upper: Tensor, iterations: int, tolerance: float = 1e-3
+    function: Callable[[Tensor], Tensor],
+    start: Tensor,
+    lower: Tensor,
+    upper: Tensor,
+    iterations: int,
+    tolerance: float = 1e-3,
 ) -> tuple[Tensor, Tensor]:
-    """The best points found (B, D), and their values (B,), of B problems with D unknowns each that are solved side by side.
+    """The best points found (B, D), and their values (B,), of B problems with D unknowns each that are solved side by
+    side.
 
     function: points (B, D) -> values (B,), differentiable, in which a problem's value depends on its own point alone.
-    start: (B, D). lower, upper: (D,). A problem is done when a step moves no unknown by more than `tolerance`, or when no step
-    along its direction brings enough; all end after `iterations` steps.
+    start: (B, D). lower, upper: (D,). A problem is done when a step moves no unknown by more than `tolerance`, or when
+    no step along its direction brings enough; all end after `iterations` steps.
 
-    BFGS with projection (Bertsekas 1982): an unknown at a bound that its gradient presses against rests for that step, and
-    steps are cut at the bounds and halved until they bring enough. It is L-BFGS that forgets nothing: with a handful of
-    unknowns the inverse Hessian is kept whole.
+    BFGS with projection (Bertsekas 1982): an unknown at a bound that its gradient presses against rests for that step,
+    and steps are cut at the bounds and halved until they bring enough. It is L-BFGS that forgets nothing: with a
+    handful of unknowns the inverse Hessian is kept whole.
     """
     lower, upper = lower.to(start), upper.to(start)
     point = start.clamp(lower, upper)

@@ -8,7 +8,8 @@ from torch import Tensor
 
 
 def resized_strips(maps: Tensor, size: tuple[int, int], rows: int) -> Iterator[tuple[slice, Tensor]]:
-    """The maps (N, C, h, w), resized bicubically to `size` = (H, W), in strips of at most `rows` rows from top to bottom.
+    """The maps (N, C, h, w), resized bicubically to `size` = (H, W), in strips of at most `rows` rows from top to
+    bottom.
 
     Yields the rows that a strip covers as a slice, and the strip (N, C, rows, W). Together the strips equal
     F.interpolate(maps, size, mode="bicubic", align_corners=False) up to rounding: bicubic resizing works on columns and

@@ -1,7 +1,7 @@
 """Contrastive style loss: a harmonized foreground shall look like the real one, and unlike recoloured ones.
 
-Hang et al., "SCS-Co: Self-Consistent Style Contrastive Learning for Image Harmonization", CVPR 2022, as PCT-Net's released
-code uses it. Style is what VGG-16 says of a region when the rest of the picture is zero.
+Hang et al., "SCS-Co: Self-Consistent Style Contrastive Learning for Image Harmonization", CVPR 2022, as PCT-Net's
+released code uses it. Style is what VGG-16 says of a region when the rest of the picture is zero.
 
 As released, the distances to the negatives scale the loss and pass no gradient on. Departures from that code: the Gram
 matrices are products of channels summed over positions, as the paper has them, where the code multiplies positions;
@@ -24,11 +24,12 @@ LEAST_VARIANCE = 7.5
 
 
 def style_contrast(extract: Extract, drawn: Tensor, real: Tensor, mask: Tensor, negatives: list[Tensor]) -> Tensor:
-    """The sum of two ratios d(drawn, real) / (d(drawn, real) + sum over negatives d(drawn, negative)), a scalar in [0, 2].
+    """The sum of two ratios d(drawn, real) / (d(drawn, real) + sum over negatives d(drawn, negative)), a scalar in [0,
+    2].
 
-    d is the mean absolute difference: in the first ratio of the foregrounds' features, in the second of their Gram matrices
-    with the real background's features. drawn, real and each negative: (N, 3, H, W) in the range that `extract` wants;
-    mask: (N, 1, H, W), 1 = foreground.
+    d is the mean absolute difference: in the first ratio of the foregrounds' features, in the second of their Gram
+    matrices with the real background's features. drawn, real and each negative: (N, 3, H, W) in the range that
+    `extract` wants; mask: (N, 1, H, W), 1 = foreground.
     """
     foreground = extract(drawn * mask)
     with torch.no_grad():
@@ -54,11 +55,12 @@ def _gram(first: Tensor, second: Tensor) -> Tensor:
 
 @torch.no_grad()
 def recolored_after_others(real: Tensor, mask: Tensor, count: int) -> list[Tensor]:
-    """`count` negatives (N, 3, H, W) in [0, 1]: each picture's foreground recoloured after another picture of the batch, a
-    different one in each negative. Fewer when the batch has fewer others. The order is drawn from torch's generator.
+    """`count` negatives (N, 3, H, W) in [0, 1]: each picture's foreground recoloured after another picture of the
+    batch, a different one in each negative. Fewer when the batch has fewer others. The order is drawn from torch's
+    generator.
 
-    real: (N, 3, H, W) in [0, 1]; mask: (N, 1, H, W), 1 = foreground. Mean and covariance in CIELab are those of the other
-    picture, by the linear map of Pitie and Kokaram 2007 that moves colours least.
+    real: (N, 3, H, W) in [0, 1]; mask: (N, 1, H, W), 1 = foreground. Mean and covariance in CIELab are those of the
+    other picture, by the linear map of Pitie and Kokaram 2007 that moves colours least.
     """
     number = len(real)
     with torch.autocast(real.device.type, enabled=False):
