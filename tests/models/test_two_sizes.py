@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from models.layers.strips import resized_strips
+from models.base import resized_strips
 
 
 @pytest.mark.parametrize("small, large, rows", [((8, 8), (50, 37), 7), ((16, 12), (16, 12), 5), ((9, 5), (4, 11), 64), ((1, 1), (13, 9), 4)])
