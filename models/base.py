@@ -1,5 +1,9 @@
 """What every network of the benchmark has in common."""
 
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 Batch = dict[str, Tensor]
@@ -18,6 +22,11 @@ class Model(nn.Module):
 
     The hyperparameters are the keyword arguments of the constructor, annotated with int, float, bool, str,
     tuple[...] or Literal[...]; their defaults are the published ones.
+
+    A harmonizer may work at two sizes: it looks at a small picture, predicts the parameters of a colour transform
+    there, and the transform is applied to the picture at its own size, however large. Such a network sets
+    `full_resolution` and `parameter_size`, and writes `predict_parameters` and `apply_parameters`; `harmonize_at` does
+    the rest.
     """
 
     task: str
@@ -25,6 +34,12 @@ class Model(nn.Module):
     """whether `samples` draws several predictions for one input"""
     players: tuple[str, ...] = ()
     phases: tuple[str, ...] = ("train",)
+
+    full_resolution: bool = False
+    """Whether the network works at two sizes, so that `harmonize_at` may be called."""
+
+    parameter_size: int
+    """Height and width in pixels of the picture that a network with `full_resolution` predicts its parameters from."""
 
     def forward(self, batch: Batch) -> Tensor:
         """Prediction in [0, 1]: (N, 1, H, W) for localization, (N, 3, H, W) otherwise, as the network draws
@@ -50,6 +65,36 @@ class Model(nn.Module):
         batch's height and width. A report shows them beside the prediction. Reads what `forward` reads. Most networks
         have none; those that split a picture, for instance into reflectance and illumination, return the parts."""
         return {}
+
+    def predict_parameters(self, batch: Batch) -> Tensor:
+        """Parameters of the colour transform: (N, P, h, w), float32, where P is the network's own affair. They are
+        enlarged bicubically before they are applied; one parameter set for the whole picture is a map of 1x1. Reads
+        composite (N, 3, parameter_size, parameter_size) and mask (N, 1, parameter_size, parameter_size)."""
+        raise TypeError(f"{type(self).__name__} predicts no parameters for another size")
+
+    def apply_parameters(self, parameters: Tensor, batch: Batch) -> Tensor:
+        """Prediction (N, 3, H, W) in [0, 1] from parameters (N, P, H, W) or (N, P, 1, 1) and composite and mask
+        of (H, W).
+
+        A pixel of the prediction may depend on its own parameters, colour and mask alone, since a large picture is
+        worked on in strips of rows."""
+        raise TypeError(f"{type(self).__name__} predicts no parameters for another size")
+
+    def harmonize_at(self, small: Batch, full: Batch, rows: int = 64) -> Tensor:
+        """Prediction (N, 3, H, W) in [0, 1] at the size of `full`, with parameters predicted from `small`.
+
+        small: composite and mask, resized to `parameter_size`. full: composite (N, 3, H, W) and mask (N, 1, H, W) of
+        the same pictures. Both may be on other devices than the network: parts of them are moved as they are needed,
+        and the prediction stands where the full composite does. `rows` rows of the picture are worked on at a time:
+        memory beyond that of the picture and the prediction grows with `rows` and the width alone."""
+        device = next((value.device for value in self.parameters()), full["composite"].device)
+        with torch.no_grad():
+            parameters = self.predict_parameters({key: value.to(device) for key, value in small.items()})
+            prediction = torch.empty_like(full["composite"])
+            for covered, strip in resized_strips(parameters, prediction.shape[2:], rows):
+                part = {key: full[key][:, :, covered].to(device) for key in ("composite", "mask")}
+                prediction[:, :, covered] = self.apply_parameters(strip, part)
+        return prediction
 
     def loss(self, player: str, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The scalar that `player` minimizes on this batch, and its named parts as detached scalars."""
@@ -78,3 +123,25 @@ class Model(nn.Module):
         of a phase and again whenever the model was put in training mode."""
         if phase not in self.phases:
             raise ValueError(f"{type(self).__name__} has no phase {phase!r}; it has {self.phases}")
+
+
+def resized_strips(maps: Tensor, size: tuple[int, int], rows: int) -> Iterator[tuple[slice, Tensor]]:
+    """The maps (N, C, h, w), resized bicubically to `size` = (H, W), in strips of at most `rows` rows from top to
+    bottom.
+
+    Yields the rows that a strip covers as a slice, and the strip (N, C, rows, W). Together the strips equal
+    F.interpolate(maps, size, mode="bicubic", align_corners=False) up to rounding: bicubic resizing works on columns and
+    rows independently, so the columns are resized once for all rows, and each strip weighs the few rows that it lies
+    between.
+    """
+    height, width = size
+    wide = F.interpolate(maps, (maps.shape[2], width), mode="bicubic", align_corners=False)
+    # row y of `weights` says how much each row of the map counts in row y of the result
+    unit = torch.eye(maps.shape[2], device=maps.device, dtype=maps.dtype)[None, :, :, None]
+    weights = F.interpolate(unit, (height, 1), mode="bicubic", align_corners=False)[0, :, :, 0].T
+    for top in range(0, height, rows):
+        covered = slice(top, min(top + rows, height))
+        part = weights[covered]
+        used = part.any(dim=0).nonzero()
+        first, last = int(used[0]), int(used[-1]) + 1
+        yield covered, part[:, first:last] @ wide[:, :, first:last]

@@ -225,11 +225,12 @@ def write_jpeg(path, array: np.ndarray, quality: int = 95, subsampling: str = "4
         _picture(array).save(unfinished, "JPEG", quality=quality, subsampling=subsampling)
 
 
-def write_png(path, array: np.ndarray) -> None:
+def write_png(path, array: np.ndarray, effort: int = 6) -> None:
     """Write uint8 RGB (H, W, 3), uint8 grayscale (H, W) or a bool mask (H, W; True becomes 255) as 8-bit PNG;
-    the file appears whole or not at all. Same pixels, same bytes."""
+    the file appears whole or not at all. Same pixels and effort, same bytes. effort: zlib's level, 0 to 9; a photograph takes a
+    quarter of the time at 1 that it takes at 6, and a fifth more space."""
     with atomic.file(path) as unfinished:
-        _picture(array).save(unfinished, "PNG")
+        _picture(array).save(unfinished, "PNG", compress_level=effort)
 
 
 def resize(array: np.ndarray, size: tuple[int, int], kind: str = "image") -> np.ndarray:

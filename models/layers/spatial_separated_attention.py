@@ -13,11 +13,11 @@ BLUR = 5
 
 
 class ChannelGate(nn.Module):
-    """x * sigmoid(FC(relu(FC([average pool, max pool])))), 2c -> c / 16 -> c."""
+    """x * sigmoid(FC(relu(FC([average pool, max pool])))), 2c -> max(least, c / 16) -> c."""
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, least: int = 1):
         super().__init__()
-        hidden = max(1, channels // REDUCTION)
+        hidden = max(least, channels // REDUCTION)
         self.weigh = nn.Sequential(
             nn.Linear(2 * channels, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, channels), nn.Sigmoid()
         )

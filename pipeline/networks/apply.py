@@ -1,7 +1,8 @@
 """A method on a picture of one's own, at its full size.
 
 The networks are convolutional and take any size that their halvings divide: a picture is mirrored outward to the next
-multiple, and the margin is cut off what they draw. What a network draws is pasted as everywhere: outside the mask or the
+multiple, and the margin is cut off what they draw. A network that works at two sizes (models/base.py) predicts its
+parameters at its own small size and applies them to every pixel. What a network draws is pasted as everywhere: outside the mask or the
 hole the output has the input's very pixels, which is why outputs are PNG.
 """
 
@@ -122,7 +123,7 @@ def run(task: str, model: torch.nn.Module, work: list[Job], out: Path, *, device
                 if overlay:
                     images.write_png(overlay_of(target), highlighted(picture, drawn))
             else:
-                images.write_png(target, np.where(mask[..., None], drawn, picture))
+                images.write_png(target, np.where(mask[..., None], drawn, picture), effort=1)  # at 12 megapixels 6 takes longer than a network
             height, width = picture.shape[:2]
             seen = "" if shape == (height, width) else f", seen at {shape[1]}x{shape[0]}"
             say(f"{job.image}: {width}x{height}{seen}, {time.monotonic() - started:.1f} s, {memory(device)}")
@@ -167,11 +168,11 @@ def predict(
 
     picture: uint8 RGB (H, W, 3). mask: bool (H, W), True = foreground or hole; None in localization. With longest_side a
     larger picture is shrunk (antialiased) first, and the drawing enlarged; of harmonization the change of colour is
-    enlarged and added to the picture, so that its detail stays. Raises UserError naming `name` where the network refuses
-    the size or memory doesn't suffice.
+    enlarged and added to the picture, so that its detail stays. A network that works at two sizes has its small one, whatever
+    longest_side says. Raises UserError naming `name` where the network refuses the size or memory doesn't suffice.
     """
     size = picture.shape[:2]
-    scale = min(1.0, (longest_side or max(size)) / max(size))
+    scale = 1.0 if model.full_resolution else min(1.0, (longest_side or max(size)) / max(size))
     small = tuple(max(1, round(side * scale)) for side in size)
     shrunk = images.resize(picture, small)
     item = {TASKS[task].picture: shrunk}
@@ -179,7 +180,10 @@ def predict(
         item[TASKS[task].region] = images.resize(mask, small, "mask")
     target = torch.device("cuda" if device == "gpu" else "cpu")
     try:
-        prediction, shape = _padded(model, {key: value.to(target) for key, value in datasets.collate([item]).items()})
+        if model.full_resolution:
+            prediction, shape = _at_two_sizes(model, item)
+        else:
+            prediction, shape = _padded(model, {key: value.to(target) for key, value in datasets.collate([item]).items()})
         prediction = prediction[0].float().cpu().numpy()
     except ValueError as error:
         raise UserError(f"{name}: the network refuses {small[1]}x{small[0]} pixels: {error}") from error
@@ -198,6 +202,14 @@ def predict(
         change = cv2.resize(drawn.astype(np.float32) - shrunk, wide, interpolation=cv2.INTER_LINEAR)
         return np.clip(np.rint(picture + change), 0, 255).astype(np.uint8), shape
     return cv2.resize(drawn, wide, interpolation=cv2.INTER_LINEAR), shape
+
+
+def _at_two_sizes(model: torch.nn.Module, item: datasets.Item) -> tuple[torch.Tensor, tuple[int, int]]:
+    """The prediction for one picture by a network that looks at it in its small size, and that size. The picture itself stays on
+    the CPU: the network takes strips of it."""
+    side = (model.parameter_size, model.parameter_size)
+    small = {key: images.resize(value, side, "mask" if value.dtype == bool else "image") for key, value in item.items()}
+    return model.harmonize_at(datasets.collate([small]), datasets.collate([item])), side
 
 
 def _padded(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, tuple[int, int]]:
