@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import psutil
@@ -39,14 +38,6 @@ def test_an_address_where_nothing_answers_is_refused_at_once(monkeypatch, addres
         with cluster.session():
             pass
     assert "\n" not in str(caught.value)
-
-
-@pytest.fixture
-def short(monkeypatch):
-    """A temporary folder of a short name, as Ray's sockets need it."""
-    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
-        monkeypatch.setenv("RAY_TMPDIR", folder)
-        yield folder
 
 
 @pytest.fixture

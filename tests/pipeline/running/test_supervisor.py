@@ -87,24 +87,15 @@ def test_a_command_finds_the_head_that_was_started_for_it():
 
 
 
-def short_folder(folder: Path) -> str:
-    """A link of a short name to a folder for Ray's sockets."""
-    link = Path(f"/tmp/{os.getpid()}")
-    link.unlink(missing_ok=True)
-    (folder / "ray").mkdir()
-    link.symlink_to(folder / "ray")
-    return str(link)
-
-
 def under_a_head(code: str, folder: Path, *marks: str, **environment: str) -> subprocess.Popen:
     """Start Python code under a head and wait until it has touched `marks` in the folder."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("RAY_") or key == "RAY_TMPDIR"}
     command = [sys.executable, "-m", "commands.cluster", sys.executable, "-c", code]
     with open(folder / "said", "w") as said:
         process = subprocess.Popen(
             command,
             cwd=folder,
-            env=kept | {"PYTHONPATH": str(ROOT), "SEAMBENCH_CPUS": "2", "RAY_TMPDIR": short_folder(folder)} | environment,
+            env=kept | {"PYTHONPATH": str(ROOT), "SEAMBENCH_CPUS": "2"} | environment,
             stdout=said,
             stderr=said,
             start_new_session=True,
@@ -139,7 +130,7 @@ with cluster.session():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_the_command_and_the_head_and_leaves_nothing(tmp_path, number):
+def test_a_signal_ends_the_command_and_the_head_and_leaves_nothing(short, tmp_path, number):
     process = under_a_head(WORK, tmp_path, "working-0", "working-1")
     tree = psutil.Process(process.pid).children(recursive=True)
     assert {"gcs_server", "raylet", "sleep"} <= {one.name() for one in tree}
@@ -147,7 +138,7 @@ def test_a_signal_ends_the_command_and_the_head_and_leaves_nothing(tmp_path, num
     code, last = ended(process, tmp_path)
     assert (code, last) == (128 + number, f"ended by {number.name}; finished work is kept")
     assert [one for one in tree if cluster.is_alive(one)] == []
-    assert "***" not in (tmp_path / "said").read_text() and not list((tmp_path / "ray").iterdir())
+    assert "***" not in (tmp_path / "said").read_text() and not list(Path(short).iterdir())
 
 
 STUBBORN = """
@@ -160,7 +151,7 @@ while True:
 
 
 @pytest.mark.slow
-def test_a_second_signal_ends_at_once(tmp_path):
+def test_a_second_signal_ends_at_once(short, tmp_path):
     process = under_a_head(STUBBORN, tmp_path, "ready")
     tree = psutil.Process(process.pid).children(recursive=True)
     process.terminate()
@@ -187,7 +178,7 @@ def test_a_command_that_does_not_end_is_killed_after_its_grace(tmp_path, monkeyp
 
 @pytest.mark.slow
 @pytest.mark.parametrize("server", ["gcs_server", "raylet"])
-def test_a_server_of_the_head_that_is_killed_ends_the_run_in_one_line(tmp_path, server):
+def test_a_server_of_the_head_that_is_killed_ends_the_run_in_one_line(short, tmp_path, server):
     process = under_a_head(WORK, tmp_path, "working-0", "working-1")
     tree = psutil.Process(process.pid).children(recursive=True)
     next(one for one in tree if one.name() == server).kill()
