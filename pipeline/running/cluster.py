@@ -12,6 +12,7 @@ The environment, not params.yaml, says what the machine offers, because it must 
 
 import contextlib
 import ctypes
+import faulthandler
 import fcntl
 import functools
 import ipaddress
@@ -51,9 +52,13 @@ SPEAK_SECONDS = 15.0
 OOM_RETRIES = 3
 """How often a task is run again that Ray ended for lack of memory; Ray by itself would try for ever."""
 
-OUT_OF_MEMORY = (
-    f"a worker was ended {1 + OOM_RETRIES} times for lack of memory; lower inference.batch_size, or SEAMBENCH_CPUS for fewer workers at once"
-)
+LESS_MEMORY = "lower inference.batch_size, or SEAMBENCH_CPUS for fewer workers at once"
+
+SILENCE_SECONDS = 60.0
+"""Seconds without anything finished after which a line says what is waited for."""
+
+LOGS = "SEAMBENCH_RAY_LOGS"
+"""Environment variable that names the folder of the logs of a head of our own."""
 
 SCRATCH = "seambench-ray-"
 ROOT = Path(__file__).resolve().parents[__spec__.name.count(".")]
@@ -159,12 +164,19 @@ def session() -> Iterator[None]:
         yield
         return
     if address := os.environ.get("RAY_ADDRESS"):
-        with _joined(address, f"RAY_ADDRESS = {address!r}"):
+        called = f"RAY_ADDRESS = {address!r}"
+        with _joined(address, called):
+            if LOGS not in os.environ:
+                _require_project(called)
             yield
         return
     os.environ.update(_environment_of_our_own())
     with Head() as head, head.watched(), _joined(head.address, "Ray's head"):
-        yield
+        os.environ[LOGS] = head.environment[LOGS]
+        try:
+            yield
+        finally:
+            del os.environ[LOGS]
 
 
 @contextlib.contextmanager
@@ -192,13 +204,91 @@ def _joined(address: str, called: str) -> Iterator[None]:
     try:
         yield
     except ray.exceptions.OutOfMemoryError:
-        raise UserError(OUT_OF_MEMORY) from None
+        raise UserError(f"a worker was ended {1 + OOM_RETRIES} times for lack of memory; {LESS_MEMORY}") from None
     finally:
         with _at_most(STOP_SECONDS, f"{called}: leaving it took more than {STOP_SECONDS:.0f} s; start again"):
             ray.shutdown()
 
 
 _standard_error = 2
+
+
+def _require_project(called: str) -> None:
+    """Refuse a cluster one of whose other nodes lacks this code: whatever ran there would fail, again and again."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    module = __spec__.name
+
+    @ray.remote(num_cpus=0, max_retries=0)
+    def has_project() -> bool:
+        import importlib.util
+
+        try:
+            return importlib.util.find_spec(module) is not None
+        except ModuleNotFoundError:
+            return False
+
+    here = ray.get_runtime_context().get_node_id()
+    others = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] != here]
+    answers = [has_project.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote() for node in others]
+    for node, answer in zip(others, answers):
+        name = node["NodeManagerAddress"]
+        try:
+            if not ray.get(answer, timeout=JOIN_SECONDS):
+                raise UserError(f"{called}: its node {name} doesn't have the project; put it there at {ROOT}, with the same .venv")
+        except ray.exceptions.RayError as error:
+            raise UserError(f"{called}: its node {name} runs no task ({str(error).strip().splitlines()[-1]})") from None
+
+
+@contextlib.contextmanager
+def waiting(what: str) -> Iterator[Callable[[], None]]:
+    """Attend to a wait for Ray's workers; yields a function to call whenever one of them has finished something.
+
+    When nothing is finished for long, a line says so now and then. When the workers of a head of our own die again and again
+    and nothing is finished meanwhile, one line and exit code 1 end the process: Ray Data would try for ever.
+    """
+    over = threading.Event()
+    heard = spoken = time.monotonic()
+    limit = 2 * (1 + OOM_RETRIES) * min(cpus(), 8)  # where Ray counts by itself, as for plain tasks, it comes first
+    deaths, _ = _deaths()
+
+    def hear() -> None:
+        nonlocal heard
+        heard = time.monotonic()
+
+    def attend() -> None:
+        nonlocal spoken, deaths
+        since = heard
+        while not over.wait(0.5):
+            if heard != since:
+                since, spoken, deaths = heard, heard, _deaths()[0]
+                continue
+            died, for_memory = _deaths()
+            if died - deaths >= limit:
+                why = "for lack of memory" if for_memory else "perhaps for lack of memory"
+                _end(f"{what}: {died - deaths} workers died one after the other, {why}; {LESS_MEMORY}")
+            if time.monotonic() - spoken > SILENCE_SECONDS:
+                spoken = time.monotonic()
+                print(f"{what}: nothing was finished for {spoken - heard:.0f} s; waiting for Ray's workers", file=sys.stderr, flush=True)
+
+    thread = threading.Thread(target=attend, daemon=True)
+    thread.start()
+    try:
+        yield hear
+    finally:
+        over.set()
+        thread.join()
+
+
+def _deaths() -> tuple[int, bool]:
+    """How many workers of a head of our own have died unasked so far, and whether Ray ended some for lack of memory. Ray has
+    no call that tells; its server notes each in its log."""
+    with contextlib.suppress(KeyError, OSError):
+        log = Path(os.environ[LOGS], "gcs_server.out").read_text(errors="replace")
+        lines = [line for line in log.splitlines() if "Reporting worker exit" in line]
+        return len(lines), any("low on memory" in line for line in lines)
+    return 0, False
 
 
 @contextlib.contextmanager
@@ -218,20 +308,26 @@ def _muted() -> Iterator[IO[bytes]]:
             _standard_error = 2
 
 
+# reads standard input, which ends when the other process lets go of it or is gone
+_WATCH = "import select, sys; select.select([0], [], [], float(sys.argv[1]))[0] or print(sys.argv[2], file=sys.stderr)"
+
+
 @contextlib.contextmanager
 def _at_most(seconds: float, line: str) -> Iterator[None]:
-    """End the process with a line and exit code 1 if the block takes longer: a call into Ray can't be interrupted."""
-    ended = threading.Event()
+    """End the process with a line and exit code 1 if the block takes longer: a call into Ray can't be interrupted.
 
-    def watch() -> None:
-        if not ended.wait(seconds):
-            _end(line)
-
-    threading.Thread(target=watch, daemon=True).start()
-    try:
-        yield
-    finally:
-        ended.set()
+    While Ray registers a process it keeps the interpreter's lock, so no thread of Python's gets to run: another process says
+    the line, and faulthandler's timer, which is no such thread, ends this one.
+    """
+    watcher = subprocess.Popen([sys.executable, "-I", "-S", "-c", _WATCH, str(seconds), line], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    with open(os.devnull, "w") as nowhere:
+        faulthandler.dump_traceback_later(seconds + 2, exit=True, file=nowhere)
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+            watcher.stdin.close()
+            watcher.wait()
 
 
 def _end(line: str) -> None:
@@ -267,6 +363,11 @@ class Head:
         self.address = ""
         self._said = b""
         self._reason: str | None = None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a command that joins the head has in its environment beside this process's own."""
+        return {"RAY_ADDRESS": self.address, LOGS: str(self.folder / "r" / "session_latest" / "logs")}
 
     def __enter__(self) -> "Head":
         cores = cpus()

@@ -91,7 +91,7 @@ def _run(command: list[str], signals: Signals) -> int:
     except InterruptedError:
         return _told_to_end(signals)
     try:
-        return _supervise(command, os.environ | {"RAY_ADDRESS": head.address}, head, signals)
+        return _supervise(command, os.environ | head.environment, head, signals)
     finally:
         head.stop(at_once=signals.again)
 

@@ -2,8 +2,10 @@ import fcntl
 import ipaddress
 import json
 import os
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -144,3 +146,93 @@ def test_a_run_listens_on_loopback_only_and_wants_its_token(tmp_path):
     assert all((ip := ipaddress.ip_address(one)).is_loopback or (ip.version == 6 and ip.ipv4_mapped and ip.ipv4_mapped.is_loopback) for one in addresses), told
     assert {"gcs_server", "raylet"} <= {name for name, _ in told["sockets"]} and len(told["sockets"]) >= 6
     assert told["strangers"] == [[True, ""]] * 3
+
+
+@pytest.mark.slow
+def test_the_documented_cluster_takes_who_has_the_token_and_refuses_others_in_one_line(short):
+    recipe = (ROOT / "docs" / "experiments.md").read_text().split("on one machine:\n\n")[1].split("\n\n")[0]
+    assert "ray start --head " in recipe and "127.0.0.1:6379" in recipe
+    port = str(cluster_port())
+    recipe = recipe.replace("6379", port).replace("ray start --head ", f"ray start --head --block --port={port} --num-cpus=1 ").replace("-stats\n", "-stats &\n")
+    code = (
+        "import sys; from pipeline.errors import UserError; from pipeline.running import cluster\n"
+        "try:\n"
+        "    with cluster.session():\n"
+        "        import ray; print(ray.get(ray.remote(lambda: 6 * 7).remote()))\n"
+        "except UserError as error:\n"
+        "    print(error)\n"
+    )
+    home = Path(short, "home")
+    home.mkdir()
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    kept |= {"HOME": str(home), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "RAY_TMPDIR": short}
+    with subprocess.Popen(["sh", "-ec", recipe + "\nwait"], cwd=ROOT, env=kept, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as shell:
+        try:
+            deadline = time.monotonic() + 120
+            while cluster._refusal("127.0.0.1", int(port)) and time.monotonic() < deadline:
+                time.sleep(0.5)
+            time.sleep(3)  # its raylet comes after its server
+            assert (home / ".ray" / "auth_token").stat().st_mode & 0o077 == 0
+            head = psutil.Process(shell.pid)
+            open_to = {one.laddr.ip for process in head.children(recursive=True) for one in process.net_connections("inet") if one.status == psutil.CONN_LISTEN}
+            assert open_to <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"} and open_to
+            # another shell, which has the address alone
+            joining = [
+                subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=kept | {"RAY_ADDRESS": f"127.0.0.1:{port}"} | more, stdout=subprocess.PIPE, text=True)
+                for more in ({}, {"HOME": short})
+            ]
+            with_token, without = [process.communicate(timeout=240)[0] for process in joining]
+        finally:
+            cluster.kill_tree(shell.pid)
+    assert with_token == "42\n"
+    assert without.startswith(f"RAY_ADDRESS = '127.0.0.1:{port}': the cluster wants its own token; set RAY_AUTH_MODE=token") and without.count("\n") == 1
+
+
+def cluster_port() -> int:
+    """A port that is free and below those that Ray gives its workers."""
+    for port in range(6400, 7000):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)):
+                return port
+    raise AssertionError("no free port")
+
+
+def test_a_silent_wait_says_what_it_waits_for(monkeypatch, capsys):
+    monkeypatch.setattr(cluster, "SILENCE_SECONDS", 0.1)
+    with cluster.waiting("predict") as heard:
+        heard()
+        time.sleep(1.5)
+    assert capsys.readouterr().err.startswith("predict: nothing was finished for ")
+
+
+def test_workers_that_die_one_after_the_other_end_the_wait_unless_something_is_finished(tmp_path):
+    # the log is Ray's; the wait would be for ever
+    code = (
+        "import sys, time; from pathlib import Path; from pipeline.running import cluster\n"
+        "log = Path('gcs_server.out')\n"
+        "with cluster.waiting('predict') as heard:\n"
+        "    for number in range(30):\n"
+        "        with open(log, 'a') as file: print('W Reporting worker exit, low on memory', file=file)\n"
+        "        time.sleep(0.6)\n"
+        "        if number < 10: heard()\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "SEAMBENCH_CPUS": "1", cluster.LOGS: str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    line = "predict: 8 workers died one after the other, for lack of memory; lower inference.batch_size, or SEAMBENCH_CPUS for fewer workers at once\n"
+    assert (done.returncode, done.stderr) == (1, line) and len((tmp_path / "gcs_server.out").read_text().splitlines()) >= 18
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("server", ["raylet", "gcs_server"])
+def test_a_join_that_hangs_ends_in_one_line(short, server):
+    code = (
+        "import os, psutil; from pipeline.running import cluster\n"
+        "with cluster.Head() as head:\n"
+        f"    next(one for one in psutil.Process(head.process.pid).children() if one.name() == {server!r}).suspend()\n"
+        "    cluster.JOIN_SECONDS = 4\n"
+        "    with cluster._joined(head.address, 'this head'):\n"
+        "        pass\n"
+    )
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")} | {"RAY_TMPDIR": short, "SEAMBENCH_CPUS": "1"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=kept, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1 and done.stderr.splitlines()[-1] == "this head: it accepts connections, but joining it took more than 4 s; start again"
