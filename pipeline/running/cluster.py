@@ -505,8 +505,10 @@ def _short(text: str) -> str:
 
 def _remove_left_over(root: Path) -> None:
     for folder in root.glob(f"{SCRATCH}*"):
-        with contextlib.suppress(OSError), open(folder / "lock") as lock:
-            if time.time() - os.fstat(lock.fileno()).st_mtime > 2 * START_SECONDS:  # else a head may be about to take it
+        with contextlib.suppress(OSError):
+            if time.time() - folder.stat().st_mtime < 2 * START_SECONDS:
+                continue  # a head may be about to take it
+            with open(folder / "lock", "a") as lock:  # made anew where a removal was cut short
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while a head is held there
                 shutil.rmtree(folder, ignore_errors=True)
 

@@ -72,12 +72,14 @@ def test_the_longest_temporary_folder_holds_rays_sockets(no_cluster, monkeypatch
 
 
 def test_what_killed_heads_left_is_removed_and_what_is_held_stays(tmp_path):
-    left, held, fresh, other = (tmp_path / name for name in (f"{cluster.SCRATCH}left", f"{cluster.SCRATCH}held", f"{cluster.SCRATCH}fresh", "other"))
-    for folder in (left, held, fresh, other):
+    names = [f"{cluster.SCRATCH}{name}" for name in ("left", "half", "held", "fresh")] + ["other"]
+    left, half, held, fresh, other = (tmp_path / name for name in names)
+    for folder in (left, half, held, fresh, other):
         folder.mkdir()
-        (folder / "lock").touch()
+        if folder != half:
+            (folder / "lock").touch()
         if folder != fresh:
-            os.utime(folder / "lock", (0, 0))
+            os.utime(folder, (0, 0))
     with open(held / "lock") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         cluster._remove_left_over(tmp_path)
