@@ -238,3 +238,17 @@ def test_a_join_that_hangs_ends_in_one_line(short, server):
     kept = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")} | {"RAY_TMPDIR": short, "SEAMBENCH_CPUS": "1"}
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=kept, capture_output=True, text=True, timeout=300)
     assert done.returncode == 1 and done.stderr.splitlines()[-1] == "this head: it accepts connections, but joining it took more than 4 s; start again"
+
+
+@pytest.mark.slow
+def test_inference_without_memory_enough_ends_in_one_line(short, tmp_path):
+    # Ray takes 1% of the memory for too much, and ends each worker at once
+    code = (
+        "import functools; from pathlib import Path; from pipeline.networks import predictor\n"
+        "from tests.pipeline.networks.test_predictor import Drawing; from tests.pipeline.tiny import Pictures\n"
+        f"predictor.predict_all(Drawing, functools.partial(Pictures, 'p', 3), Path({str(tmp_path)!r}), batch_size=2, device='cpu', describe='predict')\n"
+    )
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    kept |= {"RAY_TMPDIR": short, "SEAMBENCH_CPUS": "1", "PYTHONPATH": str(ROOT), "RAY_memory_usage_threshold": "0.01", "RAY_memory_monitor_refresh_ms": "200"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=kept, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1 and done.stderr.splitlines()[-1].endswith("for lack of memory; lower inference.batch_size, or SEAMBENCH_CPUS for fewer workers at once")
