@@ -38,9 +38,28 @@ bench: setup                 ## ratios of speed and memory against peers
 clean:                       ## everything that was made but the environment and DVC's cache
 	rm -rf data artifacts results report .runs dvc.lock models/dvc.lock
 
-setup: .venv/ready
-
-.venv/ready: requirements.lock
-	$(PYTHON) -m venv --clear .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	touch $@
+# .venv/ready holds the hash of the requirements.lock that was installed. Only a folder that this recipe made is ever emptied:
+# one that somebody else made, or a link to one, is used as it is if it has all packages. (An empty .venv/ready is an older
+# set-up's. The PATH is that without .venv, whose python is about to go.)
+setup:
+	@PATH="$${PATH#$(CURDIR)/$(BIN):}"; \
+	wanted=$$($(PYTHON) -c 'import hashlib; print(hashlib.sha256(open("requirements.lock", "rb").read()).hexdigest())') || exit 2; \
+	test "$$(cat .venv/ready 2>/dev/null)" = "$$wanted" && exit 0; \
+	if test -d .venv && test ! -L .venv && test -e .venv/ready && test ! -s .venv/ready; then touch .venv/made_by_setup; fi; \
+	if test -x $(BIN)/python && $(BIN)/python -m pip --disable-pip-version-check install --quiet --dry-run --no-deps --no-index -r requirements.lock >/dev/null 2>&1; then \
+		test -L .venv || echo "$$wanted" > .venv/ready; \
+		exit 0; \
+	fi; \
+	if test -L .venv; then \
+		echo ".venv is a link to $$(readlink .venv), which lacks packages of requirements.lock: run make setup in the checkout it belongs to, or remove the link" >&2; \
+		exit 2; \
+	fi; \
+	rmdir .venv 2>/dev/null; \
+	if test -e .venv && test ! -e .venv/made_by_setup; then \
+		echo ".venv was not made by make setup and lacks packages of requirements.lock: install them (.venv/bin/python -m pip install -r requirements.lock), or move it away" >&2; \
+		exit 2; \
+	fi; \
+	rm -rf .venv && mkdir .venv && touch .venv/made_by_setup && \
+	$(PYTHON) -m venv .venv && \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock && \
+	echo "$$wanted" > .venv/ready

@@ -118,11 +118,12 @@ def predict_all(build_model: Callable, build_data: Callable, out: Path, *, batch
             num_gpus=1 if device == "gpu" else 0,
         )
         rows = []
-        with Progress(describe, count) as progress:
+        with cluster.waiting(describe) as heard, Progress(describe, count) as progress:
             for row in found.iter_rows():
                 if refused := row.pop("refused"):
                     raise UserError(refused)
                 rows.append(row)
+                heard()
                 progress.add()
     return pd.DataFrame(rows).sort_values("image_id", ignore_index=True)
 

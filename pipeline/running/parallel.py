@@ -44,7 +44,7 @@ def ordered_map(function: Callable, items: Sequence, *, describe: str, unit: str
     """
     import ray
 
-    with cluster.session(), Progress(describe, len(items), unit) as progress:
+    with cluster.session(), cluster.waiting(describe) as heard, Progress(describe, len(items), unit) as progress:
 
         @ray.remote(num_cpus=1, max_retries=RETRIES)
         def work(part):
@@ -63,6 +63,7 @@ def ordered_map(function: Callable, items: Sequence, *, describe: str, unit: str
                 if not under_way:
                     return
                 results = ray.get(under_way.popleft())
+                heard()
                 for result in results:
                     progress.add()
                     yield result

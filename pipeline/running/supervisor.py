@@ -1,0 +1,251 @@
+"""A command under one Ray head, which is started before it and taken down after it, whatever ends it.
+
+    python -m commands.cluster COMMAND [ARGUMENT ...]
+
+runs the command with RAY_ADDRESS pointing at a head of its own: a whole `dvc repro` then pays for one start. With
+RAY_ADDRESS set, the command runs in that cluster.
+
+SIGINT, SIGTERM and SIGHUP are passed on to the command and all that it started, which end in their own way; then the
+head is taken down, and the exit code is 128 + the signal's number. A second signal ends everything at once.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+from pipeline.errors import UserError
+from pipeline.running import cluster
+
+GRACE_SECONDS = 25.0
+"""How long a command may take to end after SIGTERM or SIGHUP before it is killed; Slurm itself kills after 30."""
+
+SAME_SIGNAL_SECONDS = 1.0
+"""Signals that come within this time are one: `timeout`, make and batch systems send theirs to the group and to each."""
+
+DVC_SECONDS = 5.0
+"""How long DVC may take to notice that its stage has ended."""
+
+
+def main() -> None:
+    command = sys.argv[1:]
+    if not command:
+        print("usage: python -m commands.cluster COMMAND [ARGUMENT ...]", file=sys.stderr)
+        sys.exit(2)
+    cluster.adopt_orphans()
+    try:
+        if Path(command[0]).name == "dvc":
+            mend_dvc_locks(Path.cwd())
+        with Signals() as signals:
+            code = _run(command, signals)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        code = error.exit_code
+    sys.exit(code)
+
+
+class Signals:
+    """Notes the signals that ask a process to end, while the block lasts. One that is ignored already (nohup) stays so."""
+
+    def __init__(self):
+        self.number: int | None = None
+        self.again = False
+        self._at = 0.0
+        self._before: dict = {}
+
+    def __enter__(self) -> "Signals":
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) != signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *failure) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _frame) -> None:
+        now = time.monotonic()
+        if self.number is None:
+            self.number, self._at = number, now
+        elif now - self._at > SAME_SIGNAL_SECONDS:
+            self.again = True
+
+    def seconds(self) -> float:
+        """Time since the first signal."""
+        return time.monotonic() - self._at
+
+
+def _run(command: list[str], signals: Signals) -> int:
+    if os.environ.get("RAY_ADDRESS"):
+        return _supervise(command, dict(os.environ), None, signals)
+    head = cluster.Head(should_stop=lambda: signals.number is not None)
+    try:
+        head.__enter__()
+    except InterruptedError:
+        return _told_to_end(signals)
+    try:
+        return _supervise(command, os.environ | head.environment, head, signals)
+    finally:
+        head.stop(at_once=signals.again)
+
+
+def _supervise(command: list[str], environment: dict[str, str], head: cluster.Head | None, signals: Signals) -> int:
+    """Run a command; its exit code as a shell gives it: 127 without such a command, 128 + n when signal n ended it or us.
+
+    Raises UserError when the head ends before the command does.
+    """
+    try:
+        process = subprocess.Popen(command, env=environment)
+    except OSError as error:
+        print(f"{command[0]}: {error.strerror}", file=sys.stderr)
+        return 127
+    passed_on: PassedOn | None = None
+    failure = None
+    while process.poll() is None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.1)
+        if failure is None and signals.number is None and head is not None and process.poll() is None:
+            failure = head.ended()
+        if signals.number is not None or failure is not None:
+            if passed_on is None:
+                passed_on = PassedOn(process.pid, signal.SIGTERM if signals.number is None else signals.number)
+            if signals.again or passed_on.overdue():
+                cluster.kill_tree(process.pid)
+                process.wait()
+                break
+            passed_on.go_on()
+    if process.returncode < 0 or passed_on is not None:
+        # what the command had started and left behind is ours now
+        for orphan in psutil.Process().children():
+            if head is None or orphan.pid != head.process.pid:
+                cluster.kill_tree(orphan.pid)
+    if signals.number is not None:
+        return _told_to_end(signals)
+    if failure is not None:
+        raise UserError(f"Ray's head ended ({failure}); start again, and finished work is kept; its logs are in {head.folder}")
+    return 128 - process.returncode if process.returncode < 0 else process.returncode
+
+
+def _told_to_end(signals: Signals) -> int:
+    print(f"ended by {signal.Signals(signals.number).name}; finished work is kept", file=sys.stderr)
+    return 128 + signals.number
+
+
+class PassedOn:
+    """A signal on its way to a command and its descendants.
+
+    DVC gets none while a stage of its runs: the stage gets it, and DVC ends by itself when the stage has. In between it
+    gets SIGINT, upon which it lets go of its locks; SIGTERM would cut it off while it writes them.
+    """
+
+    def __init__(self, command: int, number: int):
+        self.command, self.number, self.started = command, number, time.monotonic()
+        # a terminal has sent it to all of the foreground already
+        self.wait = 0.0 if number != signal.SIGINT else float("inf") if _in_the_foreground() else 2 * SAME_SIGNAL_SECONDS
+        self.sent = self.sent_to_dvc = False
+
+    def go_on(self) -> None:
+        passed = time.monotonic() - self.started
+        if not self.sent and passed >= self.wait:
+            self.sent = True
+            busy = self._send(self.number, to_dvc=False)
+            self.wait_for_dvc = passed + (DVC_SECONDS if busy else 0.0)
+        if self.sent and not self.sent_to_dvc and passed >= self.wait_for_dvc:
+            self.sent_to_dvc = True
+            self._send(signal.SIGINT, to_dvc=True)
+
+    def overdue(self) -> bool:
+        return self.number != signal.SIGINT and time.monotonic() - self.started > GRACE_SECONDS
+
+    def _send(self, number: int, to_dvc: bool) -> bool:
+        """Send to DVC, or to everything else; whether anything took it."""
+        sent = False
+        with contextlib.suppress(psutil.NoSuchProcess):
+            root = psutil.Process(self.command)
+            for process in [root, *root.children(recursive=True)]:
+                with contextlib.suppress(psutil.Error):
+                    if is_dvc(process) == to_dvc:
+                        process.send_signal(number)
+                        sent = True
+        return sent
+
+
+def _in_the_foreground() -> bool:
+    with contextlib.suppress(OSError), open("/dev/tty") as terminal:
+        return os.tcgetpgrp(terminal.fileno()) == os.getpgrp()
+    return False
+
+
+def is_dvc(process: psutil.Process) -> bool:
+    """Whether a process is DVC's command line, started by its script or as a module."""
+    words = process.cmdline()[:3]
+    return any(Path(word).name == "dvc" for word in words[:2]) or words[1:] == ["-m", "dvc"]
+
+
+def mend_dvc_locks(folder: Path) -> None:
+    """Set DVC's file of busy paths aside where a killed dvc left it unreadable, or left a mark by a process number that
+    another program has now. DVC itself would ask for a hand. Does nothing where all is well.
+
+    Raises UserError when it is unreadable and a dvc of this project still runs.
+    """
+    project = _project(folder)
+    file = project and project / ".dvc" / "tmp" / "rwlock"
+    if not file or not file.exists():
+        return
+    with open(file.with_name("rwlock.lock"), "a") as guard:
+        with contextlib.suppress(OSError):
+            fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)  # zc.lockfile's, which DVC holds while it writes the file
+            marks = _marks(file)
+            if marks is not None and not any(psutil.pid_exists(pid) for pid in marks):
+                return  # DVC removes marks of processes that are gone
+            running = _dvc_in(project)
+            if marks is None and running:
+                raise UserError(f"{_shown(file)} can't be read, and a dvc still runs in this project (PID {running}); end it, or wait until it has")
+            if marks is not None and (running or any(_project_of(pid) == project for pid in marks)):
+                return  # one that is alive; what it has to say is DVC's matter
+            aside = file.with_name("rwlock.set-aside")
+            os.replace(file, aside)
+            why = "can't be read" if marks is None else "names processes that are not of this project"
+            print(f"{_shown(file)} {why}: a dvc that was killed left it; set aside as {_shown(aside)}", file=sys.stderr, flush=True)
+
+
+def _shown(file: Path) -> str:
+    return os.path.relpath(file)
+
+
+def _marks(file: Path) -> list[int] | None:
+    """Numbers of the processes that the file says are reading or writing; None if it can't be read."""
+    try:
+        content = json.loads(file.read_bytes())
+        writers = list(content.get("write", {}).values())
+        readers = [mark for marks in content.get("read", {}).values() for mark in marks]
+        return [int(mark["pid"]) for mark in writers + readers]
+    except (ValueError, TypeError, AttributeError, KeyError):
+        return None
+
+
+def _project(folder: Path) -> Path | None:
+    return next((place for place in [folder, *folder.parents] if (place / ".dvc").is_dir()), None)
+
+
+def _project_of(pid: int) -> Path | None:
+    """DVC project in which a process runs."""
+    with contextlib.suppress(psutil.Error):
+        return _project(Path(psutil.Process(pid).cwd()))
+    return None
+
+
+def _dvc_in(project: Path) -> int | None:
+    """Number of a dvc that runs in this project."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.pid != os.getpid() and is_dvc(process) and _project_of(process.pid) == project:
+                return process.pid
+    return None

@@ -1,0 +1,271 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.running import cluster, supervisor
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def in_cluster(*command: str, **environment: str) -> subprocess.CompletedProcess:
+    kept = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"} | environment
+    return subprocess.run([sys.executable, "-m", "commands.cluster", *command], cwd=ROOT, env=kept, capture_output=True, text=True, timeout=300)
+
+
+def test_without_a_command_there_is_nothing_to_run():
+    done = in_cluster()
+    assert done.returncode == 2 and "python -m commands.cluster COMMAND" in done.stderr
+
+
+def test_in_a_cluster_that_runs_already_the_command_is_just_run():
+    # no Ray is started: an address that leads nowhere doesn't matter
+    code = "import os, sys; print(os.environ['RAY_ADDRESS']); sys.exit(3)"
+    done = in_cluster(sys.executable, "-c", code, RAY_ADDRESS="nowhere:1")
+    assert (done.returncode, done.stdout) == (3, "nowhere:1\n")
+
+
+@pytest.mark.parametrize(
+    "command, code, said",
+    [
+        (["no-such-command"], 127, "no-such-command: No such file or directory\n"),
+        (["sh", "-c", "kill -9 $$"], 137, ""),
+        (["true"], 0, ""),
+    ],
+)
+def test_exit_codes_are_those_of_a_shell(command, code, said):
+    done = in_cluster(*command, RAY_ADDRESS="nowhere:1")
+    assert (done.returncode, done.stderr) == (code, said)
+
+
+def test_ctrl_c_leaves_the_command_time_to_end_in_its_own_way(tmp_path):
+    # the terminal sends it to both; what waits must outlive the command's own clearing up
+    code = (
+        "import pathlib, signal, sys, time\n"
+        "def end(*_):\n"
+        "    time.sleep(1)\n"
+        "    pathlib.Path('cleared').touch()\n"
+        "    sys.exit(130)\n"
+        "signal.signal(signal.SIGINT, end)\n"
+        "pathlib.Path('ready').touch()\n"
+        "time.sleep(60)\n"
+    )
+    environment = os.environ | {"RAY_ADDRESS": "nowhere:1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "commands.cluster", sys.executable, "-c", code]
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "ready").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.killpg(process.pid, 2)
+        assert process.wait(timeout=30) == 130 and (tmp_path / "cleared").exists()
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, 9)
+
+
+@pytest.mark.slow
+def test_a_command_finds_the_head_that_was_started_for_it():
+    code = (
+        "import ray, sys; from pipeline.running import cluster\n"
+        "with cluster.session():\n"
+        "    with cluster.session():\n"
+        "        print(int(ray.cluster_resources()['CPU']), ray.get(ray.remote(lambda: 6 * 7).remote()))\n"
+        "    assert ray.is_initialized()\n"
+        "assert not ray.is_initialized()\n"
+        "sys.exit(4)\n"
+    )
+    done = in_cluster(sys.executable, "-c", code, SEAMBENCH_CPUS="1")
+    assert (done.returncode, done.stdout) == (4, "1 42\n"), done.stderr
+
+
+
+def under_a_head(code: str, folder: Path, *marks: str, **environment: str) -> subprocess.Popen:
+    """Start Python code under a head and wait until it has touched `marks` in the folder."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("RAY_") or key == "RAY_TMPDIR"}
+    command = [sys.executable, "-m", "commands.cluster", sys.executable, "-c", code]
+    with open(folder / "said", "w") as said:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=kept | {"PYTHONPATH": str(ROOT), "SEAMBENCH_CPUS": "2"} | environment,
+            stdout=said,
+            stderr=said,
+            start_new_session=True,
+        )
+    deadline = time.monotonic() + 240
+    while not all((folder / mark).exists() for mark in marks):
+        assert process.poll() is None and time.monotonic() < deadline, (folder / "said").read_text()
+        time.sleep(0.05)
+    return process
+
+
+def ended(process: subprocess.Popen, folder: Path) -> tuple[int, str]:
+    """Exit code and last line, when the process has ended; what isn't ours any more is a failure."""
+    code = process.wait(timeout=120)
+    return code, (folder / "said").read_text().splitlines()[-1]
+
+
+# work in two workers, and a child that outlives its parent
+WORK = """
+import pathlib, signal, subprocess, sys, time
+import ray
+from pipeline.running import cluster
+subprocess.Popen(["sleep", "600"])
+with cluster.session():
+    @ray.remote
+    def work(number):
+        pathlib.Path(f"working-{number}").touch()
+        time.sleep(600)
+    ray.get([work.remote(number) for number in (0, 1)])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_command_and_the_head_and_leaves_nothing(short, tmp_path, number):
+    process = under_a_head(WORK, tmp_path, "working-0", "working-1")
+    tree = psutil.Process(process.pid).children(recursive=True)
+    assert {"gcs_server", "raylet", "sleep"} <= {one.name() for one in tree}
+    process.send_signal(number)
+    code, last = ended(process, tmp_path)
+    assert (code, last) == (128 + number, f"ended by {number.name}; finished work is kept")
+    assert [one for one in tree if cluster.is_alive(one)] == []
+    assert "***" not in (tmp_path / "said").read_text() and not list(Path(short).iterdir())
+
+
+STUBBORN = """
+import pathlib, signal, time
+signal.signal(signal.SIGTERM, lambda *_: pathlib.Path("heard").touch())
+pathlib.Path("ready").touch()
+while True:
+    time.sleep(1)
+"""
+
+
+@pytest.mark.slow
+def test_a_second_signal_ends_at_once(short, tmp_path):
+    process = under_a_head(STUBBORN, tmp_path, "ready")
+    tree = psutil.Process(process.pid).children(recursive=True)
+    process.terminate()
+    while not (tmp_path / "heard").exists():
+        time.sleep(0.05)
+    time.sleep(supervisor.SAME_SIGNAL_SECONDS + 0.3)
+    assert process.poll() is None
+    process.terminate()
+    assert ended(process, tmp_path) == (143, "ended by SIGTERM; finished work is kept")
+    assert [one for one in tree if cluster.is_alive(one)] == []
+
+
+def test_a_command_that_does_not_end_is_killed_after_its_grace(tmp_path, monkeypatch):
+    # in this cluster, which doesn't exist, no Ray is started
+    code = "from pipeline.running import supervisor; supervisor.GRACE_SECONDS = 2.0; supervisor.main()"
+    environment = os.environ | {"RAY_ADDRESS": "nowhere:1", "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen([sys.executable, "-c", code, sys.executable, "-c", STUBBORN], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "ready").exists():
+        time.sleep(0.05)
+    process.terminate()
+    assert process.communicate(timeout=60)[1] == "ended by SIGTERM; finished work is kept\n" and process.returncode == 143
+    assert (tmp_path / "heard").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("server", ["gcs_server", "raylet"])
+def test_a_server_of_the_head_that_is_killed_ends_the_run_in_one_line(short, tmp_path, server):
+    process = under_a_head(WORK, tmp_path, "working-0", "working-1")
+    tree = psutil.Process(process.pid).children(recursive=True)
+    next(one for one in tree if one.name() == server).kill()
+    code, last = ended(process, tmp_path)
+    assert code == 1 and last.startswith("Ray's head ended (") and "start again, and finished work is kept" in last
+    assert [one for one in tree if cluster.is_alive(one)] == []
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    (tmp_path / ".dvc" / "tmp").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def mended(project: Path, content: str, capsys) -> str:
+    """What is said of a lock file with this content; it is gone exactly when something is."""
+    file = project / ".dvc" / "tmp" / "rwlock"
+    file.write_text(content)
+    supervisor.mend_dvc_locks(project)
+    said = capsys.readouterr().err
+    assert file.exists() == (not said)
+    if said:
+        assert (project / ".dvc" / "tmp" / "rwlock.set-aside").read_text() == content and said.count("\n") == 1
+    return said
+
+
+def marked(pid: int) -> str:
+    mark = {"pid": pid, "cmd": "dvc repro"}
+    return json.dumps({"write": {"/out": mark}, "read": {"/in": [mark]}})
+
+
+GONE = 2**22 + 1  # Linux numbers processes up to 2^22
+
+
+@pytest.mark.parametrize("content", ["", "{", marked(1)[:-9], "[]", "null", '{"write": 3}', '{"read": {"/in": [{}]}}'])
+def test_a_lock_file_that_cannot_be_read_is_set_aside(project, content, capsys):
+    assert mended(project, content, capsys).startswith(".dvc/tmp/rwlock can't be read: a dvc that was killed left it; set aside as ")
+
+
+@pytest.mark.parametrize("content", ["{}", '{"write": {}, "read": {}}', marked(GONE)])
+def test_a_lock_file_that_dvc_can_use_stays(project, content, capsys):
+    assert mended(project, content, capsys) == ""
+
+
+def test_marks_of_a_number_that_another_program_has_now_are_set_aside(project, capsys):
+    with subprocess.Popen(["sleep", "600"], cwd="/") as stranger:
+        said = mended(project, marked(stranger.pid), capsys)
+        stranger.kill()
+    assert "names processes that are not of this project" in said
+    with subprocess.Popen(["sleep", "600"], cwd=project) as ours:
+        assert mended(project, marked(ours.pid), capsys) == ""
+        ours.kill()
+
+
+def test_while_dvc_runs_in_the_project_its_lock_file_is_left_alone(project, capsys):
+    script = project / "dvc"
+    script.write_text("import time; time.sleep(600)")
+    with subprocess.Popen([sys.executable, script], cwd=project) as running:
+        try:
+            deadline = time.monotonic() + 30
+            while not supervisor.is_dvc(psutil.Process(running.pid)) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            with pytest.raises(UserError, match=rf"^\.dvc/tmp/rwlock can't be read, and a dvc still runs in this project \(PID {running.pid}\); end it"):
+                mended(project, "", capsys)
+            assert mended(project, marked(running.pid), capsys) == ""
+            # another project within this one is none of its business
+            inner = project / "inner"
+            (inner / ".dvc" / "tmp").mkdir(parents=True)
+            assert "can't be read" in mended(inner, "", capsys)
+        finally:
+            running.kill()
+
+
+def test_a_project_without_a_lock_file_or_without_dvc_is_left_alone(project, capsys):
+    supervisor.mend_dvc_locks(project)
+    supervisor.mend_dvc_locks(Path("/"))
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.slow
+def test_dvc_starts_again_after_a_kill_has_cut_its_lock_file(tmp_path):
+    (tmp_path / "dvc.yaml").write_text("stages: {a: {cmd: echo done}}")
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1", "RAY_ADDRESS": "nowhere:1"}
+    subprocess.run(["dvc", "init", "--no-scm", "-q"], cwd=tmp_path, env=environment, check=True)
+    (tmp_path / ".dvc" / "tmp").mkdir(exist_ok=True)
+    (tmp_path / ".dvc" / "tmp" / "rwlock").touch()
+    assert subprocess.run(["dvc", "repro"], cwd=tmp_path, env=environment, capture_output=True).returncode
+    done = subprocess.run([sys.executable, "-m", "commands.cluster", "dvc", "repro"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and "rwlock can't be read" in done.stderr, done.stderr
