@@ -26,7 +26,13 @@ from torch import Tensor, nn
 from models.base import Batch, Model
 from models.layers.initialization import initialize_normal
 from models.layers.input_size import require_divisible
-from models.layers.intrinsic import SLOPE, Block, ContentDecoder, PictureNorm, content_encoder
+from models.layers.intrinsic import (
+    SLOPE,
+    Block,
+    ContentDecoder,
+    PictureNorm,
+    content_encoder,
+)
 from models.layers.normalization import mask_at
 from models.losses.foreground import foreground_mse
 from models.losses.structural_similarity import contrast_structure_map

@@ -20,7 +20,11 @@ from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from models.base import Batch, Model
-from models.layers.manipulation_features import ManipulationFeatures, UnitNormConv, initialize_as_keras
+from models.layers.manipulation_features import (
+    ManipulationFeatures,
+    UnitNormConv,
+    initialize_as_keras,
+)
 from models.losses.region import RegionLoss
 
 NEIGHBOURS = [(row, column) for row in (-1, 0, 1) for column in (-1, 0, 1)]

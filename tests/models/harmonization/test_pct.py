@@ -8,7 +8,13 @@ import torch.nn.functional as F
 from scipy import ndimage
 
 import models
-from models.harmonization.pct import PARAMETERS, PCT, sobel_magnitude, transformed, untransformed
+from models.harmonization.pct import (
+    PARAMETERS,
+    PCT,
+    sobel_magnitude,
+    transformed,
+    untransformed,
+)
 from tests.models import released
 
 RELEASED = Path(__file__).resolve().parents[4] / "shared/released_states"

@@ -3,7 +3,12 @@ import pytest
 import torch
 from skimage.color import lab2rgb, rgb2lab
 
-from models.losses.style_contrast import from_lab, recolored_after_others, style_contrast, to_lab
+from models.losses.style_contrast import (
+    from_lab,
+    recolored_after_others,
+    style_contrast,
+    to_lab,
+)
 
 
 def test_lab_there_and_back_as_scikit_image_has_it():
