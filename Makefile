@@ -9,7 +9,10 @@ export PYTHONHASHSEED := 0
 # as is the default makes a training 15 times as slow
 export GOMP_SPINCOUNT ?= 1000
 
-.PHONY: repro test quick preset ablation experiments bench clean setup
+.PHONY: help repro test quick lint format preset ablation experiments bench clean setup
+
+help:                        ## what `make` can do
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'\t' '{printf "make %-12s %s\n", $$1, $$2}'
 
 repro: setup                 ## photographs to results/ and report/index.html, all under one Ray head
 	python -m commands.graph --check
@@ -20,6 +23,15 @@ test: setup                  ## every test
 
 quick: setup                 ## the tests that take no longer than seconds each
 	python -m pytest -m "not slow"
+
+lint: setup                  ## ruff (lint and format) and mypy, both of which must be clean
+	ruff check .
+	ruff format --check .
+	mypy
+
+format: setup                ## let ruff write the code in its format
+	ruff check --fix-only .
+	ruff format .
 
 preset: setup                ## make preset NAME=embedded|labelled|paper: the parameters of presets/NAME.yaml
 	@test -f presets/$(NAME).yaml || { echo "presets/$(NAME).yaml is missing; there are: $(basename $(notdir $(wildcard presets/*.yaml)))" >&2; exit 2; }
@@ -35,8 +47,8 @@ experiments: setup           ## what differs between experiments: the columns of
 bench: setup                 ## ratios of speed and memory against peers
 	@for file in benchmarks/[a-z]*.py; do python -m benchmarks.$$(basename $$file .py) || exit 1; done
 
-clean:                       ## everything that was made but the environment and DVC's cache
-	rm -rf data artifacts results report .runs dvc.lock models/dvc.lock
+clean:                       ## everything that was made but the environment, DVC's cache and its lock files, which one commits
+	rm -rf data artifacts results report .runs
 
 # .venv/ready holds the hash of the requirements.lock that was installed. Only a folder that this recipe made is ever emptied:
 # one that somebody else made, or a link to one, is used as it is if it has all packages. (An empty .venv/ready is an older
