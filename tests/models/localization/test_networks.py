@@ -14,6 +14,10 @@ TINY = {
     "deeplabv3": {"width": 4, "channels": 16},
     "hrnet_ocr": {"variant": "w18_small", "channels": 16, "keys": 8},
     "segformer": {"variant": "b0"},
+    "f3net": {"width": 4, "channels": 4},
+    "gatenet": {"width": 4},
+    "minet": {"width": 4},
+    "unet_lite0": {"width": 2},
 }
 # specs/localization.md: 5.1, 8, 9.3, 5.2, 5.3, 5.4; exact where the spec is
 PUBLISHED = [
@@ -30,8 +34,14 @@ PUBLISHED = [
     ("segformer", {}, 27.35e6),
     ("segformer", {"variant": "b3"}, 47.22e6),
     ("segformer", {"variant": "b5"}, 84.59e6),
+    ("f3net", {}, 25_536_710),
+    ("gatenet", {}, 128_629_796),
+    ("gatenet", {"backbone": "vgg16"}, 100_016_105),
+    ("minet", {}, 47_562_737),
+    ("minet", {"backbone": "resnet50"}, 162_378_305),
 ]
 networks = pytest.mark.parametrize("name", TINY)
+OWN_LOSS = ("f3net", "gatenet", "minet")  # without the weights of L_seg's terms
 
 
 def pasted_squares(n=2, side=32):
@@ -108,7 +118,7 @@ def test_only_what_is_given_at_test_time_is_read(name):
         assert torch.equal(model({"composite": batch["composite"]}), model(batch))
 
 
-@networks
+@pytest.mark.parametrize("name", [name for name in TINY if name not in OWN_LOSS])
 def test_loss_weights_reach_the_loss(name):
     batch, model = pasted_squares(side=64), create(name).eval()
     double = create(name, bce_weight=2.0, ssim_weight=2.0, iou_weight=2.0).eval()
@@ -136,6 +146,10 @@ def test_half_precision_training_keeps_prediction_and_loss_in_float32(name):
         ("rsrnet", 33, 64, "height 33 is not divisible by 16; pad to 48"),
         ("hrnet_ocr", 48, 64, "height 48 is not divisible by 32; pad to 64"),
         ("segformer", 64, 31, "at least 32 pixels, got 64x31"),
+        ("gatenet", 48, 64, "height 48 is not divisible by 32; pad to 64"),
+        ("minet", 64, 40, "width 40 is not divisible by 16; pad to 48"),
+        ("minet", 64, 16, "at least 32 pixels with this backbone, got 64x16"),
+        ("unet_lite0", 48, 64, "height 48 is not divisible by 32; pad to 64"),
     ],
 )
 def test_sizes_it_can_not_take_are_refused_in_words(name, height, width, message):
@@ -143,14 +157,25 @@ def test_sizes_it_can_not_take_are_refused_in_words(name, height, width, message
         create(name).eval()({"composite": torch.rand(1, 3, height, width)})
 
 
-@pytest.mark.parametrize("name", ["deeplabv3", "segformer"])
+@pytest.mark.parametrize("name", ["deeplabv3", "segformer", "f3net"])
 def test_odd_sizes_that_it_can_take(name):
     with torch.no_grad():
         assert create(name).eval()({"composite": torch.rand(1, 3, 45, 67)}).shape == (1, 1, 45, 67)
 
 
 @pytest.mark.parametrize(
-    "name, side", [("unet", 16), ("dirl", 16), ("rsrnet", 16), ("hrnet_ocr", 32), ("deeplabv3", 64)]
+    "name, side",
+    [
+        ("unet", 16),
+        ("dirl", 16),
+        ("rsrnet", 16),
+        ("hrnet_ocr", 32),
+        ("deeplabv3", 64),
+        ("f3net", 32),
+        ("gatenet", 64),
+        ("minet", 48),
+        ("unet_lite0", 32),
+    ],
 )
 def test_a_batch_of_one_without_statistics_is_refused_in_training_alone(name, side):
     model, batch = create(name), {"composite": torch.rand(1, 3, side, side)}
@@ -160,7 +185,7 @@ def test_a_batch_of_one_without_statistics_is_refused_in_training_alone(name, si
         model.train()(batch)
 
 
-@pytest.mark.parametrize("name", [name for name in TINY if name != "deeplabv3"])
+@pytest.mark.parametrize("name", [name for name in TINY if name not in ("deeplabv3", "gatenet")])
 def test_a_batch_of_one_trains_where_it_can(name):
     loss, _ = create(name).train().loss("network", pasted_squares(1, 64))
     loss.backward()
