@@ -33,6 +33,10 @@ SPEC = {
     "deeplabv3": (39.63, 41),
     "hrnet_ocr": (70.35, 39),
     "segformer": (27.35, 14),
+    "f3net": (25.54, 9),
+    "gatenet": (128.63, 72),
+    "minet": (47.56, 93),
+    "unet_lite0": (5.20, None),  # ours
     "dih": (8.27, None),
     "s2am": (67.00, None),
     "dovenet": (54.76, None),

@@ -50,18 +50,18 @@ def structure_loss(logits: Tensor, mask: Tensor, weighted_bce: bool = True) -> T
         return cross_entropy.mean() + (1 - (intersection + 1) / (union + 1)).mean()
 
 
+def _conv(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
+    )
+
+
 class CrossFeature(nn.Module):
     """Two levels keep what both agree on: their product, given back to each (the paper's CFM)."""
 
     def __init__(self, channels: int):
         super().__init__()
-        self.left, self.down = (
-            nn.ModuleList(
-                nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
-                for _ in range(4)
-            )
-            for _ in range(2)
-        )
+        self.left, self.down = (nn.ModuleList(_conv(channels, channels, 3) for _ in range(4)) for _ in range(2))
 
     def forward(self, left: Tensor, down: Tensor) -> tuple[Tensor, Tensor]:
         """left (N, C, H, W) and the coarser down (N, C, h, w) -> both refined, (N, C, H, W)."""
@@ -122,8 +122,7 @@ class F3Net(Model):
         self.normalize = ImageNetNormalize(MEAN, STD)
         self.backbone = ResNet50(width, backbone_weights)
         self.squeeze = nn.ModuleList(  # coarsest first, as released
-            nn.Sequential(nn.Conv2d(inputs, channels, 1), nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
-            for inputs in self.backbone.channels[:0:-1]
+            _conv(inputs, channels, 1) for inputs in self.backbone.channels[:0:-1]
         )
         self.first, self.second = Decoder(channels), Decoder(channels)
         self.first_head, self.second_head = (nn.Conv2d(channels, 1, 3, padding=1) for _ in range(2))

@@ -152,7 +152,7 @@ class MINet(Model):
             for level, (taken, own) in enumerate(groups)
         )
         # from here on coarsest first, as released
-        self.interact = nn.ModuleList([*(SelfInteraction(width, half) for _ in range(4)), SelfInteraction(finest, finest // 2)])
+        self.interact = nn.ModuleList(SelfInteraction(channels, channels // 2) for channels in (*[width] * 4, finest))
         plain = 3 if self.at_full_size else 4
         self.up = nn.ModuleList([*(_up(width, width) for _ in range(plain)), _up(width, half), _up(half, half)])
         self.classifier = nn.Conv2d(half, 1, 1)
@@ -164,7 +164,9 @@ class MINet(Model):
         count, _, height, width = composite.shape
         smallest = 2 * self.stride
         if min(height, width) < smallest:
-            raise ValueError(f"minet needs sides of at least {smallest} pixels with this backbone, got {height}x{width}")
+            raise ValueError(
+                f"minet needs sides of at least {smallest} pixels with this backbone, got {height}x{width}"
+            )
         # the coarsest level is halved once more; where that doesn't divide, it is rounded down
         if self.training and count * (height // smallest) * (width // smallest) < 2:
             raise ValueError(

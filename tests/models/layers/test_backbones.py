@@ -10,7 +10,7 @@ def parameters(module):
 
 
 def random_statistics(network):
-    """As after training: with the running means of 0 that a network starts with, a norm left out wouldn't be noticed."""
+    """As after training: with the running means of 0 at the start, a norm that is left out wouldn't be noticed."""
     for name, value in network.state_dict().items():
         if name.endswith(("running_mean", "running_var")):
             torch.nn.init.uniform_(value, 0.5, 1.5)
@@ -73,7 +73,11 @@ def test_vgg_with_torchvision_s_weights_gives_the_features_before_each_pool(tmp_
 
 def test_channels_say_what_comes_out():
     image = torch.zeros(1, 3, 64, 64)
-    for network, sides in ((ResNet50(2), (32, 16, 8, 4, 2)), (ResNet50(2, last_stride=1), (32, 16, 8, 4, 4)), (VGG16(2), (64, 32, 16, 8, 4))):
+    for network, sides in (
+        (ResNet50(2), (32, 16, 8, 4, 2)),
+        (ResNet50(2, last_stride=1), (32, 16, 8, 4, 4)),
+        (VGG16(2), (64, 32, 16, 8, 4)),
+    ):
         levels = network.eval()(image)
         assert tuple(level.shape[1] for level in levels) == network.channels
         assert tuple(level.shape[2] for level in levels) == sides

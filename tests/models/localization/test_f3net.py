@@ -68,9 +68,8 @@ def test_cross_feature_against_a_plain_reading():
     """The released names in the released order, and the paper's equations on them."""
     torch.manual_seed(0)
     block = CrossFeature(3).eval()
-    names = [f"{part}{n}{side}.{entry}" for side in "hv" for n in "1234"
-             for part, entries in (("conv", ("weight", "bias")), ("bn", ("weight", "bias", "running_mean", "running_var", "n")))
-             for entry in entries]  # fmt: skip
+    entries = ["conv{}.weight", "conv{}.bias", "bn{}.weight", "bn{}.bias", "bn{}.running_mean", "bn{}.running_var", "{}"]
+    names = [entry.format(n + side) for side in "hv" for n in "1234" for entry in entries]
     state = dict(zip(names, block.state_dict().values(), strict=True))
 
     def step(n, x):

@@ -37,7 +37,8 @@ class Reading:
         return F.conv2d(x, weight, self.state[f"{name}.bias"], padding=weight.shape[-1] // 2)
 
     def norm(self, name, x):
-        return F.batch_norm(x, *(self.state[f"{name}.{entry}"] for entry in ("running_mean", "running_var", "weight", "bias")))
+        weight, bias, mean, variance = (self.state[f"{name}.{entry}"] for entry in NORM[:4])
+        return F.batch_norm(x, mean, variance, weight, bias)
 
 
 def half(x):
@@ -129,7 +130,8 @@ def test_consistency_loss_by_hand():
     torch.testing.assert_close(consistency_loss(values(0.0, 1.0), values(0.0, 1.0)), torch.tensor(0.0))
     torch.testing.assert_close(consistency_loss(values(1.0, 0.0), values(0.0, 1.0)), torch.tensor(1.0))
     # what is right in the background counts nothing: balance
-    torch.testing.assert_close(consistency_loss(values(0.5, 1.0, 0.0, 0.0), values(1.0, 0.0, 0.0, 0.0)), torch.tensor(0.6))
+    more = consistency_loss(values(0.5, 1.0, 0.0, 0.0), values(1.0, 0.0, 0.0, 0.0))
+    torch.testing.assert_close(more, torch.tensor(0.6))
 
 
 def test_loss_adds_the_consistency_at_its_weight():
@@ -139,7 +141,8 @@ def test_loss_adds_the_consistency_at_its_weight():
     with torch.no_grad():
         prediction = model(batch)
         total, parts = model.loss("network", batch)
-        bce, consistency = F.binary_cross_entropy(prediction, batch["mask"]), consistency_loss(prediction, batch["mask"])
+        bce = F.binary_cross_entropy(prediction, batch["mask"])
+        consistency = consistency_loss(prediction, batch["mask"])
         torch.testing.assert_close(total, bce + 0.5 * consistency)
         torch.testing.assert_close(parts, {"bce": bce, "consistency": consistency})
         region = models.create("minet", width=4, objective="region").eval()

