@@ -38,6 +38,10 @@ SPEC = {
     "span": (4.05, 262),
     "magritte": (54.41, None),  # the released defaults; with nearest upsampling 39.16 and 11
     "hlstm": (2.21, None),
+    "f3net": (25.54, 9),
+    "gatenet": (128.63, 72),
+    "minet": (47.56, 93),
+    "unet_lite0": (5.20, None),  # ours
     "dih": (8.27, None),
     "s2am": (67.00, None),
     "dovenet": (54.76, None),

@@ -1,6 +1,6 @@
 """What every backbone trained on ImageNet shares: its input's normalization, and its weights from elsewhere."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -10,13 +10,16 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class ImageNetNormalize(nn.Module):
-    """RGB in [0, 1], (N, 3, H, W) -> zero mean and unit variance per channel, as ImageNet's statistics have it."""
+    """RGB in [0, 1], (N, 3, H, W) -> (image - mean) / std for each channel.
 
-    def __init__(self):
+    `mean` and `std`, in [0, 1]: ImageNet's by default. Some released networks use statistics of their own.
+    """
+
+    def __init__(self, mean: Sequence[float] = MEAN, std: Sequence[float] = STD):
         super().__init__()
         # constants, so not in the state dict: a published one has no such entries
-        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
         return (image - self.mean) / self.std

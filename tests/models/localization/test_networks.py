@@ -17,6 +17,10 @@ TINY = {
     "mfcn": {"width": 8, "fc_channels": 16},
     "mantranet": {"width": 2, "channels": 4, "hidden": 2},
     "span": {"width": 2, "channels": 8, "attention_size": 0},
+    "f3net": {"width": 4, "channels": 4},
+    "gatenet": {"width": 4},
+    "minet": {"width": 4},
+    "unet_lite0": {"width": 2},
 }
 DOUBLED = {"mfcn": {"edge_weight": 2.0}}  # losses beside L_seg
 # specs/localization.md: 5.1, 8, 9.3, 5.2, 5.3, 5.4; exact where the spec is
@@ -37,8 +41,14 @@ PUBLISHED = [
     ("mfcn", {}, 134_270_854),  # the convolutions of VGG-16 14,714,688, its linear layers 119,545,856, two branches of 5,155
     ("mantranet", {}, 3_804_950),
     ("span", {}, 4_054_254),
+    ("f3net", {}, 25_536_710),
+    ("gatenet", {}, 128_629_796),
+    ("gatenet", {"backbone": "vgg16"}, 100_016_105),
+    ("minet", {}, 47_562_737),
+    ("minet", {"backbone": "resnet50"}, 162_378_305),
 ]
 networks = pytest.mark.parametrize("name", TINY)
+OWN_LOSS = ("f3net", "gatenet", "minet")  # without the weights of L_seg's terms
 
 
 def pasted_squares(n=2, side=32):
@@ -115,7 +125,7 @@ def test_only_what_is_given_at_test_time_is_read(name):
         assert torch.equal(model({"composite": batch["composite"]}), model(batch))
 
 
-@networks
+@pytest.mark.parametrize("name", [name for name in TINY if name not in OWN_LOSS])
 def test_loss_weights_reach_the_loss(name):
     batch, model = pasted_squares(side=64), create(name).eval()
     double = create(name, bce_weight=2.0, ssim_weight=2.0, iou_weight=2.0, **DOUBLED.get(name, {})).eval()
@@ -146,6 +156,10 @@ def test_half_precision_training_keeps_prediction_and_loss_in_float32(name):
         ("mfcn", 64, 40, "width 40 is not divisible by 32; pad to 64"),
         ("mantranet", 1, 64, "input of 1x64 pixels is too small"),
         ("span", 64, 1, "input of 64x1 pixels is too small"),
+        ("gatenet", 48, 64, "height 48 is not divisible by 32; pad to 64"),
+        ("minet", 64, 40, "width 40 is not divisible by 16; pad to 48"),
+        ("minet", 64, 16, "at least 32 pixels with this backbone, got 64x16"),
+        ("unet_lite0", 48, 64, "height 48 is not divisible by 32; pad to 64"),
     ],
 )
 def test_sizes_it_can_not_take_are_refused_in_words(name, height, width, message):
@@ -153,14 +167,25 @@ def test_sizes_it_can_not_take_are_refused_in_words(name, height, width, message
         create(name).eval()({"composite": torch.rand(1, 3, height, width)})
 
 
-@pytest.mark.parametrize("name", ["deeplabv3", "segformer", "mantranet", "span"])
+@pytest.mark.parametrize("name", ["deeplabv3", "segformer", "mantranet", "span", "f3net"])
 def test_odd_sizes_that_it_can_take(name):
     with torch.no_grad():
         assert create(name).eval()({"composite": torch.rand(1, 3, 45, 67)}).shape == (1, 1, 45, 67)
 
 
 @pytest.mark.parametrize(
-    "name, side", [("unet", 16), ("dirl", 16), ("rsrnet", 16), ("hrnet_ocr", 32), ("deeplabv3", 64)]
+    "name, side",
+    [
+        ("unet", 16),
+        ("dirl", 16),
+        ("rsrnet", 16),
+        ("hrnet_ocr", 32),
+        ("deeplabv3", 64),
+        ("f3net", 32),
+        ("gatenet", 64),
+        ("minet", 48),
+        ("unet_lite0", 32),
+    ],
 )
 def test_a_batch_of_one_without_statistics_is_refused_in_training_alone(name, side):
     model, batch = create(name), {"composite": torch.rand(1, 3, side, side)}
@@ -170,7 +195,7 @@ def test_a_batch_of_one_without_statistics_is_refused_in_training_alone(name, si
         model.train()(batch)
 
 
-@pytest.mark.parametrize("name", [name for name in TINY if name != "deeplabv3"])
+@pytest.mark.parametrize("name", [name for name in TINY if name not in ("deeplabv3", "gatenet")])
 def test_a_batch_of_one_trains_where_it_can(name):
     loss, _ = create(name).train().loss("network", pasted_squares(1, 64))
     loss.backward()
