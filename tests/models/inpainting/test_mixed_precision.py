@@ -10,6 +10,7 @@ TINY = {
     "pconv": {"width": 8, "levels": 4, "perceptual_weights": "none"},
     "gatedconv": {"width": 8, "discriminator_width": 4},
     "prvs": {"width": 8, "levels": 4, "discriminator_width": 4, "perceptual_weights": "none"},
+    "csa": {"width": 8, "levels": 5, "discriminator_width": 4, "perceptual_weights": "none"},
     "edgeconnect": {"width": 8, "blocks": 1, "discriminator_width": 4, "perceptual_weights": "none"},
 }
 
