@@ -7,29 +7,25 @@ edge generator alone; "inpaint" the painter on true Canny edges; "joint" the pai
 Canny's in the hole. The released code leaves the edge generator fixed in "joint"; the paper trains it along at a lower
 rate, without its discriminator (`edges_in_joint`).
 
-Departures: the binary cross-entropy is taken of logits instead of a sigmoid's output, which is the same function
-without its overflow; random Canny scales (sigma 0 in the released code) and training without edges (-1) are left out.
+Departures: random Canny scales (sigma 0 in the released code) and training without edges (-1) are left out.
 """
 
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Literal
 
-import numpy as np
 import torch
-from skimage.feature import canny
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 from models.base import Batch, Model
+from models.layers.edges import canny_edges, gray
 from models.layers.initialization import initialize_normal
 from models.layers.input_size import require_divisible
 from models.layers.spectral import SpectralPatchDiscriminator
-from models.losses.adversarial import frozen
+from models.losses.adversarial import cross_entropy_for_discriminator, cross_entropy_for_generator, frozen
 from models.losses.perceptual import VGGFeatures, perceptual_distance, style_distance
 
-GRAY = (0.2125, 0.7154, 0.0721)  # of scikit-image's rgb2gray, which the released code uses
 PERCEPTUAL_LAYERS = (1, 6, 11, 20, 29)  # relu1_1 ... relu5_1 of VGG-19
 STYLE_LAYERS = (8, 17, 26, 31)  # relu2_2, relu3_4, relu4_4, relu5_2
 PAINTER_NORMS = {"instance": nn.InstanceNorm2d, "batch": nn.BatchNorm2d}
@@ -123,23 +119,15 @@ class EdgeConnect(Model):
         hole's border makes no edges. Raises ValueError where H or W is not divisible by 4, or below 12."""
         image, hole = batch["image"], (batch["hole"] > 0.5).to(batch["image"].dtype)
         image = torch.where(hole > 0.5, torch.zeros_like(image), image)
-        gray = _gray(image)
-        edges = self.canny_edges(gray, hole)
-        predicted = self.draw_edges(gray, edges, hole).sigmoid()
+        luminance = gray(image)
+        edges = canny_edges(luminance, self.sigma, hole)
+        predicted = self.draw_edges(luminance, edges, hole).sigmoid()
         return self.paint(image, predicted * hole + edges * (1 - hole), hole)
 
-    def canny_edges(self, gray: Tensor, hole: Tensor | None = None) -> Tensor:
-        """Canny's edges, 0 or 1, of gray images (N, 1, H, W) in [0, 1]; with a hole, of the valid pixels alone."""
-        maps = []
-        for index, picture in enumerate(gray[:, 0].float().cpu().numpy()):
-            valid = None if hole is None else hole[index, 0].cpu().numpy() <= 0.5
-            maps.append(canny(picture, self.sigma, mask=valid))
-        return torch.from_numpy(np.stack(maps))[:, None].to(gray)
-
-    def draw_edges(self, gray: Tensor, edges: Tensor, hole: Tensor) -> Tensor:
+    def draw_edges(self, luminance: Tensor, edges: Tensor, hole: Tensor) -> Tensor:
         """Logits (N, 1, H, W) of the completed edges."""
-        _require_size(gray)
-        return self.edge_generator(torch.cat([gray * (1 - hole) + hole, edges * (1 - hole), hole], dim=1)).float()
+        _require_size(luminance)
+        return self.edge_generator(torch.cat([luminance * (1 - hole) + hole, edges * (1 - hole), hole], dim=1)).float()
 
     def paint(self, image: Tensor, edges: Tensor, hole: Tensor) -> Tensor:
         """(N, 3, H, W) in [0, 1]."""
@@ -157,34 +145,34 @@ class EdgeConnect(Model):
         image, hole = batch["image"], batch["hole"]
         if min(image.shape[2:]) < 32:
             raise ValueError(f"edgeconnect trains on sides of 32 pixels or more, got {tuple(image.shape[2:])}")
-        gray = _gray(image)
-        edges = self.canny_edges(gray)
+        luminance = gray(image)
+        edges = canny_edges(luminance, self.sigma)
         if self.phase == "edge":
-            return self._edge_loss(player, gray, edges, hole)
-        return self._paint_loss(player, image, gray, edges, hole)
+            return self._edge_loss(player, luminance, edges, hole)
+        return self._paint_loss(player, image, luminance, edges, hole)
 
-    def _edge_loss(self, player: str, gray: Tensor, edges: Tensor, hole: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def _edge_loss(self, player: str, luminance: Tensor, edges: Tensor, hole: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         with nullcontext() if player == "generator" else torch.no_grad():
-            predicted = self.draw_edges(gray, edges, hole).sigmoid()
-        true, drawn = torch.cat([gray, edges], dim=1), torch.cat([gray, predicted], dim=1)
+            predicted = self.draw_edges(luminance, edges, hole).sigmoid()
+        true, drawn = torch.cat([luminance, edges], dim=1), torch.cat([luminance, predicted], dim=1)
         if player == "discriminator":
             return _judge(self.edge_discriminator, true, drawn)
         with frozen(self.edge_discriminator):
             wanted, given = self.edge_discriminator(true), self.edge_discriminator(drawn)
         parts = {
-            "adversarial": _cross_entropy(given[-1], 1),
+            "adversarial": cross_entropy_for_generator(given[-1]),
             "feature_matching": sum((one - other.detach()).abs().mean() for one, other in zip(given, wanted)),
         }
         total = parts["adversarial"] + 10 * parts["feature_matching"]
         return total, {name: part.detach() for name, part in parts.items()}
 
     def _paint_loss(
-        self, player: str, image: Tensor, gray: Tensor, edges: Tensor, hole: Tensor
+        self, player: str, image: Tensor, luminance: Tensor, edges: Tensor, hole: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         with nullcontext() if player == "generator" else torch.no_grad():
             if self.phase == "joint":
                 with nullcontext() if self.edges_in_joint == "trained" else torch.no_grad():
-                    predicted = self.draw_edges(gray, edges, hole).sigmoid()
+                    predicted = self.draw_edges(luminance, edges, hole).sigmoid()
                 edges = predicted * hole + edges * (1 - hole)
             painted = self.paint(image, edges, hole)
         if player == "discriminator":
@@ -195,7 +183,7 @@ class EdgeConnect(Model):
         parts = {"l1": (painted - image).abs().mean() / hole.mean().clamp(min=1 / hole.numel())}
         if self.image_discriminator is not None:
             with frozen(self.image_discriminator):
-                parts["adversarial"] = _cross_entropy(self.image_discriminator(painted)[-1], 1)
+                parts["adversarial"] = cross_entropy_for_generator(self.image_discriminator(painted)[-1])
         if self.perceptual_features is not None:
             parts["perceptual"] = perceptual_distance(*self._features(painted, image, PERCEPTUAL_LAYERS))
             parts["style"] = style_distance(*self._features(painted * hole, image * hole, STYLE_LAYERS))
@@ -247,15 +235,7 @@ def _discriminator(before: int, width: int) -> SpectralPatchDiscriminator:
     return SpectralPatchDiscriminator(before, widths, [2, 2, 2, 1, 1], 4, 1, bias=False, activate_last=False)
 
 
-def _gray(image: Tensor) -> Tensor:
-    return (image * image.new_tensor(GRAY).view(3, 1, 1)).sum(1, keepdim=True)
-
-
-def _cross_entropy(logits: Tensor, target: int) -> Tensor:
-    return F.binary_cross_entropy_with_logits(logits.float(), torch.full_like(logits, target, dtype=torch.float32))
-
-
 def _judge(discriminator: nn.Module, real: Tensor, fake: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     true, false = discriminator(torch.cat([real, fake.detach()]))[-1].chunk(2)
-    parts = {"real": _cross_entropy(true, 1), "fake": _cross_entropy(false, 0)}
+    parts = dict(zip(("real", "fake"), cross_entropy_for_discriminator(true, false)))
     return (parts["real"] + parts["fake"]) / 2, {name: part.detach() for name, part in parts.items()}

@@ -1,7 +1,7 @@
-"""The U-Net that DoveNet, RainNet, S2AM and BargainNet share ("U8" in specs/harmonization.md, section 1).
+"""The U-Net that DoveNet, RainNet, S2AM and BargainNet share, and CSA's coarse network (pix2pix's at 256 pixels).
 
 With 8 levels at 256 pixels: convolutions 4x4, stride 2 to 64, 128, 256, 512, 512, 512, 512, 512 channels and back,
-with skips by concatenation [encoder, decoder] and a gate on the three outer concatenations.
+with skips by concatenation and a gate on the three outer concatenations.
 
 The encoder's leaky ReLUs act in place in the released codes of all four, so that a skip carries the activated feature
 although the layers read as if it were the raw one; published weights give another picture without this.
@@ -59,13 +59,14 @@ class Block(nn.Module):
     """
 
     def __init__(
-        self, down: Step, inside: "Block | None", up: Step, gate: nn.Module | None, dropout: float, order: tuple[str, ...]
-    ):
+        self, down: Step, inside: "Block | None", up: Step, gate: nn.Module | None, dropout: float,
+        order: tuple[str, ...], skip_first: bool = True,
+    ):  # fmt: skip
         super().__init__()
         parts = {"down": down, "inside": inside, "up": up, "gate": gate}
         for name in order:
             self.add_module(name, parts[name])
-        self.dropout = dropout
+        self.dropout, self.skip_first = dropout, skip_first
 
     def forward(self, features: Tensor, mask: Tensor | None) -> Tensor:
         features = F.leaky_relu(features, 0.2, inplace=True)
@@ -74,7 +75,7 @@ class Block(nn.Module):
             deeper = self.inside(deeper, mask)
         deeper = self.up(F.relu(deeper, inplace=True), mask)
         deeper = F.dropout(deeper, self.dropout, self.training)
-        joined = torch.cat([features, deeper], dim=1)
+        joined = torch.cat([features, deeper] if self.skip_first else [deeper, features], dim=1)
         return joined if self.gate is None else _apply(self.gate, joined, mask)
 
 
@@ -89,6 +90,7 @@ class UNet(nn.Module):
     order: in which the parts of a block, and of the whole, are registered, as published codes differ in this.
     double: builds the layers that double the size from their channels in and out and whether they have a bias.
     head_bias: of the last of them.
+    skip_first: whether a skip concatenates [encoder, decoder] or [decoder, encoder], another thing that they differ in.
     Layers of `norm` and `gate` with an attribute takes_mask are called with the mask beside the features.
     """
 
@@ -105,6 +107,7 @@ class UNet(nn.Module):
         out_channels: int = 3,
         double: Callable[[int, int, bool], nn.Module] = transposed,
         head_bias: bool = True,
+        skip_first: bool = True,
     ):
         super().__init__()
         if levels < GATED + 1:
@@ -124,6 +127,7 @@ class UNet(nn.Module):
                 gate(2 * outer) if gate is not None and level <= GATED else None,
                 dropout if GATED < level and not innermost else 0.0,
                 order,
+                skip_first,
             )
         parts = {
             "down": nn.Conv2d(in_channels, width, 4, 2, 1, bias=bias),

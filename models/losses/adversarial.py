@@ -1,10 +1,13 @@
-"""Hinge losses and gradient penalty of the networks that train against a pair of discriminators.
+"""Losses of networks that train against discriminators.
 
-RainNet's supplementary, eqs 2-9, and the released codes of DoveNet and RainNet, which agree but for what is judged.
+Hinge losses and gradient penalty: RainNet's supplementary, eqs 2-9, and the released codes of DoveNet and RainNet,
+which agree but for what is judged. Cross-entropy: Goodfellow et al. 2014, in the form of EdgeConnect and PRVS.
+Relativistic averages: Jolicoeur-Martineau 2019, in the form of CSA.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +16,8 @@ from torch.nn.utils import parametrize
 
 Critic = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """(image (N, 3, H, W), mask (N, 1, H, W)) -> global and verification score, any shape, larger = more real."""
+Drawing = TypeVar("Drawing")
+"""a tensor, or tensors under a name each that answer to `requires_grad` and `detach()` as one"""
 
 
 def hinge_for_discriminator(real: Tensor, fake: Tensor) -> Tensor:
@@ -23,6 +28,29 @@ def hinge_for_discriminator(real: Tensor, fake: Tensor) -> Tensor:
 def hinge_for_generator(fake: Tensor) -> Tensor:
     """-mean fake, a scalar."""
     return -fake.mean()
+
+
+def cross_entropy_for_discriminator(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+    """mean -log p(real) and mean -log(1 - p(fake)), two scalars, from logits of any shape.
+
+    Taken of logits instead of a sigmoid's output: the same function without its overflow.
+    """
+    return -F.logsigmoid(real.float()).mean(), -F.logsigmoid(-fake.float()).mean()
+
+
+def cross_entropy_for_generator(fake: Tensor) -> Tensor:
+    """mean -log p(fake), a scalar, from logits of any shape."""
+    return -F.logsigmoid(fake.float()).mean()
+
+
+def relativistic_least_squares(better: Tensor, worse: Tensor) -> Tensor:
+    """((better - mean worse - 1)^2 + (worse - mean better + 1)^2) / 2, averaged, a scalar, from scores of any shape.
+
+    A discriminator minimizes it with the real images' scores as `better`, a generator with the fakes'. The means go
+    over the whole batch, as relativistic average discriminators have it.
+    """
+    better, worse = better.float(), worse.float()
+    return ((better - worse.mean() - 1).square().mean() + (worse - better.mean() + 1).square().mean()) / 2
 
 
 def gradient_penalty(score: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
@@ -79,7 +107,7 @@ class DrawnOnce:
     def __init__(self):
         self.image = self.drawn = None
 
-    def keep(self, image: Tensor, generator: nn.Module, draw: Callable[[], Tensor]) -> Tensor:
+    def keep(self, image: Tensor, generator: nn.Module, draw: Callable[[], Drawing]) -> Drawing:
         """What `draw` draws of the image, detached. The trainer rests the generator's parameters in this turn; here they
         take part in the graph all the same."""
         resting = [parameter for parameter in generator.parameters() if not parameter.requires_grad]
@@ -94,7 +122,7 @@ class DrawnOnce:
             self.image, self.drawn = image, drawn
         return drawn.detach()
 
-    def take(self, image: Tensor, draw: Callable[[], Tensor]) -> Tensor:
+    def take(self, image: Tensor, draw: Callable[[], Drawing]) -> Drawing:
         """The drawing that was kept of this very tensor, once; a new one if there is none."""
         drawn = self.drawn if self.image is image else None
         self.image = self.drawn = None

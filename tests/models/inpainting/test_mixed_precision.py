@@ -9,6 +9,8 @@ TINY = {
     "rfr": {"width": 8, "perceptual_weights": "none", "guard": "extra_passes", "iter_num": 1},
     "pconv": {"width": 8, "levels": 4, "perceptual_weights": "none"},
     "gatedconv": {"width": 8, "discriminator_width": 4},
+    "prvs": {"width": 8, "levels": 4, "discriminator_width": 4, "perceptual_weights": "none"},
+    "csa": {"width": 8, "levels": 5, "discriminator_width": 4, "perceptual_weights": "none"},
     "edgeconnect": {"width": 8, "blocks": 1, "discriminator_width": 4, "perceptual_weights": "none"},
 }
 

@@ -10,7 +10,7 @@ import models
 from models.layers.input_size import NotDivisible
 from tests.models import vector
 
-SIDES_MULTIPLE_OF = {"pconv": 32, "gatedconv": 8, "edgeconnect": 4, "rfr": 16, "pic": 32}  # of the tiny networks here
+SIDES_MULTIPLE_OF = {"pconv": 32, "gatedconv": 8, "edgeconnect": 4, "rfr": 16, "pic": 32, "prvs": 16, "csa": 32}  # of the tiny networks here
 TOO_SMALL = {
     "edgeconnect": ((8, 64), "edgeconnect takes sides of 12 pixels or more, got \\(8, 64\\)"),
     "pic": ((32, 32), "pic: 32x32 pixels leave instance normalization a single value"),

@@ -1,15 +1,19 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from models.layers.domain_verification import DomainVerificationDiscriminator
 from models.losses.adversarial import (
+    cross_entropy_for_discriminator,
+    cross_entropy_for_generator,
     discriminator_game,
     frozen,
     generator_game,
     gradient_penalty,
     hinge_for_discriminator,
     hinge_for_generator,
+    relativistic_least_squares,
 )
 
 
@@ -30,6 +34,23 @@ def test_hinge_by_hand():
     # relu(1 - real) = 0, 0.5, 2; relu(1 + fake) = 0, 1
     assert hinge_for_discriminator(real, fake) == pytest.approx(2.5 / 3 + 0.5)
     assert hinge_for_generator(fake) == pytest.approx(1.5)
+
+
+def test_cross_entropy_is_that_of_probabilities_and_does_not_overflow():
+    real, fake = torch.tensor([2.0, -0.5]), torch.tensor([[0.3], [-1.0]])
+    found = cross_entropy_for_discriminator(real, fake)
+    torch.testing.assert_close(found[0], F.binary_cross_entropy(real.sigmoid(), torch.ones(2)))
+    torch.testing.assert_close(found[1], F.binary_cross_entropy(fake.sigmoid(), torch.zeros(2, 1)))
+    torch.testing.assert_close(cross_entropy_for_generator(fake), F.binary_cross_entropy(fake.sigmoid(), torch.ones(2, 1)))
+    assert cross_entropy_for_generator(torch.tensor([-500.0])) == 500
+
+
+def test_relativistic_least_squares_by_hand():
+    real, fake = torch.tensor([3.0, 1.0]), torch.tensor([0.0, -1.0])
+    # means 2 and -0.5: real - mean fake - 1 = 2.5, 0.5; fake - mean real + 1 = -1, -2
+    assert relativistic_least_squares(real, fake) == pytest.approx(((6.25 + 0.25) / 2 + (1 + 4) / 2) / 2)
+    # a generator swaps the two: fake - mean real - 1 = -3, -4; real - mean fake + 1 = 4.5, 2.5
+    assert relativistic_least_squares(fake, real) == pytest.approx(((9 + 16) / 2 + (20.25 + 6.25) / 2) / 2)
 
 
 def test_penalty_of_a_linear_score_is_that_of_its_weights():
