@@ -1,7 +1,8 @@
 """Write the stages of params.yaml's methods into models/dvc.yaml, and each stage's code files into dvc.yaml.
 
 In dvc.yaml only the lists of code files change; command, data and parameters of a stage are written by hand there.
-With --check nothing is written; the command then fails when a file is stale.
+With --check nothing is written; the command then fails when a file is stale, or when params.yaml asks for what a
+network, or this machine, can't do. With --explain NAME it prints the hyperparameters of one method.
 """
 
 import shutil
@@ -13,11 +14,19 @@ from pipeline.running import graph
 
 
 def main(arguments) -> None:
+    if arguments.explain:
+        from pipeline.networks import explain
+
+        print(explain.explain(arguments.explain))
+        return
     parameters = params.load(graph.ROOT / "params.yaml")
     contents = graph.ROOT / graph.TABLE_OF_CONTENTS
     texts = {contents: graph.with_code(contents.read_text()), graph.ROOT / graph.FILE: graph.written(parameters)}
     stale = [file for file, text in texts.items() if not file.exists() or file.read_text() != text]
     if arguments.check:
+        from pipeline.networks import check  # torch, which writing the files does without
+
+        check.check_methods(parameters)
         if stale:
             raise UserError(f"{stale[0].relative_to(graph.ROOT)} is stale; `python -m commands.graph` writes it anew")
         return
@@ -31,5 +40,6 @@ def main(arguments) -> None:
 
 if __name__ == "__main__":
     parser = command.parser(__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; fail when a file is stale")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail when a file is stale or a parameter can't work")
+    parser.add_argument("--explain", metavar="NAME", help="print a method's hyperparameters: type, default, range, meaning")
     command.run(main, parser.parse_args())

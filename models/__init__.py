@@ -46,14 +46,20 @@ def create(name: str, **hyperparameters) -> "Model":
 
     Raises ValueError for an unknown name, an unknown hyperparameter or one of the wrong type.
     """
+    cls = class_of(name)
+    _check(name, cls, hyperparameters)
+    return cls(**hyperparameters)
+
+
+def class_of(name: str) -> "type[Model]":
+    """The class of a method, out of its file. Raises ValueError for an unknown name."""
     module = importlib.import_module(f"models.{task_of(name)}.{name}")
     (cls,) = (
         value
         for value in vars(module).values()
         if inspect.isclass(value) and value.__module__ == module.__name__ and hasattr(value, "task")
     )
-    _check(name, cls, hyperparameters)
-    return cls(**hyperparameters)
+    return cls
 
 
 def _check(name: str, cls: type, hyperparameters: dict) -> None:

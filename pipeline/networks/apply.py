@@ -22,7 +22,6 @@ from pipeline import atomic, images
 from pipeline.data import datasets
 from pipeline.data.sources.base import files
 from pipeline.errors import ParameterError, UserError
-from pipeline.scoring import image_scores
 from pipeline.tasks import TASKS
 
 """Task: what is given beside the picture."""
@@ -194,7 +193,7 @@ def predict(
         raise UserError(f"{name}: not enough memory for {small[1]}x{small[0]} pixels; --longest-side shrinks the picture for the network") from error
     if not np.isfinite(prediction).all():
         raise UserError(f"{name}: what the network draws is not finite")
-    drawn = image_scores.to_uint8(prediction)
+    drawn = images.to_uint8(prediction)
     if small == size:
         return drawn, shape
     wide = (size[1], size[0])

@@ -23,7 +23,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from pipeline import atomic, seeds
+from pipeline import atomic, images, seeds
 from pipeline.data import datasets
 from pipeline.errors import UserError
 from pipeline.networks import checkpoints
@@ -295,7 +295,7 @@ class Loop:
             if not predictions.isfinite().all():
                 raise UserError(f"training {self.job.name}: epoch {self.epoch + 1}: a validation prediction of {ids[0]} .. {ids[1]} is not finite")
             for prediction, item in zip(predictions.cpu().numpy(), items):
-                rows.append(image_scores.score(self.model.task, image_scores.to_uint8(prediction), item))
+                rows.append(image_scores.score(self.model.task, images.to_uint8(prediction), item))
         rows = [row for one in self._from_all_ranks(rows) for row in one]
         self.model.train()
         self.model.enter(self.phases[self.phase][0])

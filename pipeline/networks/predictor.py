@@ -18,7 +18,6 @@ from pipeline.data import datasets
 from pipeline.errors import UserError
 from pipeline.networks import weights as trained
 from pipeline.progress import Progress
-from pipeline.scoring import image_scores
 
 OUTSIDE = 1e-3
 """How far a prediction may leave [0, 1] by rounding errors, which saving cuts off."""
@@ -76,7 +75,7 @@ class Predictor:
             if low < -OUTSIDE or high > 1 + OUTSIDE:
                 raise UserError(f"the network's prediction for {name} has values in [{low:.6g}, {high:.6g}], expected [0, 1]")
             file = self.out / f"{name}.png"
-            images.write_png(file, image_scores.to_uint8(prediction))
+            images.write_png(file, images.to_uint8(prediction))
             rows.append({"image_id": name, "prediction": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()})
         return rows
 

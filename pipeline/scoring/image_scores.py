@@ -6,12 +6,6 @@ from pipeline.metrics import harmonization, inpainting, localization
 from pipeline.tasks import compose
 
 
-def to_uint8(prediction: np.ndarray) -> np.ndarray:
-    """Prediction in [0, 1], (C, H, W), to the nearest 8-bit value: (H, W, 3), or (H, W) for one channel."""
-    rounded = np.clip(np.rint(prediction * 255.0), 0, 255).astype(np.uint8)
-    return rounded[0] if rounded.shape[0] == 1 else np.ascontiguousarray(rounded.transpose(1, 2, 0))
-
-
 def _localization(prediction: np.ndarray, item: dict[str, np.ndarray]) -> dict[str, float]:
     return localization.score(prediction / 255.0, item["mask"])
 

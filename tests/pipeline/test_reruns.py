@@ -38,8 +38,12 @@ def wide_parameters() -> dict:
     content["models"] = {name: content["models"][name] for name in KEPT}
     # one network says all that can be said
     content["models"]["unet"]["training"] |= {"max_steps_per_epoch": 3, "validate_every": 1, "channels_last": False, "players": {"network": {"learning_rate": 0.1}}}
-    content["models"]["unet"]["training"]["optimization"] |= {"betas": [0.9, 0.99], "weight_decay": 0.1, "clip_norm": 1.0}
-    content["models"]["unet"]["training"]["optimization"]["schedule"] = {"name": "step", "warmup": 0.1, "start": 0.5, "milestones": [0.5], "factor": 0.1}
+    content["models"]["unet"]["training"]["optimization"] = {
+        "betas": [0.9, 0.99],
+        "weight_decay": 0.1,
+        "clip_norm": 1.0,
+        "schedule": {"name": "step", "warmup": 0.1, "start": 0.5, "milestones": [0.5], "factor": 0.1},
+    }
     return content
 
 
@@ -189,6 +193,12 @@ def affected(place: tuple[str, ...]) -> set[str]:
             return TRAIN | INFER | DETECT
         case ("training", _):
             return TRAIN
+        case ("recipes", "short", *leaf):
+            # rfr has a batch size of its own, unet a schedule
+            own = {"rfr": [["batch_size"]], "unet": [["optimization", "schedule", "name"], ["optimization", "schedule", "warmup"]]}
+            return {f"train-{name}" for name in TRAINED if leaf not in own.get(name, [])}
+        case ("models", name):  # a block that states nothing
+            return {f"infer-{name}"}
         case ("models", name, "hyperparameters", *_):
             return {f"infer-{name}"} | ({f"train-{name}"} & TRAIN) | ({f"detect-{name}"} & DETECT)
         case ("models", name, "training", *_):

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from pipeline import atomic
+from pipeline import atomic, images
 from pipeline.errors import ParameterError, UserError
 from pipeline.networks import checkpoints, devices, ray_train, weights
 from pipeline.networks import loop as loop_module
@@ -232,7 +232,7 @@ def test_validation_scores_what_evaluation_will_score(tmp_path, limit, scored):
         batch, _ = collate_with_ids([(item, "")])
         with torch.no_grad():
             drawn = loop.model(batch)[0].numpy()
-        rows.append(image_scores.score("harmonization", image_scores.to_uint8(drawn), item))
+        rows.append(image_scores.score("harmonization", images.to_uint8(drawn), item))
     assert found["validation_psnr"] == pytest.approx(np.mean([row["psnr"] for row in rows]), abs=0.02)
     assert set(found) == {f"validation_{key}" for key in TASKS["harmonization"].metrics}
 

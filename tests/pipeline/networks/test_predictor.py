@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 from torch import nn
 
+from pipeline import images
 from pipeline.data import datasets
 from pipeline.errors import UserError
 from pipeline.networks import predictor
 from pipeline.running import cluster
-from pipeline.scoring import image_scores
 from tests.pipeline.tiny import Network, Pictures
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -70,7 +70,7 @@ def test_networks_predict_in_evaluation_mode(tmp_path):
     with torch.no_grad():
         drawn = model(datasets.collate([data.item(2)]))[0].numpy()
     saved = np.asarray(Image.open(tmp_path / "p02.png"))
-    assert np.abs(saved.astype(int) - image_scores.to_uint8(drawn)).max() <= 1  # dropout would move far more
+    assert np.abs(saved.astype(int) - images.to_uint8(drawn)).max() <= 1  # dropout would move far more
 
 
 @pytest.mark.parametrize("by, found", [(1.5, r"\[0\.\d+, 1\.\d+\]"), (-0.5, r"\[-0\.\d+, 0?\.?-?\d*\.?\d*\]")])

@@ -1,25 +1,25 @@
 import numpy as np
 import pytest
 
-from pipeline import tasks
+from pipeline import images, tasks
 from pipeline.metrics import harmonization, inpainting, localization
 from pipeline.scoring import image_scores
 
 
 def test_predictions_are_rounded_to_the_nearest_level_and_kept_in_range():
     drawn = np.array([[[0.0, 1.0, 0.5, 0.499 / 255, 0.501 / 255, -0.3, 1.7, 254.4 / 255]]], dtype=np.float32)
-    assert image_scores.to_uint8(drawn).tolist() == [[0, 255, 128, 0, 1, 0, 255, 254]]
+    assert images.to_uint8(drawn).tolist() == [[0, 255, 128, 0, 1, 0, 255, 254]]
 
 
 def test_channels_come_last_and_a_single_one_is_dropped():
     drawn = np.stack([np.full((2, 3), level, np.float32) for level in (0.0, 0.2, 1.0)])
-    assert image_scores.to_uint8(drawn).shape == (2, 3, 3) and image_scores.to_uint8(drawn)[1, 2].tolist() == [0, 51, 255]
-    assert image_scores.to_uint8(drawn[:1]).shape == (2, 3)
+    assert images.to_uint8(drawn).shape == (2, 3, 3) and images.to_uint8(drawn)[1, 2].tolist() == [0, 51, 255]
+    assert images.to_uint8(drawn[:1]).shape == (2, 3)
 
 
 def test_every_8_bit_level_survives_the_way_through_a_network_output():
     levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
-    assert np.array_equal(image_scores.to_uint8((levels[None] / np.float32(255)).astype(np.float32)), levels)
+    assert np.array_equal(images.to_uint8((levels[None] / np.float32(255)).astype(np.float32)), levels)
 
 
 @pytest.fixture
