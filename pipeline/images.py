@@ -209,7 +209,7 @@ def refuse_other_size(path, found: tuple[int, int], image: tuple[int, int], what
 def _picture(array: np.ndarray) -> Image.Image:
     if array.dtype == bool and array.ndim == 2:
         return Image.fromarray(array.astype(np.uint8) * 255)
-    if array.dtype == np.uint8 and (array.ndim == 2 or array.ndim == 3 and array.shape[2] == 3):
+    if array.dtype == np.uint8 and (array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)):
         return Image.fromarray(np.ascontiguousarray(array))
     raise ValueError(f"expected uint8 (H, W, 3), uint8 (H, W) or bool (H, W), got {array.dtype} {array.shape}")
 

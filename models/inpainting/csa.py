@@ -105,7 +105,7 @@ class _CoherentAttention(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
         decay, used, places, best = ctx.saved_tensors
-        count, channels = gradient.shape[:2]
+        channels = gradient.shape[1]
         flat = gradient.flatten(2).transpose(1, 2).contiguous()
         rows = flat.view(-1, channels)
         # what a generated feature gets, from itself and from all that are generated after it

@@ -125,7 +125,7 @@ class UNet(nn.Module):
                     norm(2 * levels - 1 - level, outer),
                 ),
                 gate(2 * outer) if gate is not None and level <= GATED else None,
-                dropout if GATED < level and not innermost else 0.0,
+                dropout if level > GATED and not innermost else 0.0,
                 order,
                 skip_first,
             )

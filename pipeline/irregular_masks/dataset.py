@@ -150,7 +150,7 @@ def build_from_folder(
         for split, count in per_bucket.items():
             for index in range(count):
                 items.append(_Loaded(Path(out), split, bucket, index, reader, next(shuffled), seed, size))
-        rejected |= {name: f"not needed: bucket {bucket} is full" for name in shuffled}
+        rejected |= dict.fromkeys(shuffled, f"not needed: bucket {bucket} is full")
     items.sort(key=lambda item: list(per_bucket).index(item.split))
     table = pd.DataFrame(sorted(rejected.items()), columns=["mask", "reason"])
     Path(out).mkdir(parents=True, exist_ok=True)

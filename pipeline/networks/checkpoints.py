@@ -42,7 +42,7 @@ def load(folder: Path, device: torch.device) -> tuple[dict | None, list[str]]:
                 if (entry := archive.testzip()) is not None:
                     raise ValueError(f"its entry {entry} was altered")
             state = torch.load(file, map_location=device, weights_only=True)
-            if not isinstance(state, dict) or not KEYS <= state.keys():
+            if not isinstance(state, dict) or not state.keys() >= KEYS:
                 raise ValueError("it lacks " + ", ".join(sorted(KEYS - set(state if isinstance(state, dict) else ()))))
             return state, said
         except (RuntimeError, EOFError, ValueError, KeyError, OSError, pickle.UnpicklingError, zipfile.BadZipFile) as error:

@@ -117,7 +117,7 @@ def _check_names(path: Path, params: Params) -> None:
         refuse("inference.resolutions", params.inference.resolutions, f"sides other than image_size = {params.image_size}, which is scored anyway")
     if params.inpainting.source not in params.sources:
         refuse("inpainting.source", params.inpainting.source, f"one of the sources ({sources})")
-    for name, block in params.models.items():
+    for name in params.models:
         try:
             models.task_of(name)
         except ValueError as error:

@@ -305,7 +305,7 @@ def _apart(axes, values: dict[str, float]) -> dict[str, float]:
     order = sorted(values, key=lambda one: (values[one], one))
     wanted = [float(to_axes.transform((0, values[one]))[1]) for one in order]
     placed: list[list] = []  # clusters of labels: [sum of wanted bottoms, count]; a cluster sits at their mean
-    for number, place in enumerate(wanted):
+    for place in wanted:
         placed.append([place, 1])
         while len(placed) > 1 and placed[-2][0] / placed[-2][1] + placed[-2][1] * least > placed[-1][0] / placed[-1][1]:
             total, size = placed.pop()

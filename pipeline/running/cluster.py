@@ -517,7 +517,7 @@ def hold_head(cores: int, folder: str) -> None:
     """What the process that holds a head does. On standard input it is told "stop" or "kill"; on standard output it says
     one JSON object a line: {"address": ...} once, {"failure": ...} when something ended that shouldn't."""
     adopt_orphans()
-    lock = open(Path(folder, "lock"), "w")
+    lock = open(Path(folder, "lock"), "w")  # noqa: SIM115, held until this process ends
     fcntl.flock(lock, fcntl.LOCK_EX)
     talk = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what Ray prints goes to the log

@@ -269,7 +269,7 @@ def test_subsets_must_not_clash(load, embedded):
 
 def test_renditions_come_from_the_source_itself(load, embedded):
     subset = embedded["composites"]["subsets"]["HCOCO"] | {"recipe": "renditions", "prefix": "a", "references": "other"}
-    content = embedded | {"sources": {name: embedded["sources"]["bundled"] for name in ("bundled", "other")}}
+    content = embedded | {"sources": dict.fromkeys(("bundled", "other"), embedded["sources"]["bundled"])}
     content["composites"] = content["composites"] | {"subsets": {"HAdobe5k": subset}}
     with pytest.raises(ParameterError, match="references = 'other': expected bundled, the source itself, whose other renditions are used"):
         load(None, content=content)

@@ -88,7 +88,7 @@ def test_hyperparameters_that_the_network_does_not_take(project, stage):
 @pytest.mark.parametrize("stage, arguments", sorted((stage, SENSIBLE[stage]) for stage in ("infer", "train", "irregular_masks", "synthesize", "detectability", "apply")))
 def test_data_that_is_not_there_is_named_and_nothing_half_written_remains(project, stage, arguments):
     code, said = project.refused(stage, *arguments)
-    assert code == 1 and ".parquet" in said or "no such" in said
+    assert (code == 1 and ".parquet" in said) or "no such" in said
     made = [path for path in project.folder.rglob("*") if path.is_file() and path.name != "params.yaml"]
     assert not made
 

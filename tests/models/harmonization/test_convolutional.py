@@ -97,7 +97,7 @@ def test_gradients_reach_every_parameter_of_the_player_and_no_other(kind):
 def _may_be_without_effect(kind: str, name: str) -> bool:
     # a bias before an instance norm; a discriminator's last biases while both hinges are active, which move the scores of
     # real and fake images alike; what is done to the background behind the last layer that mixes pixels
-    if kind == "dovenet" and name.endswith("conv.bias") or name.startswith("discriminator") and name.endswith("bias"):
+    if (kind == "dovenet" and name.endswith("conv.bias")) or (name.startswith("discriminator") and name.endswith("bias")):
         return True
     if kind.startswith("dht"):
         # what the light's queries collect begins at 0: the first self-attention averages equal values, the bias of its

@@ -96,7 +96,7 @@ def test_the_transformer_pastes_and_the_convolutional_backbone_blends():
         network = PCT(**TINY["convolutional"]).eval()
         parameters = network.predict_parameters(batch)
         blend = parameters[:, 12:]
-        assert parameters.shape[1] == 13 and 0 <= blend.min() and blend.max() <= 1
+        assert parameters.shape[1] == 13 and blend.min() >= 0 and blend.max() <= 1
         mean, std = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
         drawn = transformed("linear", (batch["composite"] - mean) / std, parameters[:, :12]).clamp(0, 1)
         torch.testing.assert_close(network(batch), (blend * drawn + (1 - blend) * batch["composite"]).clamp(0, 1))

@@ -40,7 +40,7 @@ def test_published_sizes():
 def test_prediction_contract():
     model, batch = tiny().eval(), batch_of()
     out = model(batch)
-    assert out.shape == batch["image"].shape and 0 <= out.min() and out.max() <= 1
+    assert out.shape == batch["image"].shape and out.min() >= 0 and out.max() <= 1
     torch.testing.assert_close(model(batch), out, rtol=0, atol=0)
     hidden = torch.where(batch["hole"] > 0, torch.full_like(batch["image"], torch.nan), batch["image"])
     torch.testing.assert_close(model({**batch, "image": hidden}), out, rtol=0, atol=0)

@@ -65,7 +65,7 @@ def test_gated_convolution_by_hand():
 def test_prediction_contract(layout):
     model, batch = tiny(layout=layout).eval(), batch_of()
     out = model(batch)
-    assert out.shape == batch["image"].shape and 0 <= out.min() and out.max() <= 1
+    assert out.shape == batch["image"].shape and out.min() >= 0 and out.max() <= 1
     torch.testing.assert_close(model(batch), out, rtol=0, atol=0)
     hidden = torch.where(batch["hole"] > 0, torch.full_like(batch["image"], torch.nan), batch["image"])
     torch.testing.assert_close(model({**batch, "image": hidden}), out, rtol=0, atol=0)
@@ -78,7 +78,7 @@ def test_inputs_of_both_stages():
     seen = {}
     model.generator.coarse.register_forward_pre_hook(lambda _, given: seen.update(coarse=given[0]))
     model.generator.hallucination.register_forward_pre_hook(lambda _, given: seen.update(fine=given[0]))
-    coarse, _ = model.draw(**{"image": batch["image"], "hole": batch["hole"]})
+    coarse, _ = model.draw(image=batch["image"], hole=batch["hole"])
     image, hole = 2 * batch["image"] - 1, batch["hole"]
     torch.testing.assert_close(seen["coarse"], torch.cat([image * (1 - hole), torch.ones_like(hole), hole], dim=1))
     torch.testing.assert_close(seen["fine"], image * (1 - hole) + coarse * hole)

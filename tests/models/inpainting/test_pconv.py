@@ -68,7 +68,7 @@ def test_equals_a_unet_with_a_mask_per_channel():
 def test_prediction_contract():
     model, batch = tiny().eval(), batch_of()
     out = model(batch)
-    assert out.shape == batch["image"].shape and 0 <= out.min() and out.max() <= 1
+    assert out.shape == batch["image"].shape and out.min() >= 0 and out.max() <= 1
     hidden = torch.where(batch["hole"] > 0, torch.full_like(batch["image"], torch.nan), batch["image"])
     torch.testing.assert_close(model({**batch, "image": hidden}), out, rtol=0, atol=0)
     single = model({key: value[1:] for key, value in batch.items()})

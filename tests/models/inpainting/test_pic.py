@@ -256,7 +256,7 @@ def test_a_prediction_depends_on_its_item_alone():
     model, batch = awake(tiny()).eval(), batch_of(3)
     with torch.no_grad():
         out = model(batch)
-        assert out.shape == batch["image"].shape and 0 <= out.min() and out.max() <= 1
+        assert out.shape == batch["image"].shape and out.min() >= 0 and out.max() <= 1
         torch.manual_seed(99)
         assert torch.equal(model(batch), out)  # neither the generator nor an earlier forward pass
         hidden = torch.where(batch["hole"] > 0, torch.nan, batch["image"])

@@ -75,7 +75,7 @@ def test_similarity_is_lower_where_the_style_differs():
     mask[..., :2, :2] = 1
     maps = similarity(similarity.project([feature]), mask)[0, 0]
     assert maps[0, 0] < 0.2 and maps[3, 3] > 0.95
-    assert -1 <= maps.min() and maps.max() <= 1
+    assert maps.min() >= -1 and maps.max() <= 1
 
 
 def test_gru_against_the_published_equations():
@@ -137,7 +137,7 @@ def test_without_the_gate_the_decoder_decides():
         _, _, logits = model._reason(BATCH)
         assert torch.equal(model(BATCH), logits.sigmoid())
         total, parts = model.loss("network", BATCH)
-    assert COMMON <= set(parts) and not {"combined", "gate_mean"} & set(parts)
+    assert set(parts) >= COMMON and not {"combined", "gate_mean"} & set(parts)
     torch.testing.assert_close(total, parts["decoder"] + parts["reasoning"])
 
 

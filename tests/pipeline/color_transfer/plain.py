@@ -21,7 +21,7 @@ def transport(target, reference, rotations, slip=0):
         for k, direction in enumerate(directions):
             wanted = reference @ direction
             lowest = min(old[:, k].min(), wanted.min()) - 1e-8
-            highest = max(old[:, k].max(), wanted.max()) 
+            highest = max(old[:, k].max(), wanted.max())
             centers = np.linspace(lowest, highest, 300)
             half = (centers[1] - centers[0]) / 2
             range_ = lowest - half, highest + half

@@ -55,7 +55,7 @@ def test_where_less_is_better_the_worst_is_the_largest():
 
 def test_random_rows_prefer_other_photographs():
     scores = {f"same{n}": float(n) for n in range(20)} | {"other": 3.5}
-    photographs = {one: "p" for one in scores} | {"other": "q"}
+    photographs = dict.fromkeys(scores, "p") | {"other": "q"}
     assert ("random", "other") in sheets.picks(with_scores(scores, photographs), 4)
 
 

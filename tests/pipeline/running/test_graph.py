@@ -96,7 +96,7 @@ def test_code_deps_of_a_hand_written_stage_are_its_closure(stage):
 
 @pytest.mark.parametrize("stage", sorted(HAND_WRITTEN))
 def test_params_of_a_hand_written_stage_are_those_its_module_declares(stage):
-    names = {name: "${key}" for name in ("source", "subset", "name")}
+    names = dict.fromkeys(("source", "subset", "name"), "${key}")
     assert definition(stage).get("params", []) == graph.read_parameters(f"stages.{stage}", **names)
 
 

@@ -123,7 +123,7 @@ def test_evaluators_with_bilinear_images():
     assert found["hdnet"] == pytest.approx(pasted | {"fmse": pasted["mse"] * binary.size / binary.sum()})
 
     soft = pil(mask, size, "BILINEAR")[..., None] / 255
-    assert 0 < np.count_nonzero((soft > 0) & (soft < 1))
+    assert np.count_nonzero((soft > 0) & (soft < 1)) > 0
     mixed = np.floor(output * soft + source * (1 - soft) + 1e-9)
     s2am, s2crnet = found["s2am"], found["s2crnet"]
     assert s2am["mse"] == s2crnet["mse"] == pytest.approx(mean_squared_error(mixed, target))
