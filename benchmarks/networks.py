@@ -3,8 +3,7 @@
     python -m benchmarks.networks [--task localization] [--only rsrnet dirl] [--size 256] [--batch 2] [--rounds 3]
                                   [--device cuda] [--compile rainnet]
 
-Parameters and multiply-adds of one forward pass stand beside the published ones (specs/localization.md 10;
-specs/harmonization.md; specs/inpainting.md). A training step (every player's forward, backward and Adam, in the
+Parameters and multiply-adds of one forward pass stand beside the published ones. A training step (every player's forward, backward and Adam, in the
 network's first phase; EdgeConnect's inpainting phase has a row of its own) and inference are timed in rounds; on a CPU
 every network once per round, so that whatever else the machine does falls on all alike. Medians are taken over rounds.
 On a CPU there are rows for float32 and for float32 with channels_last (`channels_last` in a network's training block); on

@@ -2,7 +2,7 @@
 
     python -m benchmarks.regional_references [--size 256 --batch 1 --width 32 --repeats 3 --threads 1]
 
-The plain reading (specs/harmonization.md, 2.2) lays out every patch with all its pixels, normalizes each, projects it,
+The plain reading lays out every patch with all its pixels, normalizes each, projects it,
 and attends from all locations of the features, with the whole map of weights; ours runs the same weights. Times are
 medians of interleaved repeats, in CPU seconds. Memory is the peak of the resident set above what stood before, each in a
 process of its own (Linux only): of PTL forward and backward, and of the whole network's prediction and training

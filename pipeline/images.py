@@ -234,7 +234,7 @@ def write_png(path, array: np.ndarray, effort: int = 6) -> None:
 
 
 def resize(array: np.ndarray, size: tuple[int, int], kind: str = "image") -> np.ndarray:
-    """Resize as protocol seam-256 does (specs/harmonization.md 6.3).
+    """Resize as protocol seam-256 does (docs/protocol.md).
 
     kind "image": uint8 (H, W, 3) or (H, W), bilinear with antialiasing (Pillow), rounded to uint8;
     kind "mask": bool (H, W), nearest (Pillow). `size` is (height, width); an array of that size comes back

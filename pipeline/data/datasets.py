@@ -24,7 +24,7 @@ Item = dict[str, np.ndarray]
 
 PAIR_FILES = ("composite", "mask", "real")
 LARGEST_HOLE = 0.6
-"""Share of the picture to which published masks go (specs/inpainting.md 12.6): no variant of a mask goes beyond it."""
+"""Share of the picture to which published masks go: no variant of a mask goes beyond it."""
 
 
 class Decoded:
@@ -113,8 +113,7 @@ class Composites:
 
     def fitted(self, full: Item) -> Item:
         """An item at its original size, resized as the protocol seam-256 does: images bilinear with antialiasing; masks
-        nearest (harmonization, specs/harmonization.md 6.3) or by area and a threshold of one half (localization,
-        specs/localization.md 3.3)."""
+        nearest (harmonization) or by area and a threshold of one half (localization). See docs/protocol.md."""
         if self.masks_by_area and full["mask"].shape != (self.size, self.size):
             soft = cv2.resize(full["mask"].astype(np.float32), (self.size, self.size), interpolation=cv2.INTER_AREA)
             pictures = {key: value for key, value in full.items() if key != "mask"}
@@ -176,7 +175,7 @@ class Holes:
         return len(self.ids)
 
     def item(self, index: int) -> Item:
-        """The centre square of the photograph, bicubic with antialiasing (specs/inpainting.md 13), and its assigned mask
+        """The centre square of the photograph, bicubic with antialiasing (docs/protocol.md), and its assigned mask
         (without one: the mask of its number)."""
         picture = _centre_square(self.decoded(images.read_rgb, self.files[index]))
         mask = self.fixed[index] if self.fixed else self.masks[index % len(self.masks)]

@@ -1,4 +1,4 @@
-"""Masks changed: varied for training, fitted to another size (specs/inpainting.md 12.7, steps 3, 7 and 8)."""
+"""Masks changed: varied for training, fitted to another size."""
 
 import cv2
 import numpy as np

@@ -1,4 +1,4 @@
-"""Hole-ratio buckets, and bringing a hole into one by eroding, dilating or counting (specs/inpainting.md 12.7)."""
+"""Hole-ratio buckets, and bringing a hole into one by eroding, dilating or counting (docs/protocol.md)."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""An existing folder of mask pictures, such as NVIDIA's irregular masks (specs/inpainting.md 12.1)."""
+"""An existing folder of mask pictures, such as NVIDIA's irregular masks (Liu et al., ECCV 2018)."""
 
 import warnings
 from dataclasses import dataclass

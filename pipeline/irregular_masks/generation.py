@@ -34,7 +34,7 @@ def generate(
     everywhere.
 
     The hole grows piece by piece until it passes a size drawn evenly from the ratio; one that overshoots the ratio is
-    eroded, and if erosion jumps over the ratio too, trimmed to that size (specs/inpainting.md 12.7). No restart is
+    eroded, and if erosion jumps over the ratio too, trimmed to that size (docs/protocol.md). No restart is
     ever needed. Raises ValueError for an unknown kind or an impossible ratio or size.
     """
     height, width = operator.index(height), operator.index(width)

@@ -1,4 +1,4 @@
-"""The published mask generators as streams of pieces (specs/inpainting.md 12.2-12.5).
+"""The published mask generators as streams of pieces, read from the public code that each names.
 
 A recipe is a function `(rng, canvas)` that yields pieces without end (the regular holes: one piece), and `WHOLE`
 wherever the published generator would stop: a mask drawn freely ends there, one drawn into a bucket goes on until

@@ -1,4 +1,4 @@
-"""How close a harmonized image comes to the real one (specs/harmonization.md 6.3, protocol `seam-256`)."""
+"""How close a harmonized image comes to the real one (protocol `seam-256`, docs/protocol.md)."""
 
 import math
 

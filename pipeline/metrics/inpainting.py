@@ -1,4 +1,4 @@
-"""How close a filled image comes to the photograph (specs/inpainting.md, 14)."""
+"""How close a filled image comes to the photograph (protocol `seam-256`, docs/protocol.md)."""
 
 import math
 

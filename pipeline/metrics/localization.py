@@ -1,4 +1,4 @@
-"""How well a probability map finds the pasted region (specs/localization.md, 3.3).
+"""How well a probability map finds the pasted region (protocol `seam-256`, docs/protocol.md).
 
 AP is scikit-learn's `average_precision_score` over the pixels of one image; F1 and IoU are taken at 0.5 (strictly
 above) of the map as it is (`f1`, `iou`) and of the map stretched to its own range (`f1_minmax`, `iou_minmax`), the

@@ -97,7 +97,7 @@ class Subset(Block):
 
 
 class Filters(Block):
-    """Which candidates become composites (specs/iharmony4_synthesis.md 3.5)."""
+    """Which candidates become composites (docs/protocol.md)."""
 
     foreground_ratio: Shares
     min_pixels: Count = Field(description="fewest pixels of a foreground and of a reference object")

@@ -1,7 +1,6 @@
 """What the papers print, as one table, and how our results stand beside it.
 
-`published.csv` is typed by hand from specs/harmonization.md 1, 3, 5 and 7, specs/localization.md 1 and
-specs/inpainting.md 11 and 15: every results and ablation table there, each number as printed, with the specs' remarks
+`published.csv` is typed by hand from the papers that its column `paper` names: every results and ablation table, each number as printed, with remarks
 on cells that contradict others or are not certain.
 """
 

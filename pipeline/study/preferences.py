@@ -1,4 +1,4 @@
-"""From votes to preferences: shares of every design, Bradley-Terry scores of pairwise votes (specs/harmonization.md, 7)."""
+"""From votes to preferences: shares of every design, Bradley-Terry scores of pairwise votes."""
 
 import numpy as np
 import pandas as pd

@@ -139,7 +139,7 @@ def test_unknown_kinds_and_empty_masks_are_refused():
         generate("strokes", 0, 64, (0.1, 0.2))
 
 
-# draw: what specs/inpainting.md 12.6 measured on the published generators at 256 pixels: the mean hole share, its
+# draw: what was measured on the published generators at 256 pixels: the mean hole share, its
 # 5% and 95% quantiles, and the median radius of the largest disc inside the hole
 
 

@@ -1,6 +1,6 @@
 """Which candidates become composites: the replacement, in numbers, of what iHarmony4's makers filtered by eye.
 
-Thresholds are parameters (`composites.rendering.filters`); the rules are those of specs/iharmony4_synthesis.md 3.5.
+Thresholds are parameters (`composites.rendering.filters`); docs/protocol.md says why these.
 """
 
 from dataclasses import dataclass

@@ -18,7 +18,7 @@ SPLITS = {"train": ("train", "val"), "test": ("test",)}
 """Which splits of pairs.parquet each list holds."""
 
 LARGEST = 0.5
-"""Foreground share up to which a composite is in the le50 lists (those of DIRL, specs/localization.md)."""
+"""Foreground share up to which a composite is in the le50 lists (Liang et al., "DIRL", ICME 2021)."""
 
 
 def write_lists(folder: Path, subset: str, pairs: pd.DataFrame) -> None:

@@ -6,7 +6,7 @@
     <root>/<subset>/masks/<real>_<object>.png
     <root>/<subset>/real_images/<real>.jpg
 
-Facts: specs/iharmony4_synthesis.md, 2. The official lists are not disjoint by photograph (1): they are taken
+The official lists are not disjoint by photograph (docs/protocol.md): they are taken
 unchanged, and how far train and test overlap is counted per sub-dataset (`overlaps`).
 """
 

@@ -7,7 +7,7 @@
                            X_fore.jpg (the background, in spite of its name) and X_gt.jpg; the composite is
                            X * mask + X_fore * (1 - mask) with the soft mask, rounded to 8 bits
 
-Facts: specs/harmonization.md, 7 (RealHM's roles are read from its authors' demo: likely). Sizes stay as they are.
+RealHM's roles are read from its authors' demo, so they are likely, not sure. Sizes stay as they are.
 """
 
 import shutil

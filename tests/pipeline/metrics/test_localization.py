@@ -117,7 +117,7 @@ def test_foreground_share_zero_is_excluded_and_one_is_perfect():
 
 
 def test_stretching_reproduces_the_specification():
-    """The three synthetic examples of specs/localization.md 3.2."""
+    """Three synthetic maps, worked out by hand."""
     _, mask = scene(5, (64, 64))
     timid = np.where(mask, 0.30, 0.05).astype(np.float32)
     assert score(timid, mask)["iou"] == 0 and score(timid, mask)["iou_minmax"] == 1

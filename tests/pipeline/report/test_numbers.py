@@ -141,7 +141,7 @@ def test_counts_without_what_real_sets_lack():
 
 
 def test_overlaps_of_the_official_lists_in_words(tmp_path):
-    # the counts of specs/iharmony4_synthesis.md 1 for the le50 lists, and a set without a training list
+    # the counts of the dataset's own lists for the le50 lists, and a set without a training list
     columns = ["set", "subset", "composites_train", "composites_test", "photographs_train", "photographs_test", "photographs_shared",
                "test_composites_of_shared_photographs", "cameras_shared", "test_composites_of_shared_cameras"]  # fmt: skip
     rows = [("Real", "HCOCO", 37704, 4207, 26741, 3392, 1389, 1804, 0, 0), ("Real", "HAdobe5k", 18582, 2057, 3740, 413, 0, 0, 0, 0),

@@ -54,7 +54,7 @@ def test_cells_read_once_more():
 
 
 def test_harmonization_means_pool_but_for_the_cells_with_a_note():
-    """specs/harmonization.md 5.5: of 53 different (row, metric) pairs 44 reproduce to 0.05 or better."""
+    """Recomputed from the printed tables: of 53 different (row, metric) pairs 44 reproduce to 0.05 or better."""
     found = {}
     for name in ("Table 1", "Table II", "Table III"):
         found |= {(name, *key): cells for key, cells in pooled("harmonization", [name], IHARMONY4).items()}
@@ -82,7 +82,7 @@ def test_readme_composites_pool():
 
 
 def test_localization_means_pool_but_for_three_rows():
-    """specs/localization.md 1: RSRNet, DIRL and SegFormer do not close."""
+    """Recomputed from the printed table: RSRNet, DIRL and SegFormer do not close."""
     found = pooled("localization", ["poster"], LE50)
     # rounding explains 0.01; the largest difference that the specification lets pass is 0.027, UNet's IoU
     limit = {"ap": 0.04, "iou": 0.04, "f1": 0.0004}

@@ -21,7 +21,7 @@ def cast(*votes) -> pd.DataFrame:
 
 
 def test_the_founding_papers_table_comes_out_of_its_counts():
-    """Region-wise Contrastive Learning (2022): 28 raters x 99 groups, the best of five; specs/harmonization.md, 5.3."""
+    """Region-wise Contrastive Learning (2022): 28 raters x 99 groups, the best of five."""
     counts = {"composite": 326, "dih": 521, "bargainnet": 491, "rainnet": 618, "region_contrastive": 816}
     ballots = list(itertools.chain.from_iterable([name] * count for name, count in counts.items()))
     assert len(ballots) == 28 * 99 == 2772

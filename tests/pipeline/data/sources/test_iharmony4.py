@@ -240,7 +240,7 @@ def test_shared_sample():
 
 @pytest.mark.skipif(not SAMPLE.is_dir(), reason="../shared/data isn't here")
 def test_the_official_lists_overlap_as_published_counts_say():
-    # specs/iharmony4_synthesis.md 1 (photographs in both, photographs of test, cameras) and specs/localization.md 2
+    # counted in the published lists: photographs in both, photographs of test, cameras
     # (composites of test that are concerned), counted there by other means
     names = {split: f"iharmony4_lists/le50_{split}.txt" for split in ("train", "test")}
     entries, rejected = iharmony4.listed(SAMPLE, names)
