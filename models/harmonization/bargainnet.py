@@ -113,8 +113,9 @@ class BargainNet(Model):
     ):
         """levels: log2 of the image's size at most. width: channels of the first level of generator and encoder. code:
         numbers in a domain code. triplet_weight, margin: of the two triplet losses, with images in [-1, 1].
-        Not of the paper: reconstruction "foreground_mse" has the loss of Zhu et al. 2022, of the pasted output, in the
-        place of L1; global_skip draws what is added to the composite, without tanh, as a variant of S2AM does."""
+        dropout: of the generator's inner levels. encoder_levels: convolutions of the domain encoder.
+        reconstruction: "l1" as published, or "foreground_mse", the loss of Zhu et al. 2022 of the pasted output (not of the
+        paper). global_skip: draw what is added to the composite, without tanh, as a variant of S2AM does (not of the paper)."""
         super().__init__()
         self.triplet_weight, self.margin, self.reconstruction = triplet_weight, margin, reconstruction
         self.encoder = DomainEncoder(width, encoder_levels, code)

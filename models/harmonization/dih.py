@@ -52,8 +52,8 @@ class DIH(Model):
     ):
         """levels: halvings before the 4x4 convolution that the paper calls fc7, 3 to 7: 6 at 256 pixels (8.27M
         parameters), 7 at 512. width: channels of the first level. rain: DIH+RAIN.
-        Not of the paper: reconstruction "foreground_mse" has the loss of Zhu et al. 2022, of the pasted output;
-        global_skip draws what is added to the composite, as a variant of S2AM does."""
+        reconstruction: "published", or "foreground_mse", the loss of Zhu et al. 2022 of the pasted output (not of the
+        paper). global_skip: draw what is added to the composite, without tanh, as a variant of S2AM does (not of the paper)."""
         super().__init__()
         if not 3 <= levels <= len(MULTIPLES):
             raise ValueError(f"DIH: levels = {levels}, expected 3 to {len(MULTIPLES)}")

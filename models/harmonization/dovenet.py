@@ -45,10 +45,12 @@ class DoveNet(Model):
     ):
         """norm: of all networks; the count of the paper is that of "instance", the released weights have "batch".
         levels: log2 of the image's size at most. width: channels of the first level. adversarial: train against the
-        discriminators; without, only the reconstruction is trained and they are not built. The weights are those of the
-        losses with images in [-1, 1].
-        Not of the paper: reconstruction "foreground_mse" has the loss of Zhu et al. 2022, of the pasted output, in the
-        place of L1; global_skip draws what is added to the composite, without tanh, as a variant of S2AM does."""
+        discriminators; without, only the reconstruction is trained and they are not built.
+        dropout: of the generator's inner levels. discriminator_width: channels of the discriminators' first level.
+        gradient_penalty: whether the discriminators have one. global_weight, verification_weight, reconstruction_weight:
+        of the three losses, with images in [-1, 1].
+        reconstruction: "l1" as published, or "foreground_mse", the loss of Zhu et al. 2022 of the pasted output (not of the
+        paper). global_skip: draw what is added to the composite, without tanh, as a variant of S2AM does (not of the paper)."""
         super().__init__()
         self.reconstruction, self.global_skip = reconstruction, global_skip
         self.weights = global_weight, verification_weight, reconstruction_weight

@@ -234,8 +234,8 @@ class PCT(Model):
         least_area: pixels that a foreground counts for at least in the squared error. contrastive_weight,
         smoothness_weight: of the style loss and of the mean gradient of the parameters. perceptual_weights: VGG-16 for
         the style loss: "torchvision", the path of a .pth or .safetensors file, or "none", which leaves that loss out.
-        Not of the paper: global_skip adds the predicted parameters to those that change nothing, so that training
-        begins at the composite."""
+        global_skip: add the predicted parameters to those that change nothing, so that training begins at the composite
+        (not of the paper)."""
         super().__init__()
         self.backbone, self.transform, self.parameter_size = backbone, transform, size
         self.least_area = least_area

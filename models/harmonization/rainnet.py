@@ -85,10 +85,13 @@ class RainNet(Model):
     ):
         """placement: see `rain_positions`. levels: log2 of the image's size at most. width: channels of the first
         level. mask_input: give the generator the mask as a fourth channel. adversarial: train against the
-        discriminators; without, only the reconstruction is trained and they are not built. The weights are lambda 1 to
-        3 of eq. 9, with images in [-1, 1].
-        Not of the paper: reconstruction "foreground_mse" has the loss of Zhu et al. 2022 in the place of L1; global_skip
-        draws what is added to the composite, without tanh, as a variant of S2AM does."""
+        discriminators; without, only the reconstruction is trained and they are not built.
+        dropout: of the generator's inner levels. discriminator_width: channels of the discriminators' first level.
+        verification: "learned" as released, or "inner_product" as in eq. 5. gradient_penalty: whether the discriminators
+        have one, as released. global_weight, verification_weight, reconstruction_weight: lambda 1 to 3 of eq. 9, with
+        images in [-1, 1].
+        reconstruction: "l1" as published, or "foreground_mse", the loss of Zhu et al. 2022 of the pasted output (not of the
+        paper). global_skip: draw what is added to the composite, without tanh, as a variant of S2AM does (not of the paper)."""
         super().__init__()
         self.reconstruction, self.global_skip = reconstruction, global_skip
         self.mask_input, self.weights = mask_input, (global_weight, verification_weight, reconstruction_weight)

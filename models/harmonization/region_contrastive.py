@@ -237,11 +237,13 @@ class RegionContrastive(Model):
         reconstruction: Literal["l1", "foreground_mse"] = "l1",
         global_skip: bool = False,
     ):
-        """width: channels of the first level. levels: one more than halvings. patches: K. The weights are those of eq. 13,
-        of the whole image's L1, the foreground's, and the contrastive loss; at 0 a term is left out.
-        Not of the paper: reconstruction "foreground_mse" has the loss of Zhu et al. 2022, weighted as the foreground's
-        L1 is, in the place of both L1 terms; global_skip draws what is added to the composite, as a variant of S2AM
-        does, beginning with next to nothing (its head is drawn a hundredth as large)."""
+        """width: channels of the first level. levels: one more than halvings. patches: K.
+        fusion: how the decoder gives the foreground the background's style. contrast: what the contrastive loss compares.
+        l1_weight, pixel_weight, contrastive_weight: those of eq. 13, of the whole image's L1, the foreground's, and the
+        contrastive loss; at 0 a term is left out.
+        reconstruction: "l1" as published, or "foreground_mse", the loss of Zhu et al. 2022, weighted as the foreground's
+        L1 is, in the place of both L1 terms (not of the paper). global_skip: draw what is added to the composite, as a
+        variant of S2AM does, beginning with next to nothing: its head is drawn a hundredth as large (not of the paper)."""
         super().__init__()
         if levels < 2:
             raise ValueError(f"levels = {levels}, expected 2 or more")

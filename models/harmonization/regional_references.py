@@ -311,6 +311,8 @@ class RegionalReferences(Model):
         ltl, ptl, self_attention, adain: where these modules act, as the side of the decoder's features at 256 pixels (16,
         32, 64, 128 with 5 levels); several at one place follow each other as self-attention, LTL, PTL, AdaIN.
         patch, stride: of PTL, as parts of the side h of its features: 8 and 32 are the paper's h/8, h/32.
+        projection: how patches are compared. scaled_logits: divide the logits by the root of their length, which the
+        paper's equations don't.
         features: what the modules act on. least_area: A_min of eq. 8, in pixels."""
         super().__init__()
         if levels < 2:

@@ -84,6 +84,7 @@ class GatedConv(Model):
         adversarial: bool = True,
     ):
         """width: nominal channels of the first layer, a multiple of 4; layout "official" halves all of them.
+        layout: "official", the authors' graph, or "port", that of a PyTorch port.
         discriminator_width: channels of the discriminator's first layer. adversarial: train against the discriminator;
         without, which is not of the paper, only the L1 terms are trained and it is not built.
         Raises ValueError for another width.

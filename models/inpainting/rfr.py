@@ -184,6 +184,8 @@ class RFR(Model):
         attention: after the module's third last layer; "none": bare network, "contextual": previous passes forgotten.
         down_samp: steps of stride 2 before the module, 0 to 3, mirrored after it; the paper's ablation runs them with
         attention "none". The layers of 2 and 3 are not published: copies of the first and the last step are chosen.
+        kca_mode: how attention scores are kept from pass to pass, as the released code or as the paper has it.
+        merge: how the passes' features are joined; "adaptive" is published, the others are of its ablation.
         small_hole: 5x5 instead of 7x7 partial convolutions after the first layer.
         guard: "extra_passes" goes on, in evaluation only, with images whose hole is not closed after iter_num passes.
         loss_profile: weights of the released code, or of section 4.1.

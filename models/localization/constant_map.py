@@ -10,7 +10,7 @@ from models.base import Batch, Model
 
 
 class ConstantMap(Model):
-    """`probability` in [0, 1]; above 0.5 (the default, our choice) F1 and IoU are those of "all foreground"."""
+    """`probability`: in [0, 1]; above 0.5 (the default, our choice) F1 and IoU are those of "all foreground"."""
 
     task = "localization"
 

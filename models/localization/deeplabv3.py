@@ -23,11 +23,11 @@ PUBLISHED = {"resnet50": ResNet50_Weights.IMAGENET1K_V1, "resnet101": ResNet101_
 
 
 class DeepLabv3(Model):
-    """`backbone` and its `backbone_weights`: "none", "imagenet" (torchvision's), or the path of that state dict.
+    """`backbone`: "resnet50" or "resnet101". `backbone_weights`: "none", "imagenet" (torchvision's), or the path of that state dict.
     `rates`: dilations of the pyramid (published; 6/12/18 suits the 32x32 map of a 256x256 input).
 
-    `width` (64 published) is the ResNet's width per group, which narrows its 3x3 convolutions, and `channels` (256
-    published) the pyramid's: less of both makes a small version. `bce_weight`, `ssim_weight`, `iou_weight`: the terms
+    `width`: the ResNet's width per group, which narrows its 3x3 convolutions (64 published). `channels`: of the pyramid
+    (256 published); less of both makes a small version. `bce_weight`, `ssim_weight`, `iou_weight`: the terms
     of L_seg.
     """
 

@@ -13,7 +13,7 @@ from models.base import Batch, Model
 class GaussianMap(Model):
     """exp(-((y / height)² + (x / width)²) / (2 sigma²)), y and x measured in pixels from the centre.
 
-    `sigma` is a share of the side lengths; at 0.25 the region above 0.5 is an ellipse that covers
+    `sigma`: a share of the side lengths; at 0.25 the region above 0.5 is an ellipse that covers
     2 ln 2 · pi · sigma² = 27% of the picture.
     """
 

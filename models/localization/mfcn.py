@@ -69,7 +69,7 @@ def enhance(surface: Tensor, edge: Tensor, threshold: float = 0.5) -> Tensor:
 
 class MFCN(Model):
     """`width`: channels of VGG's first block (64 published). `fc_channels`: of the two convolutions that stand for
-    VGG's fully connected layers (4096 published), `fc_kernel` and `fc_dilation` of the first one (7 and 1 published;
+    VGG's fully connected layers (4096 published). `fc_kernel`, `fc_dilation`: of the first one (7 and 1 published;
     1024 channels, 3 and 3 reach as far with a sixth of all parameters). `batch_norm`: after every convolution of VGG
     (not published; for training from random weights). `dropout`: after each of the
     two (0.5 published).

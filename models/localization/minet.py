@@ -119,7 +119,8 @@ class MINet(Model):
     """`backbone`: "vgg16" (published default) or "resnet50". `width`: channels of the backbone's first level and of the
     decoder (64 published), a multiple of 4; every other width follows it. `backbone_weights`: "none", "imagenet"
     (published), or the path of torchvision's state dict. `objective`: "published", cross-entropy plus
-    `consistency_weight` (1 published) times the consistency loss, or "region", L_seg in their place."""
+    the weighted consistency loss, or "region", L_seg in their place. `consistency_weight`: of the consistency loss (1
+    published)."""
 
     task = "localization"
     players = ("network",)

@@ -131,8 +131,9 @@ class RSRNet(Model):
     """`width`: channels at full resolution (64 ours); every other width follows it. `backbone_weights`: "none",
     "imagenet" (ResNet-34), or the path of that state dict.
 
-    Ablations: `iterations` (K, at least 1), `recurrent`, `gate`, `attention_guidance`, and `detach_assignment` (no
-    gradient through M_{k-1}). Without `recurrent` there is one assignment, whatever `iterations` says.
+    For ablations. `iterations`: K, at least 1. `recurrent`: assign again and again; without, there is one assignment,
+    whatever `iterations` says. `gate`, `attention_guidance`: whether the network has these parts. `detach_assignment`: no
+    gradient through M_{k-1}.
     `bce_weight`, `ssim_weight`, `iou_weight`: the terms of L_seg.
     """
 

@@ -54,7 +54,7 @@ def load_encoder(network: SegformerForSemanticSegmentation, source: str, variant
 
 
 class SegFormer(Model):
-    """`variant` b0 to b5. `backbone_weights`: "none", "imagenet" (non-commercial licence, see above), or a checkpoint
+    """`variant`: size of the encoder, "b0" to "b5". `backbone_weights`: "none", "imagenet" (non-commercial licence, see above), or a checkpoint
     folder of the MiT encoder. `drop_path`: highest rate of stochastic depth (0.1 published). `bce_weight`,
     `ssim_weight`, `iou_weight`: the terms of L_seg."""
 

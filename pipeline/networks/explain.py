@@ -27,7 +27,7 @@ def explain(name: str) -> str:
     for key, parameter in hyperparameters_of(cls).items():
         lines.append(f"{key}: {written(hints[key])} = {parameter.default!r}")
         lines += textwrap.wrap(meanings.get(key, "(not explained)"), WIDTH, initial_indent="    ", subsequent_indent="    ")
-    if len(lines) == 4:
+    if not hyperparameters_of(cls):
         lines.append("It has no hyperparameters.")
     return "\n".join(lines)
 
