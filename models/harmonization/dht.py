@@ -79,7 +79,7 @@ class DHT(Model):
         """form: "dht" draws a reflectance and an illumination; "ht" draws the picture by one encoder. width: channels
         of the first convolution; tokens have four times as many. heads, layers: of each encoder and decoder.
         light_codes: learned queries for the light; light_encoder: the encoder of the paper's light (form "dht" alone
-        reads these two). l1_weight: of the reconstruction. 
+        reads these two). l1_weight: of the reconstruction.
         reconstruction: "l1" as published, or "foreground_mse", the loss of Zhu et al. 2022 of the pasted output (not of the
         paper). global_skip: add the composite to the reflectance, whose product with the illumination is doubled,
         or to HT's output, so that training begins near the composite (not of the paper)."""

@@ -52,7 +52,7 @@ class DIH(Model):
     ):
         """levels: halvings before the 4x4 convolution that the paper calls fc7, 3 to 7: 6 at 256 pixels (8.27M
         parameters), 7 at 512. width: channels of the first level. rain: DIH+RAIN.
-        reconstruction: "published", or "foreground_mse", the loss of Zhu et al. 2022 of the pasted output (not of the
+        reconstruction: "mse" as published, or "foreground_mse", the loss of Zhu et al. 2022 of the pasted output (not of the
         paper). global_skip: draw what is added to the composite, without tanh, as a variant of S2AM does (not of the paper)."""
         super().__init__()
         if not 3 <= levels <= len(MULTIPLES):

@@ -181,7 +181,7 @@ class IIH(Model):
         of the guiding's encoder (6 in the paper). recompositions: blocks that recompose the features of either branch
         by the match. l1_weight: of the reconstruction. reflectance_gradient_weight, illumination_weight,
         smoothness_weight, guiding_weight: of the four other losses that `loss` names. These are the weights of v1.0;
-        the journal's later code has 20, 10 and 1 for gradient, illumination and smoothness. 
+        the journal's later code has 20, 10 and 1 for gradient, illumination and smoothness.
         reconstruction: "l1" as published, or "foreground_mse", the loss of Zhu et al. 2022 of the pasted output (not of the
         paper). global_skip: add the composite to the reflectance, whose product with the illumination is doubled, so
         that training begins near the composite (not of the paper)."""
