@@ -16,8 +16,8 @@ C1, C2 = 0.01**2, 0.03**2
 def ssim_map(x: Tensor, y: Tensor) -> Tensor:
     """Structural similarity of two float32 maps (N, 1, H, W) in [0, 1], per pixel, in [-1, 1]."""
     mean_x, mean_y, variances, covariance = _moments(x, y)
-    brightness = (2 * mean_x * mean_y + C1) / (mean_x**2 + mean_y**2 + C1)
-    return brightness * (2 * covariance + C2) / (variances + C2)
+    means = mean_x**2 + mean_y**2
+    return (2 * mean_x * mean_y + C1) * (2 * covariance + C2) / ((means + C1) * (variances + C2))
 
 
 def contrast_structure_map(x: Tensor, y: Tensor) -> Tensor:
