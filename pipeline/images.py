@@ -19,10 +19,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+import cv2
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from pipeline import atomic
+from pipeline import atomic, mask_rule
 from pipeline.errors import UserError
 
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF", "PPM", "JPEG2000")
@@ -34,8 +35,6 @@ MAX_PIXELS = 50_000_000
 
 PILLOW_LIMIT = 2 * Image.MAX_IMAGE_PIXELS
 """178,956,970 pixels: above this Pillow refuses whatever limit is asked for."""
-
-MASK_THRESHOLD = 128
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -177,27 +176,75 @@ def read_rgb(path, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     return read(path, max_pixels=max_pixels).pixels
 
 
-def read_mask(path, size: tuple[int, int] | None = None, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """A mask file as bool (H, W), True = in: its first colour channel (alpha ignored), 128 and above.
+def read_mask(
+    path, size: tuple[int, int] | None = None, *, choice: mask_rule.Choice = mask_rule.Choice(), max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
+    """A mask file as bool (H, W), True = in; soft edges are cut at 128. See `read_soft_mask`."""
+    return read_soft_mask(path, size, choice=choice, max_pixels=max_pixels) >= mask_rule.HALF
 
-    Soft edges are cut at 128. Grayscale, RGB, RGBA, palette, 16-bit and JPEG masks all do; a mask is turned
-    upright like a picture. Raises BadImage if `size` = (height, width) of the image is given and differs, if
-    the file can't be read, and if it has content that all stays below 128 (a mask of zeros and ones, say).
-    An all-zero mask is returned as it is.
+
+def read_soft_mask(
+    path, size: tuple[int, int] | None = None, *, choice: mask_rule.Choice = mask_rule.Choice(), max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
+    """A mask file as uint8 (H, W), 255 = in, with the greys of soft edges.
+
+    The rule is that of pipeline/mask_rule.py: two levels, or soft greys between them; grayscale, RGB, RGBA, palette,
+    16-bit and JPEG masks all do. `choice` says explicitly which value or channel is in. A mask is turned upright like a
+    picture. A mask that is black throughout is returned as it is.
+
+    Raises BadImage if `size` = (height, width) of the image is given and differs, if the file can't be read, and, listing
+    what the file holds, if it isn't a mask by the rule.
     """
+    path = Path(path)
     if size is not None:
         refuse_other_size(path, header_size(path, max_pixels=max_pixels), size)
-    return threshold(path, read_rgb(path, max_pixels=max_pixels))
+    with _opened(path, max_pixels) as picture:
+        planes = _planes(path, picture)
+    try:
+        return mask_rule.soft(planes, choice)
+    except ValueError as error:
+        raise BadImage(path, str(error)) from None
 
 
-def threshold(path, pixels: np.ndarray) -> np.ndarray:
-    """The mask in an already decoded file, see `read_mask`: uint8 (H, W, 3) -> bool (H, W). `path` is for the
-    BadImage raised for content that all stays below 128."""
-    channel = pixels[:, :, 0]
-    brightest = int(channel.max())
-    if 0 < brightest < MASK_THRESHOLD:
-        raise BadImage(path, f"no pixel of this mask reaches {MASK_THRESHOLD}; the brightest is {brightest}, 255 = in")
-    return channel >= MASK_THRESHOLD
+def stored_in_colour(path, *, max_pixels: int = MAX_PIXELS) -> bool:
+    """Whether a file has colour channels or a palette, from its header. Raises BadImage as `header_size` does."""
+    with _opened(Path(path), max_pixels) as picture:
+        return not (picture.mode in ("1", "L", "LA", "La", "I", "F") or picture.mode.startswith("I;16"))
+
+
+def _planes(path: Path, picture: Image.Image) -> mask_rule.Planes:
+    """The values of an opened file as they are stored, upright."""
+    deep = _is_16_bit(picture)
+    lossy = picture.format in ("JPEG", "MPO", "WEBP", "JPEG2000")
+    orientation = _orientation(picture)
+    picture.load()
+    if orientation != 1 and picture.format != "TIFF":
+        picture = picture.transpose(_UPRIGHT[orientation])
+    mode = picture.mode
+    if mode in ("I", "F") or mode.startswith("I;16"):
+        return mask_rule.Planes(grey=np.asarray(picture), full=65535 if deep else None, lossy=lossy)
+    if mode in ("1", "L"):
+        return mask_rule.Planes(grey=np.asarray(picture.convert("L")), lossy=lossy)
+    if mode in ("La", "RGBa"):
+        picture = picture.convert({"La": "LA", "RGBa": "RGBA"}[mode])
+    alpha = None
+    if mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info:
+        alpha = np.asarray(picture.convert("RGBA"))[..., 3]
+    if mode in ("LA", "La"):
+        return mask_rule.Planes(grey=np.asarray(picture.getchannel("L")), alpha=alpha, lossy=lossy)
+    indices = np.asarray(picture.getchannel("P") if mode == "PA" else picture) if mode in ("P", "PA") else None
+    colour = np.asarray(picture.convert("RGB"))
+    if deep and orientation == 1 and not colour.any():  # Pillow keeps the high bytes alone, in which masks of zeros and ones vanish
+        colour = np.minimum(_all_16_bits(path), 255).astype(np.uint8)
+    return mask_rule.Planes(colour=colour, indices=indices, alpha=alpha, lossy=lossy)
+
+
+def _all_16_bits(path: Path) -> np.ndarray:
+    """uint16 (H, W, 3) of a file of 16 bits a channel, which Pillow decodes to its high bytes; not turned upright."""
+    pixels = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR)
+    if pixels is None or pixels.dtype != np.uint16:
+        raise BadImage(path, "16 bits a channel that can't be decoded")
+    return pixels[..., ::-1]
 
 
 def refuse_other_size(path, found: tuple[int, int], image: tuple[int, int], what: str = "mask") -> None:
@@ -249,7 +296,7 @@ def resize(array: np.ndarray, size: tuple[int, int], kind: str = "image") -> np.
         return array
     filter_ = Image.Resampling.BILINEAR if kind == "image" else Image.Resampling.NEAREST
     resized = np.array(_picture(array).resize((width, height), filter_))
-    return resized >= MASK_THRESHOLD if kind == "mask" else resized
+    return resized >= mask_rule.HALF if kind == "mask" else resized
 
 
 def inside(root, name: str) -> Path:

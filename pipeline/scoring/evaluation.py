@@ -149,7 +149,7 @@ def _further(task: str, dataset, number: int, full: dict, truth: dict, records: 
     if task == "inpainting":
         return lambda prediction: protocols.inpainting.score(prediction, truth["image"], truth["hole"], records)
     # as the file holds it: protocols differ in what they make of grey edges
-    mask = images.read_rgb(dataset.rows.iloc[number]["mask"], max_pixels=images.PILLOW_LIMIT)[..., 0]
+    mask = images.read_soft_mask(dataset.rows.iloc[number]["mask"], max_pixels=images.PILLOW_LIMIT)
     if task == "localization":
         return lambda prediction: protocols.localization.score(prediction, mask, records)
     if "real" not in full:

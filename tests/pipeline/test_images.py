@@ -199,20 +199,23 @@ def test_the_error_survives_pickling_and_strange_names(tmp_path):
 
 
 def test_mask_edges_are_cut_at_128(tmp_path):
-    Image.fromarray(np.array([[0, 127, 128, 255]], np.uint8)).save(tmp_path / "m.png")
+    row = np.array([[0] * 5 + [127, 128] + [255] * 5], np.uint8)
+    Image.fromarray(row).save(tmp_path / "m.png")
     mask = images.read_mask(tmp_path / "m.png")
-    assert mask.dtype == bool and mask.tolist() == [[False, False, True, True]]
+    assert mask.dtype == bool and mask.tolist() == [[False] * 6 + [True] * 6]
+    assert np.array_equal(images.read_soft_mask(tmp_path / "m.png"), row)
 
 
 def test_one_colour_channel_counts_and_alpha_does_not(tmp_path):
-    pixels = np.zeros((1, 4, 4), np.uint8)
-    pixels[0, :, 0] = [0, 200, 120, 255]
-    pixels[0, :, 1] = [0, 190, 130, 255]  # soft edges whose channels differ a little
-    pixels[0, :, 3] = [255, 0, 255, 0]
+    pixels = np.zeros((1, 12, 4), np.uint8)
+    pixels[0, :, 0] = [0, 0, 0, 0, 0, 200, 120, 255, 255, 255, 255, 255]
+    pixels[0, :, 1] = [0, 0, 0, 0, 0, 190, 130, 255, 255, 255, 255, 255]  # soft edges whose channels differ a little
+    pixels[0, :, 2] = pixels[0, :, 1]
+    pixels[0, :, 3] = [255, 0] * 6
     Image.fromarray(pixels).save(tmp_path / "rgba.png")
     Image.fromarray(pixels[..., :3]).save(tmp_path / "rgb.png")
     for name in ("rgba.png", "rgb.png"):
-        assert images.read_mask(tmp_path / name).tolist() == [[False, True, False, True]]
+        assert images.read_mask(tmp_path / name).tolist() == [[False] * 5 + [True, False] + [True] * 5]
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "LA"])
@@ -229,10 +232,21 @@ def test_mask_of_another_size_names_both(tmp_path):
         images.read_mask(tmp_path / "m.png", (9, 6))
 
 
-def test_mask_of_zeros_and_ones_is_refused_not_emptied(tmp_path):
-    Image.fromarray(np.array([[0, 1]], np.uint8)).save(tmp_path / "m.png")
-    with pytest.raises(images.BadImage, match="the brightest is 1, 255 = in"):
-        images.read_mask(tmp_path / "m.png")
+def test_mask_of_zeros_and_ones_is_used(tmp_path):
+    for name, dtype in (("8.png", np.uint8), ("16.png", np.uint16)):
+        Image.fromarray(np.array([[0, 1]], dtype)).save(tmp_path / name)
+        assert images.read_mask(tmp_path / name).tolist() == [[False, True]]
+    cv2.imwrite(str(tmp_path / "colour.png"), np.array([[[0, 0, 0], [1, 1, 1]]], np.uint16))
+    assert images.read_mask(tmp_path / "colour.png").tolist() == [[False, True]]
+
+
+def test_a_mask_is_turned_upright_like_its_picture(tmp_path):
+    mask = np.zeros((6, 9), np.uint8)
+    mask[0, :2] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(mask).save(tmp_path / "m.png", exif=exif)
+    assert np.array_equal(images.read_mask(tmp_path / "m.png"), np.rot90(mask, -1) > 0)
 
 
 # writing

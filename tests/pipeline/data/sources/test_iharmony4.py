@@ -188,7 +188,7 @@ def new_mask(root, size, value):
         (lambda root: bomb(root / "HCOCO/masks/c7_8.png"), "c7_8.png: 10000x10000 is 100000000 pixels, the limit is"),
         (lambda root: new_mask(root, (6, 9), 255), "the mask is 6x9, its image 9x6"),
         (lambda root: new_mask(root, (9, 6), 0), "c7_8.png: empty mask"),
-        (lambda root: new_mask(root, (9, 6), 1), "no pixel of this mask reaches 128"),
+        (lambda root: new_mask(root, (9, 6), 1), "every pixel of this mask is 1"),
         (
             lambda root: Image.new("RGB", (6, 9)).save(root / "HCOCO/real_images/c7.jpg"),
             "the real image is 6x9, its image 9x6",
