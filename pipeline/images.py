@@ -5,7 +5,8 @@ small enough. What comes out is upright 8-bit RGB:
 
     EXIF orientation    applied (an EXIF block that can't be parsed says nothing)
     grayscale           replicated to three channels
-    16 bits a channel   the high byte (v >> 8), colour and grayscale alike
+    16 bits a channel   the high byte (v >> 8), colour and grayscale alike; where a file declares fewer bits (PNG: sBIT;
+                        TIFF: BitsPerSample, MaxSampleValue) and uses no more of 16, of these
     alpha               dropped: the colour stored under it stays, nothing is composited
     palette             looked up
     CMYK, YCbCr         converted by Pillow's plain formula; colour profiles (ICC) are not applied
@@ -35,6 +36,11 @@ MAX_PIXELS = 50_000_000
 
 PILLOW_LIMIT = 2 * Image.MAX_IMAGE_PIXELS
 """178,956,970 pixels: above this Pillow refuses whatever limit is asked for."""
+
+NEARLY_BLACK = "nearly black"
+"""Stands in the conversions of a file of 16 bits that uses the lowest 12 alone and doesn't declare that."""
+
+HOW_TO_DECLARE = "12-bit values in 16 bits are scaled where the file declares its depth (PNG: sBIT, TIFF: MaxSampleValue); else scale them before"
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -124,6 +130,45 @@ def _eight_bit(picture: Image.Image) -> Image.Image:
     return picture.convert(unpremultiplied[picture.mode]) if picture.mode in unpremultiplied else picture
 
 
+def _shallow(path: Path, picture: Image.Image, plain: Image.Image) -> tuple[Image.Image, str] | None:
+    """A file of 16 bits whose values use the lowest ones alone: (8-bit picture, what is to be said of it); None for others."""
+    high_byte = max(channel[1] for channel in plain.convert("RGB").getextrema())
+    bits = _declared_bits(path, picture)
+    if bits is not None and high_byte < 2 ** (bits - 8):
+        grey = picture.mode == "I" or picture.mode.startswith("I;16")
+        values = np.asarray(picture).astype(np.uint16) if grey else _all_16_bits(path)
+        return Image.fromarray((values >> (bits - 8)).astype(np.uint8)), f"{bits} bit to 8"
+    if high_byte < 16:
+        return plain, f"16 bit to 8, {NEARLY_BLACK}: no value above {high_byte * 256 + 255} of 65535"
+    return None
+
+
+def _declared_bits(path: Path, picture: Image.Image) -> int | None:
+    """How many of 16 bits a file declares to use, 9 to 15; None where it declares nothing or all."""
+    if picture.format == "TIFF":
+        tags = [picture.tag_v2.get(number) for number in (258, 281, 341)]  # BitsPerSample, MaxSampleValue, SMaxSampleValue
+        bits, *brightest = [max(tag) if isinstance(tag, tuple) else tag for tag in tags]
+        stated = [bits] + [int(value).bit_length() for value in brightest if value]
+    elif picture.format == "PNG":
+        stated = _significant_bits(path)
+    else:
+        stated = []
+    fewest = min((value for value in stated if value), default=16)
+    return fewest if 8 < fewest < 16 else None
+
+
+def _significant_bits(path: Path) -> list[int]:
+    """The colour channels' entries of a PNG's sBIT chunk, [] without one."""
+    with path.open("rb") as stream:
+        stream.seek(8)
+        while len(head := stream.read(8)) == 8 and head[4:] not in (b"IDAT", b"IEND"):
+            length = int.from_bytes(head[:4], "big")
+            if head[4:] == b"sBIT":
+                return list(stream.read(length)[: 3 if length >= 3 else 1])
+            stream.seek(length + 4, 1)
+    return []
+
+
 def header_size(path, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """(height, width) of the upright picture, from the header; nothing is decoded.
 
@@ -158,13 +203,18 @@ def read(path, *, max_pixels: int = MAX_PIXELS) -> Picture:
     Raises BadImage, naming file and reason, for a file that is missing, empty, truncated, no picture, of 32 bits
     a channel, or of more than `max_pixels` pixels (found in the header, before anything is decoded).
     """
-    with _opened(Path(path), max_pixels) as picture:
+    path = Path(path)
+    with _opened(path, max_pixels) as picture:
         conversions = _conversions(picture)
+        deep = _is_16_bit(picture)
         orientation = _orientation(picture)  # loads a PNG, whose EXIF block may stand at its end
         if orientation != 1:
             conversions.append(f"turned upright (EXIF orientation {orientation})")
         picture.load()
         plain = _eight_bit(picture)
+        if deep and (said := _shallow(path, picture, plain)):
+            plain, word = said
+            conversions[conversions.index("16 bit to 8")] = word
         if orientation != 1 and picture.format != "TIFF":  # Pillow turns TIFF files itself, while loading
             plain = plain.transpose(_UPRIGHT[orientation])
         pixels = np.array(plain.convert("RGB"))

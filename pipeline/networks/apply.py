@@ -117,7 +117,7 @@ def run(
     unfinished = atomic.folder if work[0].out != out else _nearby
     with unfinished(out) as folder:
         for job in work:
-            picture, mask = _read(task, job, choice)
+            picture, mask = _read(task, job, choice, say)
             started = time.monotonic()
             drawn, shape = predict(task, model, picture, mask, device=device, longest_side=longest_side, name=str(job.image))
             target = folder / job.out.name
@@ -150,8 +150,11 @@ class _nearby:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _read(task: str, job: Job, choice: mask_rule.Choice) -> tuple[np.ndarray, np.ndarray | None]:
-    picture = images.read_rgb(job.image)
+def _read(task: str, job: Job, choice: mask_rule.Choice, say: Callable[[str], None]) -> tuple[np.ndarray, np.ndarray | None]:
+    opened = images.read(job.image)
+    picture = opened.pixels
+    if dark := [word for word in opened.conversions if images.NEARLY_BLACK in word]:
+        say(f"{job.image}: {dark[0]}; {images.HOW_TO_DECLARE}")
     if job.mask is None:
         return picture, None
     mask = images.read_mask(job.mask, picture.shape[:2], choice=choice)

@@ -342,3 +342,38 @@ def test_what_inside_lets_through_is_inside(parts):
     except UserError:
         return
     assert path.resolve().is_relative_to(root) and str(path.resolve()) != root
+
+
+# 12 bits in 16
+
+
+def with_significant_bits(path, values: np.ndarray, bits: int | None):
+    """A PNG of 16 bits that declares how many are significant in an sBIT chunk."""
+    cv2.imwrite(str(path), values)
+    if bits is not None:
+        content = path.read_bytes()
+        body = b"sBIT" + bytes([bits] * (1 if values.ndim == 2 else 3))
+        chunk = (len(body) - 4).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
+        path.write_bytes(content[:33] + chunk + content[33:])
+    return path
+
+
+@pytest.mark.parametrize("shape", [(6, 9), (6, 9, 3)])
+def test_fewer_bits_are_scaled_where_the_file_declares_them(tmp_path, shape):
+    values = np.random.default_rng(0).integers(0, 4096, shape, dtype=np.uint16)
+    values.flat[0] = 4095
+    expected = np.broadcast_to((values >> 4).reshape(6, 9, -1)[..., ::-1], (6, 9, 3))  # OpenCV writes BGR
+    picture = images.read(with_significant_bits(tmp_path / "declared.png", values, 12))
+    assert np.array_equal(picture.pixels, expected) and "12 bit to 8" in picture.conversions
+    picture = images.read(with_significant_bits(tmp_path / "silent.png", values, None))
+    assert np.array_equal(picture.pixels, expected >> 4)
+    assert "16 bit to 8, nearly black: no value above 4095 of 65535" in picture.conversions
+    full = values << 4  # as the PNG standard wants it: scaled to 16 bits already
+    assert np.array_equal(images.read_rgb(with_significant_bits(tmp_path / "scaled.png", full, 12)), expected)
+
+
+def test_a_tiff_declares_its_brightest_value(tmp_path):
+    values = np.random.default_rng(1).integers(0, 4096, (6, 9), dtype=np.uint16)
+    for tags, expected in (({281: 4095}, values >> 4), ({}, values >> 8)):
+        Image.fromarray(values).save(tmp_path / "a.tif", tiffinfo=tags)
+        assert np.array_equal(images.read_rgb(tmp_path / "a.tif")[..., 0], expected)
