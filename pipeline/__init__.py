@@ -1,0 +1,3 @@
+from pipeline.bytecode import mend_on_import
+
+mend_on_import()

@@ -79,12 +79,21 @@ class Picture:
     conversions: tuple[str, ...]
 
 
+def _near_by(path: Path) -> str:
+    """Which file of the same stem is there instead of a missing one, such as a.JPG for a.jpg; "" for none."""
+    suffixes = (".jpg", ".JPG", ".jpeg", ".JPEG", ".png", ".PNG", ".bmp", ".tif", ".webp")
+    there = [path.with_suffix(suffix).name for suffix in suffixes if path.suffix and path.with_suffix(suffix).is_file()]
+    if path.is_symlink():
+        return ": a link to what isn't there" + (" or a loop of links" if not there else "")
+    return f"; {there[0]} is there (names count with their case)" if there else ""
+
+
 @contextlib.contextmanager
 def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
     """The file with its header read and its size allowed; whatever goes wrong with it becomes a BadImage."""
     try:
         if not path.exists():
-            raise BadImage(path, "no such file")
+            raise BadImage(path, f"no such file{_near_by(path)}")
         if not path.is_file():
             raise BadImage(path, "not a file")
         if path.stat().st_size == 0:
@@ -364,6 +373,12 @@ def inside(root, name: str) -> Path:
     if relative.is_absolute() or ".." in relative.parts:
         raise UserError(f"{shown}: leads out of the folder {root}")
     path = root / relative
+    if any(len(part.encode("utf-8", "surrogatepass")) > 255 for part in relative.parts):
+        raise UserError(f"{shown[:60]}...: a name of {len(shown):,} letters; file systems have room for 255 bytes")
+    try:
+        path.resolve()
+    except (RuntimeError, OSError):
+        raise UserError(f"{shown}: is a link that leads in a loop") from None
     if not path.resolve().is_relative_to(root.resolve()):
         raise UserError(f"{shown}: is a link that leads out of the folder {root}")
     if path.resolve() == root.resolve():

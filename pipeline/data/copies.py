@@ -15,8 +15,8 @@ import numpy as np
 BITS = 6
 """Hashes of near copies differ in so many of 64 bits at most."""
 
-GREY_LEVELS = 3.0
-"""Mean absolute difference of 16x16 colour thumbnails of near copies, at most; JPEG and resizing make up to about 1."""
+GREY_LEVELS = 5.0
+"""Mean absolute difference of 16x16 colour thumbnails of near copies, at most; half the size and JPEG of quality 60 make 1.5."""
 
 ASPECT = 0.03
 """Relative difference of the aspect ratios of near copies, at most."""

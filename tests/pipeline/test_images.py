@@ -377,3 +377,24 @@ def test_a_tiff_declares_its_brightest_value(tmp_path):
     for tags, expected in (({281: 4095}, values >> 4), ({}, values >> 8)):
         Image.fromarray(values).save(tmp_path / "a.tif", tiffinfo=tags)
         assert np.array_equal(images.read_rgb(tmp_path / "a.tif")[..., 0], expected)
+
+
+# names
+
+
+def test_what_is_there_instead_of_a_missing_file_is_said(tmp_path):
+    Image.fromarray(noise()).save(tmp_path / "c1_1_1.JPG")
+    with pytest.raises(images.BadImage, match="c1_1_1.jpg: no such file; c1_1_1.JPG is there"):
+        images.read(tmp_path / "c1_1_1.jpg")
+    with pytest.raises(images.BadImage, match="other.jpg: no such file$"):
+        images.read(tmp_path / "other.jpg")
+
+
+def test_names_that_no_file_can_have_and_loops_of_links(tmp_path):
+    with pytest.raises(UserError, match="a name of 5,004 letters"):
+        images.inside(tmp_path, "n" * 5000 + ".jpg")
+    (tmp_path / "loop.jpg").symlink_to("loop.jpg")
+    with pytest.raises(UserError, match="loop.jpg: is a link that leads in a loop"):
+        images.inside(tmp_path, "loop.jpg")
+    with pytest.raises(images.BadImage, match="a link to what isn't there"):
+        images.read(tmp_path / "loop.jpg")

@@ -11,7 +11,6 @@ loses its objects.
 """
 
 import functools
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Literal
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from pipeline import reading
 from pipeline.data.sources.base import (
     SPLITS,
     Instance,
@@ -121,15 +121,12 @@ def _mask(file: Path, declared, segmentation) -> np.ndarray:
 
 
 def _document(path: Path) -> dict:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; expected COCO instances (images, annotations, categories)") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not JSON ({' '.join(str(error).split())})") from None
+    document = reading.as_json(path, "no such file; expected COCO instances (images, annotations, categories)")
     for key in ("images", "annotations", "categories"):
         if not isinstance(document, dict) or not isinstance(document.get(key), list):
             raise UserError(f"{path}: not COCO instances: no list {key!r} (expected images, annotations, categories)")
+    if not document["images"]:
+        raise UserError(f"{path}: its list of images is empty")
     return document
 
 
@@ -265,10 +262,7 @@ def read_json(
 
 def _split_file(path: Path) -> dict[str, str]:
     """File name -> split, from {"train": [names], ...}. Raises UserError for another shape or a name given twice."""
-    try:
-        lists = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not JSON ({' '.join(str(error).split())})") from None
+    lists = reading.as_json(path)
     named: dict[str, str] = {}
     if not isinstance(lists, dict) or not set(lists) <= set(SPLITS):
         raise UserError(f"{path}: expected lists of file names under {', '.join(SPLITS)}")

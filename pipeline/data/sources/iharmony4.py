@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline import images, mask_rule
+from pipeline import images, mask_rule, reading
 from pipeline.data.sources.base import (
     SPLITS,
     folder,
@@ -94,14 +94,6 @@ def parse(line: str, split: str, subset: str | None = None) -> Listed:
     return Listed(named, split, *pieces)
 
 
-def _lines(path: Path) -> list[str]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: can't be read as a list ({' '.join(str(error).split())})") from None
-    return [line.strip() for line in text.splitlines() if line.strip()]
-
-
 def _list_files(path: Path) -> list[tuple[Path, str, str | None]]:
     """(list, split, sub-dataset whose own list it is) as the folder holds them."""
     whole = [(path / f"IHD_{split}.txt", split, None) for split in SPLITS]
@@ -133,7 +125,7 @@ def listed(path: Path, lists: Mapping[str, str] | None = None) -> tuple[list[Lis
     entries: dict[str, Listed] = {}
     rejected = []
     for file, split, subset in chosen:
-        for line in _lines(file):
+        for line in reading.lines(file):
             try:
                 entry = parse(line, split, subset or own)
                 first = entries.setdefault(entry.composite_file, entry)
@@ -143,6 +135,8 @@ def listed(path: Path, lists: Mapping[str, str] | None = None) -> tuple[list[Lis
                     raise ValueError("listed twice")
             except ValueError as error:
                 rejected.append(rejected_photograph(line, "", f"{error} ({file.name})"))
+    if not entries and not rejected:
+        raise UserError(f"{path}: {' and '.join(file.name for file, *_ in chosen)} {'are' if len(chosen) > 1 else 'is'} empty: no composite is listed")
     return list(entries.values()), rejected
 
 

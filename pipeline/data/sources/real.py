@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline import atomic, images, mask_rule, tables
+from pipeline import atomic, images, mask_rule, reading, tables
 from pipeline.data.sources.base import (
     REJECTED,
     files,
@@ -68,15 +68,14 @@ def _first(path: Path, names: Iterable[str]) -> Path | None:
 def _listed(path: Path, composites: Path, stems: Mapping[str, Path]) -> tuple[list[Path], list[dict]]:
     """The composites that list.txt names (all of them without such a file), and rows for lines it can't serve."""
     lines = path / "list.txt"
-    if not lines.is_file():
+    if not lines.exists():
         return list(stems.values()), []
     chosen: list[Path] = []
     rejected = []
-    try:
-        text = lines.read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise UserError(f"{lines}: can't be read as a list ({' '.join(str(error).split())})") from None
-    for name in filter(None, map(str.strip, text.splitlines())):
+    names = reading.lines(lines)
+    if not names:
+        raise UserError(f"{lines}: is empty: no composite is listed; without the file all are taken")
+    for name in names:
         try:
             file = images.inside(composites, name)
         except UserError as error:

@@ -206,11 +206,12 @@ def test_duplicate_ids_are_an_error_that_names_them(tmp_path):
     ("content", "reason"),
     [
         ("{", "not JSON"),
-        (b"\xff\xfe\x00", "not JSON"),
+        (b"\xff\xfe\x00", "not UTF-8 text"),
         ("[]", "not COCO instances: no list 'images'"),
         ('{"images": []}', "not COCO instances: no list 'annotations'"),
         ('{"images": {}, "annotations": [], "categories": []}', "not COCO instances: no list 'images'"),
-        ('{"images": [], "annotations": [], "categories": [{"id": 1}]}', "a category without an id or a name"),
+        ('{"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [], "categories": [{"id": 1}]}', "a category without an id or a name"),
+        ('{"images": [], "annotations": [], "categories": []}', "its list of images is empty"),
         ("[" * 100_000, "not JSON"),
     ],
 )

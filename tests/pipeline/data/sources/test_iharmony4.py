@@ -153,8 +153,11 @@ def test_a_list_of_composites_alone(small):
     (small / "mine.txt").write_text("HCOCO/composite_images/c7_8_1.jpg\n")
     found = iharmony4.read(small, lists={"test": "mine.txt"})
     assert [(row["pair_id"], row["split"]) for row in found.rows] == [("c7_8_1", "test")]
-    with pytest.raises(UserError, match="none.txt: can't be read as a list"):
+    with pytest.raises(UserError, match="none.txt: no such file"):
         iharmony4.read(small, lists={"test": "none.txt"})
+    (small / "blank.txt").write_text("\n \n")
+    with pytest.raises(UserError, match="blank.txt is empty: no composite is listed"):
+        iharmony4.read(small, lists={"test": "blank.txt"})
     with pytest.raises(UserError, match="mine.txt: leads out of the folder"):
         iharmony4.read(small, lists={"test": "../mine.txt"})
 
