@@ -261,11 +261,14 @@ def _lost_objects(source: str, rejected: Sequence[Mapping], n_used: int, limit: 
     if not lost:
         return []
     total = n_used + len(lost)
-    first = "; ".join(f"{row['file']}, {row['item']}: {row['reason']}" for row in lost[:3])
+    of_reason = {}
+    for row in lost:
+        of_reason.setdefault(row["reason"], []).append(f"{row['file']}, {row['item']}")
+    reasons = "; ".join(f"{len(rows)} ({rows[0]}{', ...' if rows[1:] else ''}): {reason}" for reason, rows in list(of_reason.items())[:3])
     line = f"{source}: {len(lost)} of {total} objects left out ({len(lost) / total:.1%}"
     if len(lost) > limit * total:
-        raise UserError(f"{line}, the limit max_rejected_objects is {limit:.1%}), first: {first}")
-    return [f"{line}; rejected.parquet names them), first: {first}"]
+        raise UserError(f"{line}, the limit max_rejected_objects is {limit:.1%}): {reasons}")
+    return [f"{line}; rejected.parquet names them): {reasons}"]
 
 
 def _copy_rows(photographs: Sequence[Mapping], found: Sequence[copies.Link]) -> list[dict]:

@@ -298,7 +298,7 @@ def test_files_that_hold_no_parameters(tmp_path):
             params.load(file)
         assert "\n" not in str(caught.value)
     file.write_bytes(b"\xff\xfe\xfa")
-    with pytest.raises(ParameterError, match="can't be read: 'utf-8' codec"):
+    with pytest.raises(ParameterError, match="not UTF-8 text"):
         params.load(file)
     with pytest.raises(ParameterError, match="can't be read: .*Is a directory"):
         params.load(tmp_path)

@@ -450,9 +450,9 @@ def test_splits_without_copies_are_those_of_the_groups_alone(five, tmp_path):
 def test_lost_objects_are_told_and_limited(five, tmp_path):
     lost = photograph(tmp_path / "p9.jpg", pixels(seed=9), mask=np.zeros((12, 18), bool))
     lines = ingest([*five, lost], [], tmp_path / "out", **OPTIONS)
-    assert lines == ["set: 1 of 6 objects left out (16.7%; rejected.parquet names them), first: p9.jpg, instance p9_1: empty mask"]
+    assert lines == ["set: 1 of 6 objects left out (16.7%; rejected.parquet names them): 1 (p9.jpg, instance p9_1): empty mask"]
     before = (tmp_path / "out/photographs.parquet").read_bytes()
-    with pytest.raises(UserError, match=r"set: 1 of 6 objects left out \(16.7%, the limit max_rejected_objects is 10.0%\), first: p9.jpg"):
+    with pytest.raises(UserError, match=r"set: 1 of 6 objects left out \(16.7%, the limit max_rejected_objects is 10.0%\): 1 \(p9.jpg"):
         ingest([*five, lost], [], tmp_path / "out", **OPTIONS | {"max_rejected_objects": 0.1})
     assert (tmp_path / "out/photographs.parquet").read_bytes() == before
 
