@@ -16,6 +16,7 @@ small enough. What comes out is upright 8-bit RGB:
 
 import contextlib
 import warnings
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -152,6 +153,20 @@ def _shallow(path: Path, picture: Image.Image, plain: Image.Image) -> tuple[Imag
     return None
 
 
+def _refuse_damaged(path: Path, picture: Image.Image) -> None:
+    """Raise BadImage for a PNG whose pixel data differ from their checksums, which Pillow doesn't compare."""
+    if picture.format != "PNG":
+        return
+    with path.open("rb") as stream:
+        stream.seek(8)
+        while len(head := stream.read(8)) == 8 and head[4:] != b"IEND":
+            length = int.from_bytes(head[:4], "big")
+            if head[4:] != b"IDAT":
+                stream.seek(length + 4, 1)
+            elif zlib.crc32(stream.read(length), zlib.crc32(b"IDAT")) != int.from_bytes(stream.read(4), "big"):
+                raise BadImage(path, "damaged: its pixels don't fit the checksum that the PNG file states")
+
+
 def _declared_bits(path: Path, picture: Image.Image) -> int | None:
     """How many of 16 bits a file declares to use, 9 to 15; None where it declares nothing or all."""
     if picture.format == "TIFF":
@@ -220,6 +235,7 @@ def read(path, *, max_pixels: int = MAX_PIXELS) -> Picture:
         if orientation != 1:
             conversions.append(f"turned upright (EXIF orientation {orientation})")
         picture.load()
+        _refuse_damaged(path, picture)
         plain = _eight_bit(picture)
         if deep and (said := _shallow(path, picture, plain)):
             plain, word = said
@@ -277,6 +293,7 @@ def _planes(path: Path, picture: Image.Image) -> mask_rule.Planes:
     lossy = picture.format in ("JPEG", "MPO", "WEBP", "JPEG2000")
     orientation = _orientation(picture)
     picture.load()
+    _refuse_damaged(path, picture)
     if orientation != 1 and picture.format != "TIFF":
         picture = picture.transpose(_UPRIGHT[orientation])
     mode = picture.mode
