@@ -122,7 +122,7 @@ def _levels(plane: np.ndarray, full: int | None, lossy: bool) -> np.ndarray:
         if half is not None and low >= half:
             return np.full(plane.shape, 255, np.uint8)
         raise _Doubt(f"every pixel of this mask is {low}; 0 = out, {full or 'one other value'} = in")
-    if len(values) == 2 and (low == 0 or half is not None and low < half <= high):
+    if len(values) == 2 and (low == 0 or (half is not None and low < half <= high)):
         return np.where(plane == high, np.uint8(255), np.uint8(0))
     if half is None or not low < half <= high:
         reach = "" if half is None or low >= half else f"no pixel of this mask reaches {half}; the brightest is {high}, {full} = in; "

@@ -25,7 +25,7 @@ class MaskFolder:
     names: tuple[str, ...]
     polarity: Literal["white", "black"]
     detected: bool
-    choice: mask_rule.Choice = mask_rule.Choice()
+    choice: mask_rule.Choice
 
     def __len__(self) -> int:
         return len(self.names)

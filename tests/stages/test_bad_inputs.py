@@ -9,7 +9,6 @@ import json
 import os
 
 import numpy as np
-import pytest
 from PIL import Image
 from safetensors.torch import save_file
 from torch import zeros
@@ -195,7 +194,7 @@ def test_real_sets_and_lists(project):
         for kind in ("composite_images", "real_images"):
             images.write_jpeg(ihd / f"HCOCO/{kind}/{name}_1_1.jpg" if kind[0] == "c" else ihd / f"HCOCO/{kind}/{name}.jpg", random_picture(1, 45, 61))
         images.write_png(ihd / f"HCOCO/masks/{name}_1.png", REGION)
-    good = "HCOCO/composite_images/a_1_1.jpg\nHCOCO/composite_images/b_1_1.jpg\n".encode()
+    good = b"HCOCO/composite_images/a_1_1.jpg\nHCOCO/composite_images/b_1_1.jpg\n"
     with Campaign(project, "lists of composites") as campaign:
         for content in [b"", b"\n \n", b"\xff\xfe", b"../x.jpg\n", b"n" * 5000, *damaged(good, 7, 20)]:
             (ihd / "IHD_test.txt").write_bytes(content)

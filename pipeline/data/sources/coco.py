@@ -39,7 +39,6 @@ from pipeline.images import (
     refuse_other_size,
 )
 
-
 Crowd = Literal["reject", "use"]
 
 
