@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipeline import command, params
 from pipeline.errors import ParameterError
+from pipeline.mask_rule import CHANNELS, Choice
 from pipeline.networks import apply, predictor
 
 PARAMS = ("models.{model}",)
@@ -23,6 +24,9 @@ def main(arguments) -> None:
         raise ParameterError(f"--overlay shows where a localizer looks; {name} is a method of {task}")
     mask, out = Path(arguments.mask) if arguments.mask else None, Path(arguments.out)
     work = apply.jobs(task, Path(arguments.image), mask, out, arguments.overlay)
+    choice = Choice(arguments.mask_value, arguments.mask_channel)
+    if choice != Choice() and mask is None:
+        raise ParameterError(f"--mask-value and --mask-channel say what of a mask counts; {name} was given none")
     weights = Path(arguments.weights) if arguments.weights else None
     if weights is None and block.training is not None:
         weights = Path(f"artifacts/models/{name}/weights.safetensors")
@@ -31,7 +35,7 @@ def main(arguments) -> None:
         raise ParameterError(f"{name} has weights to learn and params.yaml has no models.{name}.training; give its file as --weights")
     device = apply.local_device(arguments.device)
     model = model.to("cuda" if device == "gpu" else "cpu").eval()
-    apply.run(task, model, work, out, device=device, longest_side=arguments.longest_side, overlay=arguments.overlay, say=print)
+    apply.run(task, model, work, out, device=device, longest_side=arguments.longest_side, overlay=arguments.overlay, say=print, choice=choice)
 
 
 if __name__ == "__main__":
@@ -39,6 +43,8 @@ if __name__ == "__main__":
     parser.add_argument("--model", required=True, help="a method of params.yaml, which holds its hyperparameters")
     parser.add_argument("image", help="a picture, or a folder of pictures")
     parser.add_argument("mask", nargs="?", help="its mask of the same size, or a folder of masks of the same names; not for localization")
+    parser.add_argument("--mask-value", type=int, metavar="N", help="pixels of the mask of exactly this value are in; of a palette file: this class number")
+    parser.add_argument("--mask-channel", choices=CHANNELS, help="the channel of the mask file that holds the mask")
     parser.add_argument("-o", "--out", required=True, help="PNG file to write, or folder; it must not be there yet")
     parser.add_argument("--weights", help="safetensors (artifacts/models/<model>/weights.safetensors of a trained network if not given)")
     parser.add_argument("--longest-side", type=int, metavar="PIXELS", help="shrink larger pictures to this for the network; without it, it sees every pixel")

@@ -1,6 +1,7 @@
 """How every stage meets the command line: help, one line for an error, honest exit codes."""
 
 import argparse
+import errno
 import os
 import sys
 import traceback
@@ -17,20 +18,47 @@ def parser(description: str) -> argparse.ArgumentParser:
     return made
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_OF_THE_MACHINE = (*_FULL, errno.EMFILE, errno.ENFILE, errno.EROFS, errno.EIO)
+
+
+def _refused_by_machine(error: BaseException) -> str | None:
+    """What to say of an error that a file system raised; None for any other."""
+    names, seen = [], error
+    while seen is not None:
+        full = (isinstance(seen, OSError) and seen.errno in _FULL) or "No space left on device" in str(seen) or "[Errno 28]" in str(seen)
+        names += [str(seen.filename)] if isinstance(seen, OSError) and seen.filename else []
+        if full:
+            return "the disk is full" + (f" ({names[-1]})" if names else "") + "; free some space and start again"
+        seen = seen.__cause__ or seen.__context__
+    if isinstance(error, OSError) and error.strerror and (error.filename or error.errno in _OF_THE_MACHINE):
+        return f"{error.filename or 'this machine'}: {error.strerror}"
+    if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop from"):
+        return f"{str(error).removeprefix('Symlink loop from ')}: a loop of links"
+    return None
+
+
+def _short(said: str) -> str:
+    """One line, the middle of very long words (names of thousands of letters) left out."""
+    return " ".join(word if len(word) <= 300 else f"{word[:100]}...{word[-60:]}" for word in said.split())
+
+
 def run(main: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> None:
     """Call `main(arguments)` and leave the process: 0 done, 1 failed work, 2 wrong parameters, 130 interrupted.
 
-    A UserError is printed as one line on stderr; with --debug, and for any other exception, its traceback shows.
-    The exit code is the same with --debug.
+    A UserError is printed as one line on stderr, and so is what the machine refuses (a full disk, a folder that may not be
+    written, a name that is too long, a loop of links); with --debug, and for any other exception, its traceback shows. The
+    exit code is the same with --debug.
     """
     try:
         main(arguments)
-    except UserError as error:
-        if arguments.debug:
+    except Exception as error:
+        said = str(error) if isinstance(error, UserError) else _refused_by_machine(error)
+        if said is None or arguments.debug:
             traceback.print_exc()
         else:
-            print(f"{Path(sys.argv[0]).stem}: {' '.join(str(error).splitlines())}", file=sys.stderr)
-        sys.exit(error.exit_code)
+            print(f"{Path(sys.argv[0]).stem}: {_short(said)}", file=sys.stderr)
+        sys.exit(error.exit_code if isinstance(error, UserError) else 1)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.stdout.flush()

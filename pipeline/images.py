@@ -5,7 +5,8 @@ small enough. What comes out is upright 8-bit RGB:
 
     EXIF orientation    applied (an EXIF block that can't be parsed says nothing)
     grayscale           replicated to three channels
-    16 bits a channel   the high byte (v >> 8), colour and grayscale alike
+    16 bits a channel   the high byte (v >> 8), colour and grayscale alike; where a file declares fewer bits (PNG: sBIT;
+                        TIFF: BitsPerSample, MaxSampleValue) and uses no more of 16, of these
     alpha               dropped: the colour stored under it stays, nothing is composited
     palette             looked up
     CMYK, YCbCr         converted by Pillow's plain formula; colour profiles (ICC) are not applied
@@ -15,14 +16,16 @@ small enough. What comes out is upright 8-bit RGB:
 
 import contextlib
 import warnings
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+import cv2
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from pipeline import atomic
+from pipeline import atomic, mask_rule
 from pipeline.errors import UserError
 
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF", "PPM", "JPEG2000")
@@ -35,7 +38,10 @@ MAX_PIXELS = 50_000_000
 PILLOW_LIMIT = 2 * Image.MAX_IMAGE_PIXELS
 """178,956,970 pixels: above this Pillow refuses whatever limit is asked for."""
 
-MASK_THRESHOLD = 128
+NEARLY_BLACK = "nearly black"
+"""Stands in the conversions of a file of 16 bits that uses the lowest 12 alone and doesn't declare that."""
+
+HOW_TO_DECLARE = "12-bit values in 16 bits are scaled where the file declares its depth (PNG: sBIT, TIFF: MaxSampleValue); else scale them before"
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -74,12 +80,21 @@ class Picture:
     conversions: tuple[str, ...]
 
 
+def _near_by(path: Path) -> str:
+    """Which file of the same stem is there instead of a missing one, such as a.JPG for a.jpg; "" for none."""
+    suffixes = (".jpg", ".JPG", ".jpeg", ".JPEG", ".png", ".PNG", ".bmp", ".tif", ".webp")
+    there = [path.with_suffix(suffix).name for suffix in suffixes if path.suffix and path.with_suffix(suffix).is_file()]
+    if path.is_symlink():
+        return ": a link to what isn't there" + (" or a loop of links" if not there else "")
+    return f"; {there[0]} is there (names count with their case)" if there else ""
+
+
 @contextlib.contextmanager
 def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
     """The file with its header read and its size allowed; whatever goes wrong with it becomes a BadImage."""
     try:
         if not path.exists():
-            raise BadImage(path, "no such file")
+            raise BadImage(path, f"no such file{_near_by(path)}")
         if not path.is_file():
             raise BadImage(path, "not a file")
         if path.stat().st_size == 0:
@@ -125,6 +140,59 @@ def _eight_bit(picture: Image.Image) -> Image.Image:
     return picture.convert(unpremultiplied[picture.mode]) if picture.mode in unpremultiplied else picture
 
 
+def _shallow(path: Path, picture: Image.Image, plain: Image.Image) -> tuple[Image.Image, str] | None:
+    """A file of 16 bits whose values use the lowest ones alone: (8-bit picture, what is to be said of it); None for others."""
+    high_byte = max(channel[1] for channel in plain.convert("RGB").getextrema())
+    bits = _declared_bits(path, picture)
+    if bits is not None and high_byte < 2 ** (bits - 8):
+        grey = picture.mode == "I" or picture.mode.startswith("I;16")
+        values = np.asarray(picture).astype(np.uint16) if grey else _all_16_bits(path)
+        return Image.fromarray((values >> (bits - 8)).astype(np.uint8)), f"{bits} bit to 8"
+    if high_byte < 16:
+        return plain, f"16 bit to 8, {NEARLY_BLACK}: no value above {high_byte * 256 + 255} of 65535"
+    return None
+
+
+def _refuse_damaged(path: Path, picture: Image.Image) -> None:
+    """Raise BadImage for a PNG whose pixel data differ from their checksums, which Pillow doesn't compare."""
+    if picture.format != "PNG":
+        return
+    with path.open("rb") as stream:
+        stream.seek(8)
+        while len(head := stream.read(8)) == 8 and head[4:] != b"IEND":
+            length = int.from_bytes(head[:4], "big")
+            if head[4:] != b"IDAT":
+                stream.seek(length + 4, 1)
+            elif zlib.crc32(stream.read(length), zlib.crc32(b"IDAT")) != int.from_bytes(stream.read(4), "big"):
+                raise BadImage(path, "damaged: its pixels don't fit the checksum that the PNG file states")
+
+
+def _declared_bits(path: Path, picture: Image.Image) -> int | None:
+    """How many of 16 bits a file declares to use, 9 to 15; None where it declares nothing or all."""
+    if picture.format == "TIFF":
+        tags = [picture.tag_v2.get(number) for number in (258, 281, 341)]  # BitsPerSample, MaxSampleValue, SMaxSampleValue
+        bits, *brightest = [max(tag) if isinstance(tag, tuple) else tag for tag in tags]
+        stated = [bits] + [int(value).bit_length() for value in brightest if value]
+    elif picture.format == "PNG":
+        stated = _significant_bits(path)
+    else:
+        stated = []
+    fewest = min((value for value in stated if value), default=16)
+    return fewest if 8 < fewest < 16 else None
+
+
+def _significant_bits(path: Path) -> list[int]:
+    """The colour channels' entries of a PNG's sBIT chunk, [] without one."""
+    with path.open("rb") as stream:
+        stream.seek(8)
+        while len(head := stream.read(8)) == 8 and head[4:] not in (b"IDAT", b"IEND"):
+            length = int.from_bytes(head[:4], "big")
+            if head[4:] == b"sBIT":
+                return list(stream.read(length)[: 3 if length >= 3 else 1])
+            stream.seek(length + 4, 1)
+    return []
+
+
 def header_size(path, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """(height, width) of the upright picture, from the header; nothing is decoded.
 
@@ -159,13 +227,19 @@ def read(path, *, max_pixels: int = MAX_PIXELS) -> Picture:
     Raises BadImage, naming file and reason, for a file that is missing, empty, truncated, no picture, of 32 bits
     a channel, or of more than `max_pixels` pixels (found in the header, before anything is decoded).
     """
-    with _opened(Path(path), max_pixels) as picture:
+    path = Path(path)
+    with _opened(path, max_pixels) as picture:
         conversions = _conversions(picture)
+        deep = _is_16_bit(picture)
         orientation = _orientation(picture)  # loads a PNG, whose EXIF block may stand at its end
         if orientation != 1:
             conversions.append(f"turned upright (EXIF orientation {orientation})")
         picture.load()
+        _refuse_damaged(path, picture)
         plain = _eight_bit(picture)
+        if deep and (said := _shallow(path, picture, plain)):
+            plain, word = said
+            conversions[conversions.index("16 bit to 8")] = word
         if orientation != 1 and picture.format != "TIFF":  # Pillow turns TIFF files itself, while loading
             plain = plain.transpose(_UPRIGHT[orientation])
         pixels = np.array(plain.convert("RGB"))
@@ -177,27 +251,76 @@ def read_rgb(path, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     return read(path, max_pixels=max_pixels).pixels
 
 
-def read_mask(path, size: tuple[int, int] | None = None, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """A mask file as bool (H, W), True = in: its first colour channel (alpha ignored), 128 and above.
+def read_mask(
+    path, size: tuple[int, int] | None = None, *, choice: mask_rule.Choice = mask_rule.Choice(), max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
+    """A mask file as bool (H, W), True = in; soft edges are cut at 128. See `read_soft_mask`."""
+    return read_soft_mask(path, size, choice=choice, max_pixels=max_pixels) >= mask_rule.HALF
 
-    Soft edges are cut at 128. Grayscale, RGB, RGBA, palette, 16-bit and JPEG masks all do; a mask is turned
-    upright like a picture. Raises BadImage if `size` = (height, width) of the image is given and differs, if
-    the file can't be read, and if it has content that all stays below 128 (a mask of zeros and ones, say).
-    An all-zero mask is returned as it is.
+
+def read_soft_mask(
+    path, size: tuple[int, int] | None = None, *, choice: mask_rule.Choice = mask_rule.Choice(), max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
+    """A mask file as uint8 (H, W), 255 = in, with the greys of soft edges.
+
+    The rule is that of pipeline/mask_rule.py: two levels, or soft greys between them; grayscale, RGB, RGBA, palette,
+    16-bit and JPEG masks all do. `choice` says explicitly which value or channel is in. A mask is turned upright like a
+    picture. A mask that is black throughout is returned as it is.
+
+    Raises BadImage if `size` = (height, width) of the image is given and differs, if the file can't be read, and, listing
+    what the file holds, if it isn't a mask by the rule.
     """
+    path = Path(path)
     if size is not None:
         refuse_other_size(path, header_size(path, max_pixels=max_pixels), size)
-    return threshold(path, read_rgb(path, max_pixels=max_pixels))
+    with _opened(path, max_pixels) as picture:
+        planes = _planes(path, picture)
+    try:
+        return mask_rule.soft(planes, choice)
+    except ValueError as error:
+        raise BadImage(path, str(error)) from None
 
 
-def threshold(path, pixels: np.ndarray) -> np.ndarray:
-    """The mask in an already decoded file, see `read_mask`: uint8 (H, W, 3) -> bool (H, W). `path` is for the
-    BadImage raised for content that all stays below 128."""
-    channel = pixels[:, :, 0]
-    brightest = int(channel.max())
-    if 0 < brightest < MASK_THRESHOLD:
-        raise BadImage(path, f"no pixel of this mask reaches {MASK_THRESHOLD}; the brightest is {brightest}, 255 = in")
-    return channel >= MASK_THRESHOLD
+def stored_in_colour(path, *, max_pixels: int = MAX_PIXELS) -> bool:
+    """Whether a file has colour channels or a palette, from its header. Raises BadImage as `header_size` does."""
+    with _opened(Path(path), max_pixels) as picture:
+        return not (picture.mode in ("1", "L", "LA", "La", "I", "F") or picture.mode.startswith("I;16"))
+
+
+def _planes(path: Path, picture: Image.Image) -> mask_rule.Planes:
+    """The values of an opened file as they are stored, upright."""
+    deep = _is_16_bit(picture)
+    lossy = picture.format in ("JPEG", "MPO", "WEBP", "JPEG2000")
+    orientation = _orientation(picture)
+    picture.load()
+    _refuse_damaged(path, picture)
+    if orientation != 1 and picture.format != "TIFF":
+        picture = picture.transpose(_UPRIGHT[orientation])
+    mode = picture.mode
+    if mode in ("I", "F") or mode.startswith("I;16"):
+        return mask_rule.Planes(grey=np.asarray(picture), full=65535 if deep else None, lossy=lossy)
+    if mode in ("1", "L"):
+        return mask_rule.Planes(grey=np.asarray(picture.convert("L")), lossy=lossy)
+    if mode in ("La", "RGBa"):
+        picture = picture.convert({"La": "LA", "RGBa": "RGBA"}[mode])
+    alpha = None
+    if mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info:
+        alpha = np.asarray(picture.convert("RGBA"))[..., 3]
+    if mode in ("LA", "La"):
+        return mask_rule.Planes(grey=np.asarray(picture.getchannel("L")), alpha=alpha, lossy=lossy)
+    indices = np.asarray(picture.getchannel("P") if mode == "PA" else picture) if mode in ("P", "PA") else None
+    colour = np.asarray(picture.convert("RGB"))
+    if deep and orientation == 1 and not colour.any():  # Pillow keeps the high bytes alone, in which masks of zeros and ones vanish
+        colour = np.minimum(_all_16_bits(path), 255).astype(np.uint8)
+    return mask_rule.Planes(colour=colour, indices=indices, alpha=alpha, lossy=lossy)
+
+
+def _all_16_bits(path: Path) -> np.ndarray:
+    """uint16 (H, W, 3) of a file of 16 bits a channel, which Pillow decodes to its high bytes; not turned upright."""
+    pixels = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR)
+    if pixels is None or pixels.dtype != np.uint16:
+        raise BadImage(path, "16 bits a channel that can't be decoded")
+    return pixels[..., ::-1]
 
 
 def refuse_other_size(path, found: tuple[int, int], image: tuple[int, int], what: str = "mask") -> None:
@@ -249,7 +372,7 @@ def resize(array: np.ndarray, size: tuple[int, int], kind: str = "image") -> np.
         return array
     filter_ = Image.Resampling.BILINEAR if kind == "image" else Image.Resampling.NEAREST
     resized = np.array(_picture(array).resize((width, height), filter_))
-    return resized >= MASK_THRESHOLD if kind == "mask" else resized
+    return resized >= mask_rule.HALF if kind == "mask" else resized
 
 
 def inside(root, name: str) -> Path:
@@ -267,6 +390,12 @@ def inside(root, name: str) -> Path:
     if relative.is_absolute() or ".." in relative.parts:
         raise UserError(f"{shown}: leads out of the folder {root}")
     path = root / relative
+    if any(len(part.encode("utf-8", "surrogatepass")) > 255 for part in relative.parts):
+        raise UserError(f"{shown[:60]}...: a name of {len(shown):,} letters; file systems have room for 255 bytes")
+    try:
+        path.resolve()
+    except (RuntimeError, OSError):
+        raise UserError(f"{shown}: is a link that leads in a loop") from None
     if not path.resolve().is_relative_to(root.resolve()):
         raise UserError(f"{shown}: is a link that leads out of the folder {root}")
     if path.resolve() == root.resolve():

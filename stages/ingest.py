@@ -1,10 +1,12 @@
 """Photographs and instance masks of one source -> data/sources/<source>/."""
 
+import sys
 from pathlib import Path
 
 from pipeline import command, params
 from pipeline.data.ingest import ingest
 from pipeline.data.sources import bundled, coco, fivek, timelapse
+from pipeline.mask_rule import Choice
 from pipeline.progress import Progress
 
 PARAMS = ("seed", "sources.{source}")
@@ -14,9 +16,14 @@ READERS = {"bundled": bundled.read, "coco": coco.read, "fivek": fivek.read, "tim
 def main(arguments) -> None:
     parameters = params.load().only(PARAMS, source=arguments.source)
     source = parameters.sources[arguments.source]
-    photographs, rejected = READERS[source.kind](Path(source.path))
+    options = {}
+    if source.kind == "coco":
+        options = {"crowd": source.crowd_objects}
+    elif source.kind in ("fivek", "timelapse"):
+        options = {"choice": Choice(source.mask_value, source.mask_channel)}
+    photographs, rejected = READERS[source.kind](Path(source.path), **options)
     with Progress(f"ingest {arguments.source}", len(photographs), "photographs") as progress:
-        ingest(
+        lines = ingest(
             photographs,
             rejected,
             Path(arguments.out),
@@ -28,8 +35,12 @@ def main(arguments) -> None:
             min_side=source.shortest_side,
             max_pixels=int(source.max_megapixels * 1e6),
             max_rejected=source.max_rejected,
+            max_rejected_objects=source.max_rejected_objects,
+            near_copies=source.near_copies,
             progress=lambda done, total: progress.add(),
         )
+    for line in lines:
+        print(line, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from pipeline import atomic, command, params, tables
 from pipeline.errors import ParameterError
 from pipeline.irregular_masks.assignment import assign
 from pipeline.irregular_masks.dataset import build, build_from_folder
+from pipeline.mask_rule import Choice
 from pipeline.running import parallel
 
 PARAMS = ("seed", "image_size", "irregular_masks")
@@ -25,7 +26,8 @@ def main(arguments) -> None:
             if settings.folder is None:
                 masks = build(out, kinds=settings.kinds, **options)
             else:
-                masks = build_from_folder(out, Path(settings.folder).absolute(), polarity=settings.polarity, **options)
+                choice = Choice(settings.mask_value, settings.mask_channel)
+                masks = build_from_folder(out, Path(settings.folder).absolute(), polarity=settings.polarity, choice=choice, **options)
         except ValueError as error:
             raise ParameterError(f"params.yaml: irregular_masks: {error}") from None
         tables.write(out / "assigned.parquet", assign(tested, masks[masks["split"] == "test"], parameters.seed))

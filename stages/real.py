@@ -4,6 +4,7 @@ from pathlib import Path
 
 from pipeline import command, params
 from pipeline.data import real_sets
+from pipeline.mask_rule import Choice
 from pipeline.progress import Progress
 
 PARAMS = ("real_sets.{name}",)
@@ -19,6 +20,7 @@ def main(arguments) -> None:
             path=Path(real_set.path),
             max_pixels=int(real_set.max_megapixels * 1e6),
             max_rejected=real_set.max_rejected,
+            choice=Choice(real_set.mask_value, real_set.mask_channel),
             progress=progress.reach,
         )
 

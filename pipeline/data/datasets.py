@@ -16,7 +16,7 @@ from torch.utils.data import get_worker_info
 
 from pipeline import images, seeds, tables
 from pipeline.data import mask_transforms
-from pipeline.errors import UserError
+from pipeline.errors import ParameterError, UserError
 from pipeline.tasks import TASKS
 
 Item = dict[str, np.ndarray]
@@ -209,10 +209,17 @@ def for_training(task: str, data: list[Path], size: int, max_foreground: float =
     training split and varies them by `mask_augmentation`, validation gives each photograph one of them
     """
     if TASKS[task].trains_on == "photographs":
-        source, masks = data
+        source, masks = _source_and_masks(task, data)
         holes = hole_masks(masks, "train")
         return tuple(Holes(photographs(source, split), holes, size, mask_augmentation=mask_augmentation) for split in ("train", "val"))
     return tuple(Composites(pairs(data, split, max_foreground), size, TASKS[task].region is None) for split in ("train", "val"))
+
+
+def _source_and_masks(task: str, data: list[Path]) -> list[Path]:
+    if len(data) != 2:
+        given = " ".join(map(str, data)) or "none"
+        raise ParameterError(f"--data {given}: {task} takes two folders, the photographs of a source and the irregular masks")
+    return data
 
 
 def test_splits(task: str, data: list[Path]) -> list[str]:
@@ -244,7 +251,7 @@ def for_testing(task: str, data: list[Path], size: int, split: str, max_foregrou
     side = side_of(split)
     split, size = split.partition("@")[0], side or size
     if TASKS[task].trains_on == "photographs":
-        source, masks = data
+        source, masks = _source_and_masks(task, data)
         rows, assigned = photographs(source, split), tables.read(masks / "assigned.parquet")
         assigned = assigned.assign(mask=[str(masks / name) for name in assigned["mask"]])
         if side:

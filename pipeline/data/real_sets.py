@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline import atomic, tables
+from pipeline import atomic, images, mask_rule, tables
 from pipeline.data.sources import iharmony4, real
 from pipeline.data.sources.base import REJECTED
 from pipeline.errors import UserError
@@ -36,6 +36,7 @@ def build(
     path: Path,
     max_pixels: int,
     max_rejected: float,
+    choice: mask_rule.Choice = mask_rule.Choice(),
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Check the set that lies at `path` and write its folder `out`.
@@ -45,13 +46,15 @@ def build(
         pipeline/data/sources/real.py (DIH99, RealHM, any two folders of composites and masks)
     max_rejected
         share of the composites, 0..1, that may be unusable
+    choice
+        which value or channel of the masks is in; masks of iHarmony4 that are read by a choice are written into `out`
     progress
         called with (done, total) after each composite
 
     Raises UserError where the folder has none of the layouts, too many composites are unusable, none is to be
     scored, or two have one name.
     """
-    limits = {"max_pixels": max_pixels, "max_rejected": max_rejected, "progress": progress}
+    limits = {"max_pixels": max_pixels, "max_rejected": max_rejected, "choice": choice, "progress": progress}
     with atomic.folder(out) as folder:
         if kind == "iharmony4":
             rows = _listed(folder, out, name, path, limits)
@@ -78,9 +81,22 @@ def _listed(folder: Path, out: Path, name: str, path: Path, limits: dict) -> lis
     for row in checked.rows:
         within = Path(row["subset"])
         row |= {f"{key}_sha256": sha256(checked.root / within / row[key]) for key in ("composite", "mask", "real")}
+        own_mask = _by_choice(checked.root / within / row["mask"], folder, f"masks/{within}", limits)
         row |= {key: (root / within / row[key]).as_posix() for key in ("composite", "mask", "real")}
+        if own_mask is not None:
+            row |= {"mask": own_mask, "mask_sha256": sha256(folder / own_mask)}
         row |= {"split": name if row["split"] == "test" else row["split"], "simulated": False}
     return checked.rows
+
+
+def _by_choice(file: Path, folder: Path, within: str, limits: dict) -> str | None:
+    """Write the mask that a choice makes of a file as one that needs none; its name below `folder`, None without a choice."""
+    if limits["choice"] == mask_rule.Choice():
+        return None
+    name = f"{within}/{file.stem}.png"
+    if not (folder / name).is_file():
+        images.write_png(folder / name, images.read_mask(file, choice=limits["choice"], max_pixels=limits["max_pixels"]))
+    return name
 
 
 def _taken_in(folder: Path, name: str, path: Path, limits: dict) -> list[dict]:

@@ -18,7 +18,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 import models
-from pipeline import params, tables
+from pipeline import params, reading, tables
 from pipeline.errors import ParameterError, UserError
 from pipeline.experiments import dvc_queue
 from pipeline.params import schema
@@ -68,13 +68,15 @@ class Table(schema.Block):
 def load(path: Path = FILE) -> dict[str, Table]:
     """The tables by name. Raises ParameterError, in one line, for what can't be right in the file."""
     try:
-        content = YAML(typ="safe", pure=True).load(path.read_text())
+        content = YAML(typ="safe", pure=True).load(reading.text(path))
         found = {name: Table.model_validate(block) for name, block in content.items()}
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in problem["loc"])
         raise ParameterError(f"{path}: {error.title} {place}: {problem['msg'].removeprefix('Value error, ')}") from None
-    except (OSError, YAMLError, AttributeError) as error:
+    except RecursionError:
+        raise ParameterError(f"{path}: nested too deeply to be read") from None
+    except (UserError, YAMLError, AttributeError) as error:
         raise ParameterError(f"{path}: {' '.join(str(error).split())}") from None
     for name, table in found.items():
         try:

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from pipeline import seeds
+from pipeline import mask_rule, seeds
 from pipeline.data.mask_transforms import fit_to_size
 from pipeline.errors import UserError
 from pipeline.irregular_masks.buckets import (
@@ -108,6 +108,7 @@ def build_from_folder(
     folder: Path,
     *,
     polarity: Literal["detect", "white", "black"] = "detect",
+    choice: mask_rule.Choice = mask_rule.Choice(),
     per_bucket: Mapping[str, int],
     buckets: Sequence[Ratio] = BUCKETS,
     size: int,
@@ -127,7 +128,7 @@ def build_from_folder(
     Raises UserError for a folder without usable masks and for a bucket with fewer than are asked for.
     """
     _check(border, per_bucket)
-    source = read_folder(folder, polarity)
+    source = read_folder(folder, polarity, choice)
     buckets = [(float(low), float(high)) for low, high in buckets]
     reader = replace(source, names=())  # each item is pickled, and should not carry the whole list
     to_measure = [(reader, name, size, tuple(buckets), border == "without") for name in source.names]

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image
 
+from pipeline import images, mask_rule
 from pipeline.errors import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif")
@@ -19,29 +19,31 @@ _LOOKED_AT = 200
 @dataclass(frozen=True)
 class MaskFolder:
     """The masks of a folder: `names` relative to `path`, sorted; which colour is the hole ("white" or "black");
-    and whether that was detected or told."""
+    whether that was detected or told; and which value or channel is white where that was chosen."""
 
     path: Path
     names: tuple[str, ...]
     polarity: Literal["white", "black"]
     detected: bool
+    choice: mask_rule.Choice
 
     def __len__(self) -> int:
         return len(self.names)
 
     def read(self, name: str) -> np.ndarray:
         """One mask as bool (H, W), True = hole. Raises UserError naming the file when it can't be read or is constant."""
-        white = _read_white(self.path / name)
+        white = _read_white(self.path / name, self.choice)
         return white if self.polarity == "white" else ~white
 
 
-def read_folder(path: Path, polarity: Literal["detect", "white", "black"] = "detect") -> MaskFolder:
+def read_folder(
+    path: Path, polarity: Literal["detect", "white", "black"] = "detect", choice: mask_rule.Choice = mask_rule.Choice()
+) -> MaskFolder:
     """The masks in `path` and its sub-folders.
 
-    Pictures are thresholded at half of full scale (8 or 16 bits; those of 0 and 1 alone at 1), alpha is ignored. With
-    "detect" the hole is the colour that covers less than 40% of a median mask, judged on up to 200 masks spread over
-    the folder; if neither does, the one that never covers more than the 60% to which published masks go, while the
-    other does; else it is refused. With a polarity told, a median hole share above 70% gives a warning. Raises
+    Files are read by the rule of `images.read_mask`; with a `choice`, the chosen pixels are white. With "detect" the hole is
+    the colour that covers less than 40% of a median mask, judged on up to 200 masks spread over the folder; if neither
+    does, the one that never covers more than the 60% to which published masks go, while the other does; else it is refused. With a polarity told, a median hole share above 70% gives a warning. Raises
     UserError for a folder without masks and one whose masks are all unreadable or constant.
     """
     path = Path(path)
@@ -53,14 +55,14 @@ def read_folder(path: Path, polarity: Literal["detect", "white", "black"] = "det
     names = sorted(file.relative_to(path).as_posix() for file in files)
     if not names:
         raise UserError(f"{path}: no mask in this folder ({', '.join(SUFFIXES)})")
-    white = _white_shares(path, names)
+    white = _white_shares(path, names, choice)
     if polarity == "detect":
-        return MaskFolder(path, tuple(names), _detect(path, white), True)
+        return MaskFolder(path, tuple(names), _detect(path, white), True, choice)
     hole = np.median(white if polarity == "white" else 1 - white)
     if hole > 0.7:
         doubt = f"with polarity {polarity!r} the median hole covers {hole:.0%}; is the polarity right?"
         warnings.warn(f"{path}: {doubt}", stacklevel=2)
-    return MaskFolder(path, tuple(names), polarity, False)
+    return MaskFolder(path, tuple(names), polarity, False, choice)
 
 
 def _detect(path: Path, white: np.ndarray) -> Literal["white", "black"]:
@@ -74,12 +76,12 @@ def _detect(path: Path, white: np.ndarray) -> Literal["white", "black"]:
     return "white" if white_fits else "black"
 
 
-def _white_shares(path: Path, names: list[str]) -> np.ndarray:
+def _white_shares(path: Path, names: list[str], choice: mask_rule.Choice) -> np.ndarray:
     """The share of white pixels of masks spread over the folder."""
     shares, refused = [], []
     for index in np.unique(np.linspace(0, len(names) - 1, _LOOKED_AT).round().astype(int)):
         try:
-            shares.append(_read_white(path / names[index]).mean())
+            shares.append(_read_white(path / names[index], choice).mean())
         except UserError as error:
             refused.append(error)
     if not shares:
@@ -87,18 +89,9 @@ def _white_shares(path: Path, names: list[str]) -> np.ndarray:
     return np.array(shares)
 
 
-def _read_white(file: Path) -> np.ndarray:
+def _read_white(file: Path, choice: mask_rule.Choice) -> np.ndarray:
     """Where a picture is white: bool (H, W)."""
-    try:
-        with Image.open(file) as picture:
-            if picture.width * picture.height > MAX_PIXELS:
-                raise UserError(f"{file}: {picture.width}x{picture.height} is more than {MAX_PIXELS // 1_000_000} megapixels")
-            values = np.asarray(picture if picture.mode.startswith("I") else picture.convert("L"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        why = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{file}: not a readable mask ({why})") from None
-    brightest = values.max()
-    white = values >= (1 if brightest <= 1 else 128 if brightest <= 255 else 128 * 257)
+    white = images.read_mask(file, choice=choice, max_pixels=MAX_PIXELS)
     if white.all() or not white.any():
         raise UserError(f"{file}: the mask is all {'white' if white.all() else 'black'}; it needs hole and valid pixels")
     return white

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from models.layers.input_size import NotDivisible
-from pipeline import atomic, images
+from pipeline import atomic, images, mask_rule
 from pipeline.data import datasets
 from pipeline.data.sources.base import files
 from pipeline.errors import ParameterError, UserError
@@ -104,16 +104,20 @@ def _kind(path: Path) -> str:
     return "folder" if path.is_dir() else "file"
 
 
-def run(task: str, model: torch.nn.Module, work: list[Job], out: Path, *, device: str, longest_side: int | None, overlay: bool, say: Callable[[str], None]) -> None:
+def run(
+    task: str, model: torch.nn.Module, work: list[Job], out: Path, *, device: str, longest_side: int | None, overlay: bool,
+    say: Callable[[str], None], choice: mask_rule.Choice = mask_rule.Choice(),
+) -> None:  # fmt: skip
     """Do the jobs; `out`, the file or folder, appears whole or not at all. `say` is told of each picture in a line.
 
     longest_side: larger pictures are shrunk to it for the network, and what it drew is brought back to full size; None
     gives it every pixel. overlay: localization also writes <name>_overlay.png, the picture with what was found in red.
+    choice: which value or channel of the mask files is in.
     """
     unfinished = atomic.folder if work[0].out != out else _nearby
     with unfinished(out) as folder:
         for job in work:
-            picture, mask = _read(task, job)
+            picture, mask = _read(task, job, choice, say)
             started = time.monotonic()
             drawn, shape = predict(task, model, picture, mask, device=device, longest_side=longest_side, name=str(job.image))
             target = folder / job.out.name
@@ -146,11 +150,14 @@ class _nearby:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _read(task: str, job: Job) -> tuple[np.ndarray, np.ndarray | None]:
-    picture = images.read_rgb(job.image)
+def _read(task: str, job: Job, choice: mask_rule.Choice, say: Callable[[str], None]) -> tuple[np.ndarray, np.ndarray | None]:
+    opened = images.read(job.image)
+    picture = opened.pixels
+    if dark := [word for word in opened.conversions if images.NEARLY_BLACK in word]:
+        say(f"{job.image}: {dark[0]}; {images.HOW_TO_DECLARE}")
     if job.mask is None:
         return picture, None
-    mask = images.read_mask(job.mask, picture.shape[:2])
+    mask = images.read_mask(job.mask, picture.shape[:2], choice=choice)
     if not mask.any():
         raise images.BadImage(job.mask, f"the mask is empty: there is nothing to {TASKS[task].verb}")
     if mask.all():

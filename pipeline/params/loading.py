@@ -13,7 +13,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 import models
-from pipeline.errors import ParameterError
+from pipeline import reading
+from pipeline.errors import ParameterError, UserError
 from pipeline.params.schema import Params
 
 
@@ -24,11 +25,11 @@ def load(path: str | Path = "params.yaml") -> Params:
     """
     path = Path(path)
     try:
-        content = YAML(typ="safe", pure=True).load(path.read_text())
-    except FileNotFoundError:
-        raise ParameterError(f"{path} is missing; `make preset NAME=embedded` writes the default") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ParameterError(f"{path} can't be read: {error}") from None
+        content = YAML(typ="safe", pure=True).load(reading.text(path, "is missing; `make preset NAME=embedded` writes the default"))
+    except UserError as error:
+        raise ParameterError(str(error)) from None
+    except RecursionError:
+        raise ParameterError(f"{path} is nested too deeply to be read") from None
     except YAMLError as error:
         raise ParameterError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     try:

@@ -56,7 +56,18 @@ class Shares(Range):
     high: Share
 
 
-class Source(Block):
+class MaskFiles(Block):
+    """What is in in the mask files of a folder, where it isn't plain black and white (pipeline/mask_rule.py)."""
+
+    mask_value: Annotated[int, Field(ge=0, le=65535)] | None = Field(
+        None, description="pixels of exactly this value are in (of a palette file: this class number); null for ordinary masks"
+    )
+    mask_channel: Literal["red", "green", "blue", "alpha"] | None = Field(
+        None, description="the channel that holds the mask; null for ordinary masks"
+    )
+
+
+class Source(MaskFiles):
     """One origin of photographs; becomes the stage ingest@<name>."""
 
     kind: Literal["bundled", "coco", "fivek", "timelapse"]
@@ -67,6 +78,18 @@ class Source(Block):
     validation_share: Share = Field(description="of the photographs; unused where the source has its own split")
     test_share: Share = Field(description="of the photographs; unused where the source has its own split")
     max_rejected: Share = Field(description="share of unusable photographs above which the stage fails")
+    max_rejected_objects: Share = Field(0.05, description="share of unusable objects above which the stage fails")
+    crowd_objects: Literal["reject", "use"] = Field(
+        "reject",
+        description="what COCO marks as iscrowd: 1, groups drawn as one region; use them where a brush tool marks single objects so",
+    )
+    near_copies: bool = Field(True, description="keep photographs that look the same (resized, saved again) in one split, as equal ones are")
+
+    @model_validator(mode="after")
+    def _masks_are_files(self):
+        if self.kind in ("bundled", "coco") and (self.mask_value is not None or self.mask_channel is not None):
+            raise ValueError(f"mask_value and mask_channel are for mask files; kind {self.kind} has its masks in a JSON file")
+        return self
 
     @model_validator(mode="after")
     def _leaves_some_to_train(self):
@@ -122,7 +145,7 @@ class Composites(Block):
     rendering: Rendering
 
 
-class RealSet(Block):
+class RealSet(MaskFiles):
     """Real composites, or iHarmony4 itself, as a further test set; becomes the stage real@<name>."""
 
     kind: Literal["iharmony4", "pairs"] = Field(
@@ -139,7 +162,7 @@ class MasksPerBucket(Block):
     test: Count
 
 
-class IrregularMasks(Block):
+class IrregularMasks(MaskFiles):
     folder: str | None = Field(description="a folder of masks to use in place of generated ones, or null")
     polarity: Literal["detect", "white", "black"] = Field(description="which value is the hole in that folder")
     kinds: list[MaskKind] = Field(min_length=1)

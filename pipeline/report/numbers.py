@@ -5,7 +5,6 @@ sentence says.
 """
 
 import hashlib
-import json
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,8 +12,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline import tables
+from pipeline import reading, tables
 from pipeline.errors import UserError
+from pipeline.scoring import index as scoring_index
 from pipeline.tasks import METRICS, TASKS
 
 RESULT_TABLES = ("per_image", "summary", "intervals", "differences", "ranks", "breakdowns")
@@ -73,7 +73,7 @@ def read_results(task: str, results: Path, index: Path) -> Results:
     files = sorted(index.glob("*.json"))
     if not files:
         raise UserError(f"{index}: no method has predictions there; `dvc repro` makes them")
-    methods = {one["model"]: one for one in (json.loads(file.read_text()) for file in files)}
+    methods = {one["model"]: one for one in map(scoring_index.read, files)}
     read = {name: tables.read(results / f"{name}.parquet") for name in RESULT_TABLES}
     odd = sorted(set(methods) ^ set(read["summary"]["model"]))
     if odd:
@@ -95,7 +95,7 @@ def read_training(folder: Path) -> Training:
     history, facts = tables.read(folder / "history.parquet"), folder / "training.json"
     if not facts.is_file():
         raise UserError(f"{facts}: no such file; `dvc repro train-{folder.name}` makes it")
-    return Training(folder.name, history, json.loads(facts.read_text()))
+    return Training(folder.name, history, reading.as_json(facts))
 
 
 def number(value: float, metric: str) -> str:

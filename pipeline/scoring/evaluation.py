@@ -8,7 +8,6 @@ evaluation; no mean is ever taken over what happened to be there.
 import contextlib
 import functools
 import hashlib
-import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -19,11 +18,9 @@ import pandas as pd
 from pipeline import images, tables
 from pipeline.data import datasets
 from pipeline.errors import UserError
-from pipeline.scoring import image_scores, protocols
+from pipeline.scoring import image_scores, index, protocols
 from pipeline.scoring import predictions as saved
 from pipeline.tasks import TASKS
-
-INDEX_KEYS = {"task", "model", "n_parameters", "trained", "data", "options", "truth", "splits"}
 
 
 class Scores(NamedTuple):
@@ -53,15 +50,9 @@ def indexes(folder: Path) -> list[dict]:
         raise UserError(f"{folder}: no method has predictions there; `dvc repro` makes them")
     methods = []
     for file in files:
-        anew = f"`dvc repro models/dvc.yaml:infer-{file.stem}` makes it anew"
-        try:
-            found = json.loads(file.read_text())
-        except ValueError:
-            raise UserError(f"{file} is not JSON; {anew}") from None
-        if lacking := INDEX_KEYS - set(found if isinstance(found, dict) else ()):
-            raise UserError(f"{file} does not state {sorted(lacking)[0]}; {anew}")
+        found = index.read(file)
         if (found["task"], found["model"]) != (folder.name, file.stem):
-            raise UserError(f"{file} is of {found['model']} ({found['task']}), expected {file.stem} ({folder.name}); {anew}")
+            raise UserError(f"{file} is of {found['model']} ({found['task']}), expected {file.stem} ({folder.name}); `dvc repro models/dvc.yaml:infer-{file.stem}` makes it anew")
         methods.append(found)
     return methods
 
@@ -149,7 +140,7 @@ def _further(task: str, dataset, number: int, full: dict, truth: dict, records: 
     if task == "inpainting":
         return lambda prediction: protocols.inpainting.score(prediction, truth["image"], truth["hole"], records)
     # as the file holds it: protocols differ in what they make of grey edges
-    mask = images.read_rgb(dataset.rows.iloc[number]["mask"], max_pixels=images.PILLOW_LIMIT)[..., 0]
+    mask = images.read_soft_mask(dataset.rows.iloc[number]["mask"], max_pixels=images.PILLOW_LIMIT)
     if task == "localization":
         return lambda prediction: protocols.localization.score(prediction, mask, records)
     if "real" not in full:

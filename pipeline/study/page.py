@@ -23,6 +23,7 @@ import models
 from pipeline import images, seeds, tables
 from pipeline.data import datasets
 from pipeline.errors import ParameterError, UserError
+from pipeline.scoring import index as scoring_index
 from pipeline.scoring import predictions as saved
 from pipeline.tasks import TASKS, compose
 
@@ -120,7 +121,7 @@ class Outputs:
     """
 
     def __init__(self, task: str, names: list[str], index: Path, predictions: Path, split: str):
-        stated = {name: _stated(index / f"{name}.json") for name in names}
+        stated = {name: scoring_index.read(index / f"{name}.json") for name in names}
         first = stated[names[0]]
         for name, one in stated.items():
             if split not in one["splits"]:
@@ -146,12 +147,6 @@ class Outputs:
         file = self.folders[name] / self.manifests[name].loc[image, "prediction"]
         drawn = saved.read(file, self.sha256(image, name), self.size)
         return compose(self.task, drawn, self.dataset.item(self.number_of[image]))
-
-
-def _stated(file: Path) -> dict:
-    if not file.is_file():
-        raise UserError(f"{file}: no such file; `dvc repro models/dvc.yaml:infer-{file.stem}` makes it")
-    return json.loads(file.read_text())
 
 
 def _chosen(outputs: Outputs, chosen: list[str] | None, n_images: int, split: str, seed: int) -> list[str]:

@@ -1,15 +1,63 @@
 """Saved votes of a preference study, read back: whose they are, what was chosen, and which files can't be counted."""
 
 import hashlib
-import json
 from pathlib import Path
+from typing import Annotated, Literal
 
 import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from pipeline import reading
 from pipeline.errors import UserError
 from pipeline.study.page import KEY_FORMAT
 
 FORMAT = "seambench-votes"
+
+
+
+class Picture(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    split: str
+    image_id: str
+    model: str
+
+
+class Key(BaseModel):
+    """What a key file states; `pictures` and `comparisons` by their opaque names."""
+
+    model_config = ConfigDict(strict=True)
+
+    study: str
+    task: Literal["harmonization", "inpainting"]
+    design: Literal["pairs", "best"]
+    question: str
+    seed: int
+    models: list[str] = Field(min_length=2)
+    pictures: dict[str, Picture]
+    comparisons: dict[str, Annotated[list[str], Field(min_length=2)]]
+
+
+class Vote(BaseModel):
+    """One vote as a page saves it: what was shown from left to right, and what was chosen."""
+
+    model_config = ConfigDict(strict=True)
+
+    comparison: str
+    shown: list[str]
+    chosen: str
+    milliseconds: int
+
+
+class Votes(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    study: str
+    design: str
+    rater: str
+    votes: list[Vote]
+    checksum: str
+
 
 VOTES = {
     "rater": str, "comparison": str, "image_id": str, "split": str, "shown": str, "chosen": str, "position": int, "seconds": float,
@@ -19,15 +67,30 @@ VOTES = {
 
 def read_key(file: Path) -> dict:
     """The key that `commands.study make` wrote beside the page. Raises UserError naming a file that isn't one."""
-    try:
-        key = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{file}: no such file; `python -m commands.study make` writes a key beside each page") from None
-    except (OSError, ValueError):
-        raise UserError(f"{file} is not a study's key") from None
+    key = reading.as_json(file, "no such file; `python -m commands.study make` writes a key beside each page")
     if not isinstance(key, dict) or key.get("format") != KEY_FORMAT:
         raise UserError(f"{file} is not a study's key")
+    try:
+        Key.model_validate(key)
+    except ValidationError as error:
+        raise UserError(f"{file} is not a study's key as it was written: {_wrong(error)}") from None
+    for name, picture in key["pictures"].items():
+        if picture["model"] not in key["models"]:
+            raise UserError(f"{file} is not a study's key as it was written: pictures.{name} is of {picture['model']!r}, which isn't in models")
+    for comparison, shown in key["comparisons"].items():
+        if key["design"] == "pairs" and len(shown) != 2:
+            raise UserError(f"{file} is not a study's key as it was written: comparisons.{comparison} shows {len(shown)} pictures, not a pair")
+        if unknown := [picture for picture in shown if picture not in key["pictures"]]:
+            raise UserError(f"{file} is not a study's key as it was written: comparisons.{comparison} shows {unknown[0]!r}, which isn't in pictures")
     return key
+
+
+def _wrong(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    place = ".".join(map(str, first["loc"]))
+    if first["type"] == "missing":
+        return f"{place} is missing"
+    return f"{place} = {repr(first['input'])[:60]}: {first['msg'].replace('Input should be', 'expected')}"
 
 
 def checksum(study: str, design: str, rater: str, votes: list[dict]) -> str:
@@ -59,26 +122,25 @@ def read(files: list[Path], key: dict) -> tuple[list[dict], list[dict]]:
 def _checked(file: Path, key: dict) -> dict:
     """The content of a vote file. Raises UserError with the reason why it can't be counted."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError("no such file") from None
-    except (OSError, ValueError, RecursionError):
-        raise UserError("not JSON, so no saved votes") from None
+        content = reading.as_json(file)
+    except UserError as error:
+        said = str(error).removeprefix(f"{file}: ")
+        raise UserError("not JSON, so no saved votes" if said.startswith("not ") else said) from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError("not a file of votes that a study page saved")
     if content.get("study") != key["study"]:
         raise UserError(f"votes of another study ({content.get('study')}; the key is of {key['study']})")
     try:
-        expected = checksum(content["study"], content["design"], content["rater"], content["votes"])
-        fits = isinstance(content["rater"], str) and content["checksum"] == expected
-    except (KeyError, TypeError):
+        Votes.model_validate(content)
+        fits = content["checksum"] == checksum(content["study"], content["design"], content["rater"], content["votes"])
+    except ValidationError:
         fits = False
     if not fits:
         raise UserError("edited after it was saved: its checksum doesn't fit")
     seen = set()
     for vote in content["votes"]:
         name, shown = vote["comparison"], vote["shown"]
-        if name in seen or sorted(shown) != key["comparisons"].get(name) or vote["chosen"] not in shown or not isinstance(vote["milliseconds"], int):
+        if name in seen or sorted(shown) != key["comparisons"].get(name) or vote["chosen"] not in shown:
             raise UserError(f"edited after it was saved: its vote on {name} can't have been cast")
         seen.add(name)
     if not seen:

@@ -28,6 +28,30 @@ def inside(number: int = 0) -> np.ndarray:
     return mask
 
 
+def classes() -> np.ndarray:
+    """Class 2 is what `inside` is; class 1 lies beside it."""
+    numbers = inside().astype(np.uint8) * 2
+    numbers[35:40, 5:20] = 1
+    return numbers
+
+
+def erased(file) -> None:
+    """A photograph whose hole was rubbed out: alpha 0 there, its colours kept."""
+    alpha = np.where(inside(), 0, 255).astype(np.uint8)
+    Image.fromarray(np.dstack([random_picture(0, 45, 61), alpha])).save(file)
+
+
+@pytest.mark.parametrize("choice, name", [(["--mask-value", "2"], "classes.png"), (["--mask-channel", "alpha", "--mask-value", "0"], "erased.png")])
+def test_what_of_a_mask_file_counts_can_be_chosen(own, choice, name):
+    images.write_png(own.folder / "classes.png", classes())
+    erased(own.folder / "erased.png")
+    for mask, more, out in (("masks/a.png", [], "plain.png"), (name, choice, "chosen.png")):
+        assert own.run("apply", "--model", "telea", "pictures/a.png", mask, "-o", out, *more).code == 0
+    assert (own.folder / "plain.png").read_bytes() == (own.folder / "chosen.png").read_bytes()
+    code, said = own.refused("apply", "--model", "constant_map", "pictures/a.png", "-o", "map.png", *choice)
+    assert code == 2 and said.startswith("--mask-value and --mask-channel say what of a mask counts")
+
+
 @pytest.fixture
 def trained(own):
     data = own.make_composites()
@@ -123,7 +147,11 @@ def test_longest_side_shrinks_for_the_network_and_keeps_the_detail(trained):
         (["histogram", "pictures/a.png", "black.png"], "black.png: the mask is empty: there is nothing to harmonize"),
         (["telea", "pictures/a.png", "black.png"], "black.png: the mask is empty: there is nothing to fill"),
         (["histogram", "pictures/a.png", "white.png"], "white.png: the mask covers everything: there is no background to go by"),
-        (["histogram", "pictures/a.png", "ones.png"], "ones.png: no pixel of this mask reaches 128; the brightest is 1, 255 = in"),
+        (["histogram", "pictures/a.png", "ones.png"], "ones.png: every pixel of this mask is 1; 0 = out, 255 = in"),
+        (["histogram", "pictures/a.png", "pictures/b.png"], "pictures/b.png: in colour at "),
+        (["histogram", "pictures/a.png", "classes.png"], "classes.png: no pixel of this mask reaches 128; the brightest is 2, 255 = in; values 0 ("),
+        (["histogram", "pictures/a.png", "classes.png", "--mask-value", "9"], "classes.png: mask_value 9: no pixel has this value; values 0 ("),
+        (["histogram", "pictures/a.png", "erased.png"], "erased.png: in colour at "),
         (["constant_map", "cut.png"], "cut.png: can't be decoded"),
         (["constant_map", "text.png"], "text.png: not a picture in one of the formats"),
         (["unet", "pictures/a.png"], "artifacts/models/unet/weights.safetensors is missing; `dvc repro models/dvc.yaml:train-unet` makes it"),
@@ -137,7 +165,9 @@ def test_what_can_not_be_done_is_said_and_nothing_is_written(own, arguments, sai
     images.write_png(own.folder / "small.png", inside()[:10, :20])
     images.write_png(own.folder / "black.png", np.zeros((45, 61), bool))
     images.write_png(own.folder / "white.png", np.ones((45, 61), bool))
-    images.write_png(own.folder / "ones.png", inside().astype(np.uint8))
+    images.write_png(own.folder / "ones.png", np.ones((45, 61), np.uint8))
+    images.write_png(own.folder / "classes.png", classes())
+    erased(own.folder / "erased.png")
     (own.folder / "cut.png").write_bytes((own.folder / "pictures/a.png").read_bytes()[:900])
     (own.folder / "text.png").write_text("this is not a picture")
     code, line = own.refused("apply", "--model", arguments[0], *arguments[1:], "-o", "out.png")

@@ -235,9 +235,44 @@ def test_keys_that_are_none(harmonized):
     make(harmonized)
     said = "gone.json: no such file; `python -m commands.study make` writes a key beside each page"
     assert harmonized.refused("study", "score", "--key", "gone.json", "a.json") == (1, said)
-    for content in ("{", '{"format": "other"}', "[]"):
+    for content in ('{"format": "other"}', "[]"):
         (harmonized.folder / "no.json").write_text(content)
         assert harmonized.refused("study", "score", "--key", "no.json", "a.json") == (1, "no.json is not a study's key")
+    for content in ("{", "[" * 100_000):
+        (harmonized.folder / "no.json").write_text(content)
+        assert harmonized.refused("study", "score", "--key", "no.json", "a.json")[1].startswith("no.json: not JSON")
+    os.mkfifo(harmonized.folder / "pipe.json")
+    assert harmonized.refused("study", "score", "--key", "pipe.json", "a.json") == (1, "pipe.json: a pipe or device, not a file")
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"design": "triples"}, "design = 'triples': expected 'pairs' or 'best'"),
+        ({"design": None}, "design = None: expected 'pairs' or 'best'"),
+        ({"seed": "none"}, "seed = 'none': expected a valid integer"),
+        ({"pictures": "many"}, "pictures = 'many': expected a valid dictionary"),
+        ({"pictures": {"p": {"split": "test"}}}, "pictures.p.image_id is missing"),
+        ({"comparisons": {"c": ["x", "y"]}}, "comparisons.c shows 'x', which isn't in pictures"),
+        ({"comparisons": {"c": ["x", "y", "z"]}}, "comparisons.c shows 3 pictures, not a pair"),
+        ({"comparisons": {"c": "xy"}}, "comparisons.c = 'xy': expected a valid list"),
+        ({"models": ["a", "b"]}, ", which isn't in models"),
+    ],
+)
+def test_keys_that_were_changed(harmonized, change, said):
+    _, key = make(harmonized)
+    (harmonized.folder / "no.json").write_text(json.dumps(key | change))
+    code, line = harmonized.refused("study", "score", "--key", "no.json", "a.json")
+    assert code == 1 and line.startswith("no.json is not a study's key as it was written: ") and said in line
+
+
+@pytest.mark.parametrize("field", ["study", "task", "design", "question", "seed", "models", "pictures", "comparisons"])
+def test_keys_that_lack_a_field(harmonized, field):
+    _, key = make(harmonized)
+    del key[field]
+    (harmonized.folder / "no.json").write_text(json.dumps(key))
+    line = f"no.json is not a study's key as it was written: {field} is missing"
+    assert harmonized.refused("study", "score", "--key", "no.json", "a.json") == (1, line)
     assert harmonized.refused("study", "score", "--level", "1.5", "a.json")[0] == 2
 
 

@@ -168,7 +168,8 @@ MASKS = [
     (lambda mask: images.write_png(mask, np.ones((30, 40), bool)), "the mask is 40x30, its image 80x60"),
     (bomb, "10000x10000, its image 80x60"),
     (lambda mask: images.write_png(mask, np.zeros((60, 80), bool)), "empty mask"),
-    (lambda mask: images.write_png(mask, np.ones((60, 80), np.uint8)), "no pixel of this mask reaches 128; the brightest is 1, 255 = in"),
+    (lambda mask: images.write_png(mask, np.ones((60, 80), np.uint8)), "every pixel of this mask is 1; 0 = out, 255 = in"),
+    (lambda mask: images.write_png(mask, (np.arange(4800) % 3).astype(np.uint8).reshape(60, 80)), "no pixel of this mask reaches 128; the brightest is 2"),
     (soften, None),
     (in_colour, None),
 ]

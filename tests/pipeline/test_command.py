@@ -79,3 +79,43 @@ def test_work_that_is_done_leaves_nothing_to_say(capsys):
 
 def test_exit_codes_of_the_errors():
     assert (UserError.exit_code, ParameterError.exit_code) == (1, 2) and issubclass(ParameterError, UserError)
+
+
+@pytest.mark.parametrize(
+    "error, said",
+    [
+        ("OSError(28, 'No space left on device', 'data/a.png')", "the disk is full (data/a.png); free some space and start again"),
+        ("OSError(28, 'No space left on device')", "the disk is full; free some space and start again"),
+        ("RuntimeError('I/O error: No space left on device (os error 28)')", "the disk is full; free some space and start again"),
+        ("RuntimeError('writing failed') from OSError(122, 'Disk quota exceeded', 'b')", "the disk is full (b); free some space and start again"),
+        ("NotADirectoryError(20, 'Not a directory', 'file.txt/out')", "file.txt/out: Not a directory"),
+        ("PermissionError(13, 'Permission denied', 'out')", "out: Permission denied"),
+        ("OSError(36, 'File name too long', 'n' * 5000)", f"{'n' * 100}...{'n' * 59}:" + " File name too long"),
+        ("OSError(24, 'Too many open files')", "this machine: Too many open files"),
+        ("RuntimeError('Symlink loop from PosixPath')", "PosixPath: a loop of links"),
+    ],
+)
+def test_what_the_machine_refuses_is_one_line(script, error, said):
+    done = script(error)
+    assert (done.returncode, done.stderr) == (1, f"stage: {said}\n")
+    debug = script(error, "--debug")
+    assert debug.returncode == 1 and "Traceback" in debug.stderr
+
+
+def test_errors_of_other_machines_keep_their_traceback(script):
+    assert "Traceback" in script("ConnectionError('no cluster')").stderr
+
+
+def test_files_that_a_stage_really_meets(tmp_path):
+    def said(body: str) -> str:
+        (tmp_path / "stage.py").write_text(SCRIPT.replace("    raise {error}", f"    {body}"))
+        done = subprocess.run([sys.executable, str(tmp_path / "stage.py")], capture_output=True, text=True, cwd=tmp_path, env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin"})
+        assert done.returncode == 1 and done.stderr.count("\n") == 1 and len(done.stderr) < 500, done.stderr[-500:]
+        return done.stderr
+
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "file").write_text("")
+    assert "a loop of links" in said("from pathlib import Path; Path('loop').resolve()")
+    assert "File name too long" in said("open('n' * 5000)")
+    assert "Not a directory" in said("from pipeline import atomic; atomic.folder('file/out').__enter__()")
+    assert "disk is full" in said("open('/dev/full', 'w').write('x' * 100000)")

@@ -199,20 +199,23 @@ def test_the_error_survives_pickling_and_strange_names(tmp_path):
 
 
 def test_mask_edges_are_cut_at_128(tmp_path):
-    Image.fromarray(np.array([[0, 127, 128, 255]], np.uint8)).save(tmp_path / "m.png")
+    row = np.array([[0] * 5 + [127, 128] + [255] * 5], np.uint8)
+    Image.fromarray(row).save(tmp_path / "m.png")
     mask = images.read_mask(tmp_path / "m.png")
-    assert mask.dtype == bool and mask.tolist() == [[False, False, True, True]]
+    assert mask.dtype == bool and mask.tolist() == [[False] * 6 + [True] * 6]
+    assert np.array_equal(images.read_soft_mask(tmp_path / "m.png"), row)
 
 
 def test_one_colour_channel_counts_and_alpha_does_not(tmp_path):
-    pixels = np.zeros((1, 4, 4), np.uint8)
-    pixels[0, :, 0] = [0, 200, 120, 255]
-    pixels[0, :, 1] = [0, 190, 130, 255]  # soft edges whose channels differ a little
-    pixels[0, :, 3] = [255, 0, 255, 0]
+    pixels = np.zeros((1, 12, 4), np.uint8)
+    pixels[0, :, 0] = [0, 0, 0, 0, 0, 200, 120, 255, 255, 255, 255, 255]
+    pixels[0, :, 1] = [0, 0, 0, 0, 0, 190, 130, 255, 255, 255, 255, 255]  # soft edges whose channels differ a little
+    pixels[0, :, 2] = pixels[0, :, 1]
+    pixels[0, :, 3] = [255, 0] * 6
     Image.fromarray(pixels).save(tmp_path / "rgba.png")
     Image.fromarray(pixels[..., :3]).save(tmp_path / "rgb.png")
     for name in ("rgba.png", "rgb.png"):
-        assert images.read_mask(tmp_path / name).tolist() == [[False, True, False, True]]
+        assert images.read_mask(tmp_path / name).tolist() == [[False] * 5 + [True, False] + [True] * 5]
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "LA"])
@@ -229,10 +232,21 @@ def test_mask_of_another_size_names_both(tmp_path):
         images.read_mask(tmp_path / "m.png", (9, 6))
 
 
-def test_mask_of_zeros_and_ones_is_refused_not_emptied(tmp_path):
-    Image.fromarray(np.array([[0, 1]], np.uint8)).save(tmp_path / "m.png")
-    with pytest.raises(images.BadImage, match="the brightest is 1, 255 = in"):
-        images.read_mask(tmp_path / "m.png")
+def test_mask_of_zeros_and_ones_is_used(tmp_path):
+    for name, dtype in (("8.png", np.uint8), ("16.png", np.uint16)):
+        Image.fromarray(np.array([[0, 1]], dtype)).save(tmp_path / name)
+        assert images.read_mask(tmp_path / name).tolist() == [[False, True]]
+    cv2.imwrite(str(tmp_path / "colour.png"), np.array([[[0, 0, 0], [1, 1, 1]]], np.uint16))
+    assert images.read_mask(tmp_path / "colour.png").tolist() == [[False, True]]
+
+
+def test_a_mask_is_turned_upright_like_its_picture(tmp_path):
+    mask = np.zeros((6, 9), np.uint8)
+    mask[0, :2] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(mask).save(tmp_path / "m.png", exif=exif)
+    assert np.array_equal(images.read_mask(tmp_path / "m.png"), np.rot90(mask, -1) > 0)
 
 
 # writing
@@ -328,3 +342,59 @@ def test_what_inside_lets_through_is_inside(parts):
     except UserError:
         return
     assert path.resolve().is_relative_to(root) and str(path.resolve()) != root
+
+
+# 12 bits in 16
+
+
+def with_significant_bits(path, values: np.ndarray, bits: int | None):
+    """A PNG of 16 bits that declares how many are significant in an sBIT chunk."""
+    cv2.imwrite(str(path), values)
+    if bits is not None:
+        content = path.read_bytes()
+        body = b"sBIT" + bytes([bits] * (1 if values.ndim == 2 else 3))
+        chunk = (len(body) - 4).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
+        path.write_bytes(content[:33] + chunk + content[33:])
+    return path
+
+
+@pytest.mark.parametrize("shape", [(6, 9), (6, 9, 3)])
+def test_fewer_bits_are_scaled_where_the_file_declares_them(tmp_path, shape):
+    values = np.random.default_rng(0).integers(0, 4096, shape, dtype=np.uint16)
+    values.flat[0] = 4095
+    expected = np.broadcast_to((values >> 4).reshape(6, 9, -1)[..., ::-1], (6, 9, 3))  # OpenCV writes BGR
+    picture = images.read(with_significant_bits(tmp_path / "declared.png", values, 12))
+    assert np.array_equal(picture.pixels, expected) and "12 bit to 8" in picture.conversions
+    picture = images.read(with_significant_bits(tmp_path / "silent.png", values, None))
+    assert np.array_equal(picture.pixels, expected >> 4)
+    assert "16 bit to 8, nearly black: no value above 4095 of 65535" in picture.conversions
+    full = values << 4  # as the PNG standard wants it: scaled to 16 bits already
+    assert np.array_equal(images.read_rgb(with_significant_bits(tmp_path / "scaled.png", full, 12)), expected)
+
+
+def test_a_tiff_declares_its_brightest_value(tmp_path):
+    values = np.random.default_rng(1).integers(0, 4096, (6, 9), dtype=np.uint16)
+    for tags, expected in (({281: 4095}, values >> 4), ({}, values >> 8)):
+        Image.fromarray(values).save(tmp_path / "a.tif", tiffinfo=tags)
+        assert np.array_equal(images.read_rgb(tmp_path / "a.tif")[..., 0], expected)
+
+
+# names
+
+
+def test_what_is_there_instead_of_a_missing_file_is_said(tmp_path):
+    Image.fromarray(noise()).save(tmp_path / "c1_1_1.JPG")
+    with pytest.raises(images.BadImage, match="c1_1_1.jpg: no such file; c1_1_1.JPG is there"):
+        images.read(tmp_path / "c1_1_1.jpg")
+    with pytest.raises(images.BadImage, match="other.jpg: no such file$"):
+        images.read(tmp_path / "other.jpg")
+
+
+def test_names_that_no_file_can_have_and_loops_of_links(tmp_path):
+    with pytest.raises(UserError, match="a name of 5,004 letters"):
+        images.inside(tmp_path, "n" * 5000 + ".jpg")
+    (tmp_path / "loop.jpg").symlink_to("loop.jpg")
+    with pytest.raises(UserError, match="loop.jpg: is a link that leads in a loop"):
+        images.inside(tmp_path, "loop.jpg")
+    with pytest.raises(images.BadImage, match="a link to what isn't there"):
+        images.read(tmp_path / "loop.jpg")

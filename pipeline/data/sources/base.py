@@ -17,6 +17,9 @@ PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", "
 REJECTED = {"file": str, "item": str, "reason": str}
 """Columns of a rejected.parquet."""
 
+LONGEST_ID = 100
+"""Letters of an id; two of them and a suffix make a file name, for which file systems have room of 255 bytes."""
+
 _ID = re.compile(r"[A-Za-z0-9-]+")
 
 
@@ -61,12 +64,12 @@ def identifier(name: str) -> str:
     """`name` as an id of letters, digits and hyphens: iHarmony4's file names are split at underscores.
 
     Underscores, spaces and dots become hyphens. A name with anything else in it (other scripts, brackets) also
-    gets eight hexadecimal digits of its hash, so that different names keep different ids. "" stays "".
+    gets eight hexadecimal digits of its hash, so that different names keep different ids, and so does one of more than LONGEST_ID letters, of which the first stay. "" stays "".
     """
     hyphenated = re.sub(r"[_ .]", "-", name)
-    if not hyphenated or _ID.fullmatch(hyphenated):
+    if len(hyphenated) <= LONGEST_ID and (not hyphenated or _ID.fullmatch(hyphenated)):
         return hyphenated
-    kept = re.sub(r"[^A-Za-z0-9]+", "-", hyphenated).strip("-")
+    kept = re.sub(r"[^A-Za-z0-9]+", "-", hyphenated)[: LONGEST_ID - 9].strip("-")
     digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
     return f"{kept}-{digest}" if kept else digest
 

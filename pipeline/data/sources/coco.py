@@ -5,20 +5,21 @@
     <folder>/splits.json         optional: {"train": [file names], "val": [...], "test": [...]}
 
 The split of a photograph is the one of splits.json or else the field `split` of its image entry; its group is
-the field `source_photo` of its image entry, or else itself. Crowd regions are skipped. Masks belong to the
+the field `source_photo` of its image entry, or else itself. What iscrowd: 1 marks is rejected, or used where that is asked for. Masks belong to the
 upright photograph: one whose JSON gives another size (an EXIF-rotated file measured as it is stored, say)
 loses its objects.
 """
 
 import functools
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from pipeline import reading
 from pipeline.data.sources.base import (
     SPLITS,
     Instance,
@@ -37,6 +38,8 @@ from pipeline.images import (
     inside,
     refuse_other_size,
 )
+
+Crowd = Literal["reject", "use"]
 
 
 def run_lengths(counts: str) -> list[int]:
@@ -117,15 +120,12 @@ def _mask(file: Path, declared, segmentation) -> np.ndarray:
 
 
 def _document(path: Path) -> dict:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; expected COCO instances (images, annotations, categories)") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not JSON ({' '.join(str(error).split())})") from None
+    document = reading.as_json(path, "no such file; expected COCO instances (images, annotations, categories)")
     for key in ("images", "annotations", "categories"):
         if not isinstance(document, dict) or not isinstance(document.get(key), list):
             raise UserError(f"{path}: not COCO instances: no list {key!r} (expected images, annotations, categories)")
+    if not document["images"]:
+        raise UserError(f"{path}: its list of images is empty")
     return document
 
 
@@ -157,14 +157,16 @@ def _categories(path: Path, entries: list) -> dict:
     return known
 
 
-def _instances(path: Path, document: dict, files: Mapping) -> tuple[dict, list[dict]]:
+def _instances(path: Path, document: dict, files: Mapping, crowd: Crowd) -> tuple[dict, list[dict]]:
     """Instances by the id of their image entry; `files` gives (file, declared size) by that id, or None for an
     image that was rejected."""
     categories = _categories(path, document["categories"])
     annotations, rejected = _by_id(path, document["annotations"], "annotation")
     made: dict = {}
     for key, annotation in annotations.items():
-        if annotation.get("iscrowd"):
+        if annotation.get("iscrowd") and crowd == "reject":
+            reason = "iscrowd: 1 marks a group drawn as one region; crowd_objects: use takes such regions as objects"
+            rejected.append(rejected_instance(path.name, str(key), reason))
             continue
         image, category = annotation.get("image_id"), annotation.get("category_id")
         if not _is_id(image) or image not in files:
@@ -180,9 +182,19 @@ def _instances(path: Path, document: dict, files: Mapping) -> tuple[dict, list[d
     return made, rejected
 
 
-def _declared(entry: Mapping) -> tuple | None:
-    size = entry.get("height"), entry.get("width")
-    return None if None in size else size
+def _declared(entry: Mapping) -> tuple[float, float] | None:
+    """(height, width) as the entry states them, None where it doesn't. Raises ValueError for what is no number; digits
+    written as text are taken as the number."""
+    size = []
+    for key in ("height", "width"):
+        value = entry.get(key)
+        if isinstance(value, str) and value.strip().isdecimal():
+            value = int(value)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
+            kind = "text" if isinstance(value, str) else "no number"
+            raise ValueError(f"its {key} is {kind} ({str(value)[:40]!r})")
+        size.append(value)
+    return None if None in size else tuple(size)
 
 
 def _split(path: Path, entry: Mapping, splits: Mapping[str, str] | None) -> str | None:
@@ -212,7 +224,7 @@ def _image(path: Path, entry: Mapping, locate: Callable[[str], Path], splits) ->
 
 
 def read_json(
-    path: Path, locate: Callable[[str], Path], splits: Mapping[str, str] | None = None
+    path: Path, locate: Callable[[str], Path], splits: Mapping[str, str] | None = None, crowd: Crowd = "reject"
 ) -> tuple[list[Photograph], list[dict]]:
     """Photographs and rejected rows of one COCO instances JSON.
 
@@ -232,11 +244,12 @@ def read_json(
         try:
             if listed.setdefault(name, key) != key:
                 raise ValueError(f"is image {listed[name]} already")
+            declared = _declared(entry)
             accepted[key] = _image(path, entry, locate, splits)
-            files[key] = (accepted[key][0], _declared(entry))
+            files[key] = (accepted[key][0], declared)
         except ValueError as error:
             rejected.append(rejected_photograph(name, identifier(str(key)), str(error)))
-    instances, refused = _instances(path, document, files)
+    instances, refused = _instances(path, document, files, crowd)
     photographs = []
     for key, (file, split) in accepted.items():
         image_id = identifier(str(key))
@@ -248,10 +261,7 @@ def read_json(
 
 def _split_file(path: Path) -> dict[str, str]:
     """File name -> split, from {"train": [names], ...}. Raises UserError for another shape or a name given twice."""
-    try:
-        lists = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not JSON ({' '.join(str(error).split())})") from None
+    lists = reading.as_json(path)
     named: dict[str, str] = {}
     if not isinstance(lists, dict) or not set(lists) <= set(SPLITS):
         raise UserError(f"{path}: expected lists of file names under {', '.join(SPLITS)}")
@@ -275,11 +285,13 @@ def read(
     annotations: Sequence[str] = ("instances.json",),
     images: Sequence[str] = ("images",),
     splits: str = "splits.json",
+    crowd: Crowd = "reject",
 ) -> tuple[list[Photograph], list[dict]]:
     """Photographs and rejected rows of a folder in COCO format.
 
     `annotations` names one JSON or several (COCO itself: annotations/instances_train2017.json, ...), `images`
-    the folder of their files: one for all, or one for each. `splits` may be missing. File names that climb out
+    the folder of their files: one for all, or one for each. `splits` may be missing. `crowd` says what becomes of regions
+    that iscrowd: 1 marks: rejected rows, or objects like others (brush tools mark single objects so). File names that climb out
     of the folder, name a missing file or stand in the split file alone become rejected rows. Raises UserError
     naming the file for what makes the folder unusable.
     """
@@ -291,7 +303,7 @@ def read(
     photographs, rejected, asked = [], [], set()
     for position, name in enumerate(annotations):
         root = folder(inside(path, images[position % len(images)]))
-        made, refused = read_json(inside(path, name), functools.partial(_locate, root, asked), chosen)
+        made, refused = read_json(inside(path, name), functools.partial(_locate, root, asked), chosen, crowd)
         photographs += made
         rejected += refused
     refuse_duplicates(photographs)

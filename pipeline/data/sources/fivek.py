@@ -14,6 +14,7 @@ import functools
 import re
 from pathlib import Path
 
+from pipeline import mask_rule
 from pipeline.data.sources.base import (
     Instance,
     Photograph,
@@ -43,10 +44,10 @@ def _photo(stem: str) -> str:
     return numbered[1] if numbered else identifier(stem)
 
 
-def _mask(photograph: Path, mask: Path):
+def _mask(photograph: Path, mask: Path, choice: mask_rule.Choice):
     # the photograph has passed the limit asked for; the mask is held to its size before it is decoded
     size = header_size(photograph, max_pixels=PILLOW_LIMIT)
-    return read_mask(mask, size, max_pixels=PILLOW_LIMIT)
+    return read_mask(mask, size, choice=choice, max_pixels=PILLOW_LIMIT)
 
 
 def _renditions(path: Path) -> dict[str, Path]:
@@ -74,8 +75,8 @@ def _masks(path: Path) -> tuple[dict[str, Path], list[dict]]:
     return masks, [rejected_file(f"masks/{file.name}", "not a picture file that is read") for file in others]
 
 
-def read(path: Path) -> tuple[list[Photograph], list[dict]]:
-    """One Photograph per (photograph, rendition), the group being the photograph; each has the one instance of
+def read(path: Path, choice: mask_rule.Choice = mask_rule.Choice()) -> tuple[list[Photograph], list[dict]]:
+    """One Photograph per (photograph, rendition), its mask read by `choice`, the group being the photograph; each has the one instance of
     its mask file. Photographs without a mask and masks without a photograph become rejected rows. Raises
     UserError naming the folder or the duplicate id where the folder can't be read as FiveK."""
     path = folder(path)
@@ -93,7 +94,7 @@ def read(path: Path) -> tuple[list[Photograph], list[dict]]:
             if photo not in masks:
                 rejected.append(rejected_photograph(f"{entry.name}/{file.name}", image_id, f"no masks/{photo}.png"))
                 continue
-            instance = Instance("1", "", "", functools.partial(_mask, file, masks[photo]))
+            instance = Instance("1", "", "", functools.partial(_mask, file, masks[photo], choice))
             photographs.append(Photograph(image_id, file, None, photo, rendition, (instance,)))
     refuse_duplicates(photographs)
     known = {photograph.group for photograph in photographs}

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline import images
+from pipeline import images, mask_rule, reading
 from pipeline.data.sources.base import (
     SPLITS,
     folder,
@@ -94,14 +94,6 @@ def parse(line: str, split: str, subset: str | None = None) -> Listed:
     return Listed(named, split, *pieces)
 
 
-def _lines(path: Path) -> list[str]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: can't be read as a list ({' '.join(str(error).split())})") from None
-    return [line.strip() for line in text.splitlines() if line.strip()]
-
-
 def _list_files(path: Path) -> list[tuple[Path, str, str | None]]:
     """(list, split, sub-dataset whose own list it is) as the folder holds them."""
     whole = [(path / f"IHD_{split}.txt", split, None) for split in SPLITS]
@@ -133,7 +125,7 @@ def listed(path: Path, lists: Mapping[str, str] | None = None) -> tuple[list[Lis
     entries: dict[str, Listed] = {}
     rejected = []
     for file, split, subset in chosen:
-        for line in _lines(file):
+        for line in reading.lines(file):
             try:
                 entry = parse(line, split, subset or own)
                 first = entries.setdefault(entry.composite_file, entry)
@@ -143,6 +135,8 @@ def listed(path: Path, lists: Mapping[str, str] | None = None) -> tuple[list[Lis
                     raise ValueError("listed twice")
             except ValueError as error:
                 rejected.append(rejected_photograph(line, "", f"{error} ({file.name})"))
+    if not entries and not rejected:
+        raise UserError(f"{path}: {' and '.join(file.name for file, *_ in chosen)} {'are' if len(chosen) > 1 else 'is'} empty: no composite is listed")
     return list(entries.values()), rejected
 
 
@@ -174,8 +168,8 @@ def overlaps(entries: Iterable[Listed]) -> list[dict]:
 class _Checker:
     """Looks at every file once, however many composites share it; keeps sizes and reasons, never pixels."""
 
-    def __init__(self, decode: bool, max_pixels: int):
-        self.decode, self.max_pixels = decode, max_pixels
+    def __init__(self, decode: bool, max_pixels: int, choice: mask_rule.Choice):
+        self.decode, self.max_pixels, self.choice = decode, max_pixels, choice
         self.known: dict[Path, tuple | images.BadImage] = {}
         self.colour_masks = 0
 
@@ -199,11 +193,10 @@ class _Checker:
         """((height, width), foreground share). Raises BadImage as `images.read_mask` does, and for an empty mask."""
 
         def look(file: Path):
-            picture = images.read(file, max_pixels=self.max_pixels)
-            mask = images.threshold(file, picture.pixels)
+            mask = images.read_mask(file, choice=self.choice, max_pixels=self.max_pixels)
             if not mask.any():
                 raise images.BadImage(file, "empty mask")
-            self.colour_masks += "grayscale replicated" not in picture.conversions
+            self.colour_masks += images.stored_in_colour(file, max_pixels=self.max_pixels)
             return mask.shape, float(mask.mean())
 
         return self._once(file, look)
@@ -235,6 +228,7 @@ def read(
     decode: bool = True,
     max_pixels: int = images.MAX_PIXELS,
     max_rejected: float = 0.0,
+    choice: mask_rule.Choice = mask_rule.Choice(),
     progress: Callable[[int, int], None] | None = None,
 ) -> Checked:
     """Check every listed composite, its mask and its real image, and make a row of pairs.parquet of it.
@@ -244,10 +238,12 @@ def read(
         `lists` ({split: file name}); one list alone will do.
     decode
         Decode composites and real images, which finds truncated files; without it only their headers are read.
-        Masks are always decoded: 8-bit grayscale or RGB (one channel counts), 128 and above is foreground.
+        Masks are always decoded, by the rule of `images.read_mask`.
     max_rejected
         Share of the listed composites, 0..1, that may be refused. Lines that name a sub-dataset whose folder isn't
         there aren't part of this copy: one rejected row says how many there are, and they don't count.
+    choice
+        Which value or channel of the masks is in.
     progress
         Called with (done, total) after each composite.
 
@@ -268,7 +264,7 @@ def read(
     total = len(present) + len(rejected)
     for (subset, split), count in absent.items():
         rejected.append(rejected_file(subset, f"{count} lines for {split} name this folder, which isn't here"))
-    check, rows = _Checker(decode, max_pixels), []
+    check, rows = _Checker(decode, max_pixels, choice), []
     for done, entry in enumerate(present, start=1):
         try:
             rows.append(_row(root, entry, check))

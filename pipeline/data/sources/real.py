@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline import atomic, images, tables
+from pipeline import atomic, images, mask_rule, reading, tables
 from pipeline.data.sources.base import (
     REJECTED,
     files,
@@ -68,15 +68,14 @@ def _first(path: Path, names: Iterable[str]) -> Path | None:
 def _listed(path: Path, composites: Path, stems: Mapping[str, Path]) -> tuple[list[Path], list[dict]]:
     """The composites that list.txt names (all of them without such a file), and rows for lines it can't serve."""
     lines = path / "list.txt"
-    if not lines.is_file():
+    if not lines.exists():
         return list(stems.values()), []
     chosen: list[Path] = []
     rejected = []
-    try:
-        text = lines.read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise UserError(f"{lines}: can't be read as a list ({' '.join(str(error).split())})") from None
-    for name in filter(None, map(str.strip, text.splitlines())):
+    names = reading.lines(lines)
+    if not names:
+        raise UserError(f"{lines}: is empty: no composite is listed; without the file all are taken")
+    for name in names:
         try:
             file = images.inside(composites, name)
         except UserError as error:
@@ -151,13 +150,13 @@ def read(path: Path) -> tuple[list[RealComposite], list[dict]]:
     return items, rejected
 
 
-def _open(item: RealComposite, max_pixels: int) -> tuple[images.Picture, np.ndarray, images.Picture | None]:
+def _open(item: RealComposite, max_pixels: int, choice: mask_rule.Choice = mask_rule.Choice()) -> tuple[images.Picture, np.ndarray, images.Picture | None]:
     """Composite, mask and truth as `load` describes them; format "" for a composite put together here."""
     composite = images.read(item.composite, max_pixels=max_pixels)
     size = composite.pixels.shape[:2]
     images.refuse_other_size(item.mask, images.header_size(item.mask, max_pixels=max_pixels), size)
-    soft = images.read_rgb(item.mask, max_pixels=max_pixels)
-    mask = images.threshold(item.mask, soft)
+    soft = images.read_soft_mask(item.mask, choice=choice, max_pixels=max_pixels)
+    mask = soft >= mask_rule.HALF
     if not mask.any() or mask.all():
         raise images.BadImage(item.mask, "mask without background" if mask.any() else "empty mask")
     others = {}
@@ -166,7 +165,7 @@ def _open(item: RealComposite, max_pixels: int) -> tuple[images.Picture, np.ndar
             others[name] = images.read(file, max_pixels=max_pixels)
             images.refuse_other_size(file, others[name].pixels.shape[:2], size, name)
     if item.background is not None:
-        share = soft[:, :, :1] / 255
+        share = soft[:, :, None] / 255
         pixels = np.rint(composite.pixels * share + others["background"].pixels * (1 - share))
         composite = images.Picture(pixels.astype(np.uint8), "", ("put together from foreground, mask and background",))
     return composite, mask, others.get("real image")
@@ -203,6 +202,7 @@ def ingest(
     source: str,
     max_pixels: int,
     max_rejected: float,
+    choice: mask_rule.Choice = mask_rule.Choice(),
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Write a real set's folder `out`, each picture at its own size and without loss:
@@ -211,7 +211,7 @@ def ingest(
         composites.parquet              real is missing (None) in the rows of a set without a truth
         rejected.parquet
 
-    One composite is in memory at a time. Raises UserError, leaving `out` as it was, if more than the share
+    `choice`: which value or channel of the masks is in. One composite is in memory at a time. Raises UserError, leaving `out` as it was, if more than the share
     `max_rejected` of the composites is rejected or none is left.
     """
     rejected = [dict(row) for row in rejected]
@@ -223,7 +223,7 @@ def ingest(
             (unfinished / kind).mkdir()
         for done, item in enumerate(items, start=1):
             try:
-                composite, mask, real = _open(item, max_pixels)
+                composite, mask, real = _open(item, max_pixels, choice)
             except images.BadImage as error:
                 reason = f"{error.path.name}: {error.reason}"
                 rejected.append(rejected_photograph(item.original, item.image_id, reason))

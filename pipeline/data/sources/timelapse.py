@@ -10,6 +10,7 @@ pixels serve other frames as another time of day.
 import functools
 from pathlib import Path
 
+from pipeline import mask_rule
 from pipeline.data.sources.base import (
     Instance,
     Photograph,
@@ -24,13 +25,13 @@ from pipeline.errors import UserError
 from pipeline.images import PILLOW_LIMIT, header_size, read_mask
 
 
-def _mask(frame: Path, mask: Path):
+def _mask(frame: Path, mask: Path, choice: mask_rule.Choice):
     # the photograph has passed the limit asked for; the mask is held to its size before it is decoded
     size = header_size(frame, max_pixels=PILLOW_LIMIT)
-    return read_mask(mask, size, max_pixels=PILLOW_LIMIT)
+    return read_mask(mask, size, choice=choice, max_pixels=PILLOW_LIMIT)
 
 
-def _camera(path: Path, masks: Path) -> tuple[list[Photograph], list[dict]]:
+def _camera(path: Path, masks: Path, choice: mask_rule.Choice) -> tuple[list[Photograph], list[dict]]:
     pictures, others = files(path)
     rejected = [rejected_file(f"{path.name}/{file.name}", "not a picture file that is read") for file in others]
     if len(pictures) == 1:
@@ -46,15 +47,15 @@ def _camera(path: Path, masks: Path) -> tuple[list[Photograph], list[dict]]:
     for file in pictures:
         instances = ()
         if file.stem in drawn:
-            instances = (Instance("1", "", "", functools.partial(_mask, file, drawn.pop(file.stem))),)
+            instances = (Instance("1", "", "", functools.partial(_mask, file, drawn.pop(file.stem), choice)),)
         image_id = identifier(f"{path.name}-{file.stem}")
         photographs.append(Photograph(image_id, file, None, identifier(path.name), file.stem, instances))
     rejected += [rejected_file(f"masks/{path.name}/{mask.name}", "no frame of this name") for mask in drawn.values()]
     return photographs, rejected
 
 
-def read(path: Path) -> tuple[list[Photograph], list[dict]]:
-    """One Photograph per frame, and rejected rows for files that aren't pictures, cameras with one frame and
+def read(path: Path, choice: mask_rule.Choice = mask_rule.Choice()) -> tuple[list[Photograph], list[dict]]:
+    """One Photograph per frame, its mask read by `choice`, and rejected rows for files that aren't pictures, cameras with one frame and
     masks without a frame. Raises UserError naming the folder where there is no camera in it, or ids clash."""
     path = folder(path)
     cameras = sorted(
@@ -64,7 +65,7 @@ def read(path: Path) -> tuple[list[Photograph], list[dict]]:
         raise UserError(f"{path}: no camera: expected a folder of frames per camera, and masks/<camera>/<frame>.png")
     photographs, rejected = [], []
     for camera in cameras:
-        made, refused = _camera(camera, path / "masks" / camera.name)
+        made, refused = _camera(camera, path / "masks" / camera.name, choice)
         photographs += made
         rejected += refused
     known = {camera.name for camera in cameras}

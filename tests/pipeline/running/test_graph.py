@@ -45,12 +45,12 @@ def imports(file: Path) -> set[str]:
 
 
 def test_closures_by_hand():
-    assert graph.closure("pipeline.errors") == ["pipeline/errors.py"]
-    assert graph.closure("pipeline.atomic") == ["pipeline/atomic.py"]
-    assert graph.closure("pipeline.tables") == ["pipeline/atomic.py", "pipeline/errors.py", "pipeline/tables.py"]
+    assert graph.closure("pipeline.errors") == ["pipeline/__init__.py", "pipeline/errors.py"]
+    assert graph.closure("pipeline.atomic") == ["pipeline/__init__.py", "pipeline/atomic.py"]
+    assert graph.closure("pipeline.tables") == ["pipeline/__init__.py", "pipeline/atomic.py", "pipeline/errors.py", "pipeline/tables.py"]
     assert graph.closure("models.base") == ["models/__init__.py", "models/base.py"]
     found = graph.closure("models.harmonization.composite", "pipeline.seeds")
-    assert found == ["models/__init__.py", "models/base.py", "models/harmonization/composite.py", "pipeline/seeds.py"]
+    assert found == ["models/__init__.py", "models/base.py", "models/harmonization/composite.py", "pipeline/__init__.py", "pipeline/seeds.py"]
 
 
 def test_imports_inside_functions_count():
@@ -60,7 +60,7 @@ def test_imports_inside_functions_count():
 
 def test_a_package_with_code_of_its_own_counts_and_an_empty_one_does_not():
     found = graph.closure("pipeline.irregular_masks.recipes")
-    assert "pipeline/irregular_masks/__init__.py" in found and "pipeline/__init__.py" not in found
+    assert "pipeline/irregular_masks/__init__.py" in found and "pipeline/running/__init__.py" not in graph.closure("pipeline.running.cluster")
 
 
 def test_a_networks_closure_holds_its_own_layers_and_no_other_network():

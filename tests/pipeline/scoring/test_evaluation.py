@@ -220,24 +220,33 @@ def test_methods_that_saw_other_data(made):
     refused(made, f"a was run on other data than now stands in {data[0]}, {data[1]}")
 
 
+STATED = {"n_parameters": 3, "trained": True, "data": ["data/a"], "options": {}, "truth": ["0" * 64], "splits": {"test": {"n_images": 2, "n_scored": 2, "predictions": "1" * 64}}}
+
+
 def test_indexes_come_by_name_and_must_be_json(tmp_path):
     folder = tmp_path / "inpainting"
     folder.mkdir()
     for name in ("b", "a"):
-        (folder / f"{name}.json").write_text(json.dumps(dict.fromkeys(evaluation.INDEX_KEYS) | {"task": "inpainting", "model": name}))
+        (folder / f"{name}.json").write_text(json.dumps({"task": "inpainting", "model": name} | STATED))
     assert [one["model"] for one in evaluation.indexes(folder)] == ["a", "b"]
     (folder / "c.json").write_text("{")
     anew = "; `dvc repro models/dvc.yaml:infer-c` makes it anew"
     for text, message in (
-        ("{", "is not JSON"),
-        ("[]", "does not state data"),
-        (json.dumps(dict.fromkeys(evaluation.INDEX_KEYS - {"truth"})), "does not state truth"),
-        (json.dumps(dict.fromkeys(evaluation.INDEX_KEYS) | {"task": "inpainting", "model": "a"}), "is of a (inpainting), expected c (inpainting)"),
+        ("{", ": not JSON (Expecting property name enclosed in double quotes: line 1 column 2 (char 1))"),
+        ("[" * 100_000, ": not JSON that can be read (nested too deeply)"),
+        ("[]", ": the file = []: expected a valid dictionary or instance of Index"),
+        (json.dumps({"task": "inpainting", "model": "c"} | {key: value for key, value in STATED.items() if key != "truth"}), " does not state truth"),
+        (json.dumps({"task": "inpainting", "model": "c"} | STATED | {"n_parameters": "three"}), ": n_parameters = 'three': expected a valid integer"),
+        (
+            json.dumps({"task": "inpainting", "model": "c"} | STATED | {"splits": {"test": {"n_images": "2", "n_scored": 2, "predictions": ""}}}),
+            ": splits.test.n_images = '2': expected a valid integer",
+        ),
+        (json.dumps({"task": "inpainting", "model": "a"} | STATED), " is of a (inpainting), expected c (inpainting)"),
     ):
         (folder / "c.json").write_text(text)
         with pytest.raises(UserError) as caught:
             evaluation.indexes(folder)
-        assert str(caught.value) == f"{folder / 'c.json'} {message}{anew}"
+        assert str(caught.value) == f"{folder / 'c.json'}{message}{anew}"
 
 
 def test_counts_of_the_index_that_are_not_those_of_the_data(made):

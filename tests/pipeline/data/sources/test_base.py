@@ -89,3 +89,9 @@ def test_a_missing_folder_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="file: not a folder"):
         base.folder(tmp_path / "file")
+
+
+def test_names_of_thousands_of_letters_become_ids_that_fit_a_file_name():
+    one, other = base.identifier("n" * 5000), base.identifier("n" * 4999)
+    assert one != other and len(one) <= base.LONGEST_ID and one.startswith("nnn")
+    assert base.identifier("n" * base.LONGEST_ID) == "n" * base.LONGEST_ID

@@ -126,12 +126,12 @@ def test_a_folder(tmp_path):
         [annotation(1, 12), annotation(2, 12, iscrowd=1), annotation(3, 5, {"size": [6, 9], "counts": [0, 54]})],
     )
     photographs, rejected = coco.read(folder)
-    assert rejected == []
+    assert [row["item"] for row in rejected] == ["instance 2"]
     assert [(each.image_id, each.file.name, each.group, each.split) for each in photographs] == [
         ("12", "b.jpg", "street/7.jpg", None),
         ("5", "a.jpg", "5", None),
     ]
-    (car,) = photographs[0].instances  # the crowd region is skipped
+    (car,) = photographs[0].instances  # the crowd region is a rejected row
     assert (car.instance_id, car.category, car.supercategory) == ("1", "car", "vehicle")
     assert np.array_equal(car.mask(), square())
     assert photographs[1].instances[0].mask().all()
@@ -206,11 +206,12 @@ def test_duplicate_ids_are_an_error_that_names_them(tmp_path):
     ("content", "reason"),
     [
         ("{", "not JSON"),
-        (b"\xff\xfe\x00", "not JSON"),
+        (b"\xff\xfe\x00", "not UTF-8 text"),
         ("[]", "not COCO instances: no list 'images'"),
         ('{"images": []}', "not COCO instances: no list 'annotations'"),
         ('{"images": {}, "annotations": [], "categories": []}', "not COCO instances: no list 'images'"),
-        ('{"images": [], "annotations": [], "categories": [{"id": 1}]}', "a category without an id or a name"),
+        ('{"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [], "categories": [{"id": 1}]}', "a category without an id or a name"),
+        ('{"images": [], "annotations": [], "categories": []}', "its list of images is empty"),
         ("[" * 100_000, "not JSON"),
     ],
 )
@@ -308,3 +309,34 @@ def test_shared_photos():
     for photograph in photographs[::20]:
         for each in photograph.instances:
             assert each.mask().sum() == area[each.instance_id]
+
+
+def brushed(folder, crowd: int, sizes: dict):
+    """Eight photographs with an object each, six of them RLE with iscrowd as a brush tool writes it."""
+    document = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "thing"}]}
+    (folder / "images").mkdir(parents=True)
+    for number in range(8):
+        Image.fromarray(np.full((10, 12, 3), number * 9, np.uint8)).save(folder / f"images/p{number}.png")
+        document["images"].append({"id": number, "file_name": f"p{number}.png"} | sizes)
+        rle = {"size": [10, 12], "counts": [20, 60, 40]}
+        drawn = {"segmentation": rle, "iscrowd": crowd} if number < 6 else {"segmentation": [[1, 1, 9, 1, 9, 8, 1, 8]], "iscrowd": 0}
+        document["annotations"].append({"id": 100 + number, "image_id": number, "category_id": 1} | drawn)
+    (folder / "instances.json").write_text(json.dumps(document))
+    return folder
+
+
+def test_crowd_regions_become_rows_or_objects(tmp_path):
+    photographs, rejected = coco.read(brushed(tmp_path / "a", 1, {}))
+    assert sum(len(each.instances) for each in photographs) == 2
+    assert [(row["item"], row["reason"].split(" marks")[0]) for row in rejected] == [(f"instance {100 + number}", "iscrowd: 1") for number in range(6)]
+    photographs, rejected = coco.read(tmp_path / "a", crowd="use")
+    assert rejected == [] and [each.instances[0].mask().sum() for each in photographs[:6]] == [60] * 6
+
+
+def test_sizes_written_as_text(tmp_path):
+    photographs, rejected = coco.read(brushed(tmp_path / "digits", 0, {"width": "12", "height": " 10 "}))
+    assert rejected == [] and all(each.instances[0].mask().any() for each in photographs)
+    for wrong, reason in (("wide", "its width is text ('wide')"), ([12], "its width is no number ('[12]')"), (True, "its width is no number ('True')")):
+        folder = brushed(tmp_path / f"wrong{reason[-8:-2]}", 0, {"width": wrong, "height": 10})
+        photographs, rejected = coco.read(folder)
+        assert photographs == [] and {row["reason"] for row in rejected} == {reason}

@@ -153,8 +153,11 @@ def test_a_list_of_composites_alone(small):
     (small / "mine.txt").write_text("HCOCO/composite_images/c7_8_1.jpg\n")
     found = iharmony4.read(small, lists={"test": "mine.txt"})
     assert [(row["pair_id"], row["split"]) for row in found.rows] == [("c7_8_1", "test")]
-    with pytest.raises(UserError, match="none.txt: can't be read as a list"):
+    with pytest.raises(UserError, match="none.txt: no such file"):
         iharmony4.read(small, lists={"test": "none.txt"})
+    (small / "blank.txt").write_text("\n \n")
+    with pytest.raises(UserError, match="blank.txt is empty: no composite is listed"):
+        iharmony4.read(small, lists={"test": "blank.txt"})
     with pytest.raises(UserError, match="mine.txt: leads out of the folder"):
         iharmony4.read(small, lists={"test": "../mine.txt"})
 
@@ -188,7 +191,7 @@ def new_mask(root, size, value):
         (lambda root: bomb(root / "HCOCO/masks/c7_8.png"), "c7_8.png: 10000x10000 is 100000000 pixels, the limit is"),
         (lambda root: new_mask(root, (6, 9), 255), "the mask is 6x9, its image 9x6"),
         (lambda root: new_mask(root, (9, 6), 0), "c7_8.png: empty mask"),
-        (lambda root: new_mask(root, (9, 6), 1), "no pixel of this mask reaches 128"),
+        (lambda root: new_mask(root, (9, 6), 1), "every pixel of this mask is 1"),
         (
             lambda root: Image.new("RGB", (6, 9)).save(root / "HCOCO/real_images/c7.jpg"),
             "the real image is 6x9, its image 9x6",

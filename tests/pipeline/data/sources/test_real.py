@@ -66,7 +66,7 @@ def test_soft_rgba_masks_and_images_with_alpha(tmp_path):
     pairs(tmp_path, ("a",))
     save(tmp_path / "image" / "a.png", noise(0, 4))
     soft = np.zeros((6, 9, 4), np.uint8)
-    soft[0, :3, 0], soft[..., 3] = [127, 128, 255], 255
+    soft[0, :3, :3], soft[..., 3] = np.array([[127], [128], [255]]), 255
     save(tmp_path / "mask" / "a.png", soft)
     composite, mask, _ = real.load(real.read(tmp_path)[0][0])
     assert np.array_equal(composite, noise(0, 4)[..., :3])
