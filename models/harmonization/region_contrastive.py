@@ -31,7 +31,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.base import Batch, Model
-from models.layers.input_size import require_divisible
+from models.layers.input_size import require_divisible, require_statistics
 from models.layers.normalization import RAIN, mask_at
 from models.layers.region_statistics import region_statistics
 from models.layers.spatial_separated_attention import SpatialSeparatedAttention
@@ -260,7 +260,8 @@ class RegionContrastive(Model):
 
     def forward(self, batch: Batch) -> Tensor:
         """(N, 3, H, W), clipped to [0, 1], the composite outside the mask. Raises ValueError where H or W is not divisible
-        by 2 ** (levels - 1), or below 3 * 2 ** (levels - 2)."""
+        by 2 ** (levels - 1), or below 3 * 2 ** (levels - 2), and in training for one image of 2 ** (levels - 1) pixels a
+        side."""
         return self._draw(batch).clamp(0, 1)
 
     def loss(self, player: str, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -284,7 +285,10 @@ class RegionContrastive(Model):
     def _draw(self, batch: Batch) -> Tensor:
         """(N, 3, H, W), pasted, unbounded inside the mask; float32 also under autocast."""
         composite, mask = batch["composite"], batch["mask"]
-        require_divisible(composite, 2 ** (self.levels - 1))
+        stride = 2 ** (self.levels - 1)
+        require_divisible(composite, stride)
+        if self.training:
+            require_statistics(composite, stride)
         drawn = self.unet(torch.cat([composite, mask], dim=1), mask).float()
         return composite + drawn * mask if self.global_skip else torch.lerp(composite, drawn, mask)
 
