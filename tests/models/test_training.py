@@ -21,6 +21,9 @@ WITHOUT_GRADIENT = {
         "discriminator.verify.4.bias": CANCELS,
         "discriminator.judge.bias": CANCELS,
     },
+    "prvs": {
+        "generator.decoder.[12].edge_*": "the layers below have closed the hole, so the ring that these draw is empty"
+    },
     "region_contrastive": {
         "unet.up.[12].attention.background.weigh.*": SHUT,
         "unet.fusions.2.background_*": "the composite is pasted over what the last layers do to the background",

@@ -18,7 +18,10 @@ from models.base import Batch, Model
 from models.layers.input_size import NotDivisible
 from tests.models import vector
 
-STEPS, LEARNING_RATE = 5, 1e-3
+LEARNING_RATE = 1e-3
+FEWEST_STEPS, MOST_STEPS = 3, 20
+FALL = 1e-3
+"""share of the first loss that it must have fallen by"""
 
 
 def phases(model: Model) -> Iterator[tuple[str, dict[str, list[nn.Parameter]]]]:
@@ -126,7 +129,7 @@ def assert_gradients(model: Model, batch: Batch, still: Collection[str] = ()) ->
 
 def assert_loss_falls(model: Model, batch: Batch) -> None:
     """In every phase, the loss of each player falls over a few steps of Adam on the batch, while the networks of the
-    other players and the random numbers stay the same."""
+    other players and the random numbers stay the same. Three steps suffice for most; some first lose their way."""
     start = {name: value.clone() for name, value in model.state_dict().items()}
     for phase, moving in phases(model):
         for player in moving:
@@ -135,11 +138,10 @@ def assert_loss_falls(model: Model, batch: Batch) -> None:
             losses = []
             with turn(player, moving) as parameters:
                 optimizer = torch.optim.Adam(parameters, LEARNING_RATE)
-                for _ in range(STEPS):
+                while len(losses) <= FEWEST_STEPS or losses[-1] > losses[0] - FALL * abs(losses[0]):
                     losses.append(gradients(model, player, own_batch)[0].item())
+                    assert len(losses) <= MOST_STEPS, f"{type(model).__name__}, phase {phase}, {player}: {losses}"
                     optimizer.step()
-            fall = losses[0] - losses[-1]
-            assert fall > 1e-4 * abs(losses[0]), f"{type(model).__name__}, phase {phase}, {player}: losses {losses}"
 
 
 def assert_trains(model: Model, batch: Batch) -> None:
