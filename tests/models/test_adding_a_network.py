@@ -51,7 +51,12 @@ def test_ten_steps_add_a_network_and_no_eleventh_is_needed(project):
     (network,), (block,), commands = blocks("python"), blocks("yaml"), [line.strip() for line in blocks("sh")]
     (project / "models/harmonization/tint.py").write_text(network)
     (project / "params.yaml").write_text(
-        re.sub(r"^models:\n", lambda head: head[0] + textwrap.indent(block, "  "), (project / "params.yaml").read_text(), flags=re.MULTILINE)
+        re.sub(
+            r"^models:\n",
+            lambda head: head[0] + textwrap.indent(block, "  "),
+            (project / "params.yaml").read_text(),
+            flags=re.MULTILINE,
+        )
     )
     before = {file: file.read_bytes() for file in project.rglob("*") if file.is_file()}
     said = [run(project, line) for line in commands]
@@ -70,5 +75,7 @@ def test_ten_steps_add_a_network_and_no_eleventh_is_needed(project):
 
 
 def test_a_network_without_a_vector_is_told_how_to_write_it():
-    with pytest.raises(FileNotFoundError, match="tint has no test vector; `python -m tests.models.vector tint '{...}'`"):
+    with pytest.raises(
+        FileNotFoundError, match="tint has no test vector; `python -m tests.models.vector tint '{...}'`"
+    ):
         vector.load("tint")

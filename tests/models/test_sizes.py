@@ -27,7 +27,7 @@ def predicts(model: models.Model, batch: Batch) -> bool:
         assert_in_words(refusal)
         return False
     assert prediction.shape == (1, 1 if model.task == "localization" else 3, height, width)
-    assert prediction.isfinite().all() and 0 <= prediction.min() and prediction.max() <= 1
+    assert prediction.isfinite().all() and prediction.min() >= 0 and prediction.max() <= 1
     return True
 
 

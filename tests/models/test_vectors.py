@@ -34,7 +34,7 @@ def test_contract(case):
     assert prediction.dtype == torch.float32 and prediction.min() >= 0 and prediction.max() <= 1
     torch.testing.assert_close(alone[0], prediction[1], atol=5e-4, rtol=0)
     assert all(drawing.shape == (2, 3, size, size) for drawing in maps.values())
-    assert all(0 <= drawing.min() and drawing.max() <= 1 for drawing in maps.values())
+    assert all(drawing.min() >= 0 and drawing.max() <= 1 for drawing in maps.values())
     if model.task == "inpainting":
         painted = torch.where(batch["hole"] > 0, torch.nan, batch["image"])
         with torch.no_grad():

@@ -67,7 +67,7 @@ def test_inputs_of_both_stages():
     seen = {}
     model.generator.coarse.register_forward_pre_hook(lambda _, given: seen.update(coarse=given[0]))
     model.generator.hallucination.register_forward_pre_hook(lambda _, given: seen.update(fine=given[0]))
-    coarse, _ = model.draw(**{"image": batch["image"], "hole": batch["hole"]})
+    coarse, _ = model.draw(image=batch["image"], hole=batch["hole"])
     image, hole = 2 * batch["image"] - 1, batch["hole"]
     torch.testing.assert_close(seen["coarse"], torch.cat([image * (1 - hole), torch.ones_like(hole), hole], dim=1))
     torch.testing.assert_close(seen["fine"], image * (1 - hole) + coarse * hole)

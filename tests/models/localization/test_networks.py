@@ -24,7 +24,11 @@ PUBLISHED = [
     ("segformer", {}, 27.35e6),
     ("segformer", {"variant": "b3"}, 47.22e6),
     ("segformer", {"variant": "b5"}, 84.59e6),
-    ("mfcn", {}, 134_270_854),  # the convolutions of VGG-16 14,714,688, its linear layers 119,545,856, two branches of 5,155
+    (
+        "mfcn",
+        {},
+        134_270_854,
+    ),  # the convolutions of VGG-16 14,714,688, its linear layers 119,545,856, two branches of 5,155
     ("mantranet", {}, 3_804_950),
     ("span", {}, 4_054_254),
     ("f3net", {}, 25_536_710),
