@@ -25,8 +25,8 @@ def names(task: str | None = None) -> tuple[str, ...]:
     here = Path(__file__).parent
     return tuple(
         path.stem
-        for one in (TASKS if task is None else (task,))
-        for path in sorted((here / one).glob("*.py"))
+        for folder in (TASKS if task is None else (task,))
+        for path in sorted((here / folder).glob("*.py"))
         if not path.stem.startswith("_")
     )
 
@@ -82,15 +82,15 @@ def _check(name: str, cls: type, hyperparameters: dict) -> None:
 def _fits(value, hint) -> bool:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Literal:
-        return any(value == one and type(value) is type(one) for one in arguments)
+        return any(value == choice and type(value) is type(choice) for choice in arguments)
     if origin in (typing.Union, types.UnionType):
-        return any(_fits(value, one) for one in arguments)
+        return any(_fits(value, alternative) for alternative in arguments)
     if origin in (tuple, list):
         if not isinstance(value, (tuple, list)):
             return False
         fixed = origin is tuple and Ellipsis not in arguments
         each = arguments if fixed else arguments[:1] * len(value)
-        return len(value) == len(each) and all(_fits(one, two) for one, two in zip(value, each))
+        return len(value) == len(each) and all(_fits(item, expected) for item, expected in zip(value, each))
     if hint is float:
         return isinstance(value, (int, float)) and not isinstance(value, bool)
     if hint is int:

@@ -1,12 +1,11 @@
 """BargainNet: a gated U-Net that is told the background's domain code.
 
-Cong et al., "BargainNet: Background-Guided Domain Translation for Image Harmonization", ICME 2021. Facts:
-specs/harmonization.md, section 3.
+Cong et al., "BargainNet: Background-Guided Domain Translation for Image Harmonization", ICME 2021.
 
-Departures from the released code: one optimizer moves generator and encoder, where the code has two alike; triplet
-distances are those between whole codes, where the code's layout makes them differences of single components; and the
-background code of a prediction comes from the composite (it is the same background), while in training it is that of
-the real image, as released.
+Layers, losses and weights are those of the released code. Departures from the released code: one optimizer moves
+generator and encoder, where the code has two alike; triplet distances are those between whole codes, where the code's
+layout makes them differences of single components; and the background code of a prediction comes from the composite (it
+is the same background), while in training it is that of the real image, as released.
 """
 
 from typing import Literal

@@ -1,7 +1,7 @@
 """Deep Image Harmonization (DIH), the 256-pixel network without semantics, and DIH with RAIN.
 
-Tsai et al., "Deep Image Harmonization", CVPR 2017, as rebuilt for iHarmony4; RainNet's supplementary for DIH+RAIN.
-Facts: specs/harmonization.md, sections 2.1 and 3.
+Tsai et al., "Deep Image Harmonization", CVPR 2017, as its code was rebuilt for iHarmony4 (Cong et al., CVPR 2020).
+DIH+RAIN is a row of the comparison in the supplementary of RainNet (Ling et al., CVPR 2021).
 
 Departures from the iHarmony4 code: batch normalization in earnest, where the code never updates it; and the output is
 clipped in `forward` alone, so that a value beyond the range still gets a gradient.

@@ -1,7 +1,8 @@
 """DoveNet: a gated U-Net against a global and a domain-verification discriminator.
 
-Cong et al., "DoveNet: Deep Image Harmonization via Domain Verification", CVPR 2020. Facts: specs/harmonization.md,
-sections 1 and 3. It differs from RainNet without RAIN in what is judged: the output as drawn, not pasted.
+Cong et al., "DoveNet: Deep Image Harmonization via Domain Verification", CVPR 2020. Layers,
+losses and weights are those of the released code. It differs from RainNet without RAIN in what is judged: the output as
+drawn, not pasted.
 
 As in the released code, the verification score is learned and the discriminators have a gradient penalty. Departures:
 discriminators as deep as the generator's levels ask for, so that images smaller than 256 pixels work; and the spectral

@@ -1,6 +1,6 @@
 """Histogram matching: the foreground takes the background's distribution in each of R, G and B.
 
-By scikit-image's match_histograms on the two sets of pixels (specs/harmonization.md, section 4).
+It is scikit-image's match_histograms, given the two sets of pixels instead of two pictures.
 """
 
 import numpy as np

@@ -1,7 +1,7 @@
 """RainNet: a U-Net whose decoder gives foreground features the statistics of the background.
 
 Ling et al., "Region-aware Adaptive Instance Normalization for Image Harmonization", CVPR 2021, and its supplementary
-(gates: eq. 1; discriminators and losses: eqs 2-9; placement of RAIN: Table 1). Facts: specs/harmonization.md, 2.1.
+(gates: eq. 1; discriminators and losses: eqs 2-9; placement of RAIN: Table 1).
 
 Where text and released code differ, this follows the code: the generator sees the composite alone, and the mask only
 through RAIN (`mask_input` for the other reading); the verification score is learned and not l_f . l_b

@@ -2,7 +2,7 @@
 
 Liang and Pun, "Image Harmonization with Region-wise Contrastive Learning", 2022: external style fusion (eqs 4-7), a
 contrastive loss between patches of the harmonized foreground and of the real background (eqs 8-12), and the whole loss
-(eq. 13). Facts: specs/harmonization.md, 2.3.
+(eq. 13).
 
 No code was published. The backbone's blocks are those of the same group's S2CRNet, which give the published 28.37M
 parameters (28,366,583, and 1,920 of the style fusion). Where the paper is silent or contradicts itself:
@@ -31,7 +31,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.base import Batch, Model
-from models.layers.input_size import require_divisible
+from models.layers.input_size import require_divisible, require_statistics
 from models.layers.normalization import RAIN, mask_at
 from models.layers.region_statistics import region_statistics
 from models.layers.spatial_separated_attention import SpatialSeparatedAttention
@@ -96,7 +96,7 @@ class StyleFusion(nn.Module):
         background = _affine((1 + self.background_scale) / deviation, mean, self.background_shift)
         own, style = region_statistics(decoded, mask), region_statistics(encoded, outside)
         there = outside.amax((1, 2, 3), keepdim=True) > 0
-        mean, deviation = (torch.where(there, one, other) for one, other in zip(style, own))
+        mean, deviation = (torch.where(there, of_style, of_own) for of_style, of_own in zip(style, own))
         scale = 1 + self.foreground_scale
         if self.own_first:
             shift = scale * mean + self.foreground_shift
@@ -206,8 +206,10 @@ def patches_at(image: Tensor, corners: Tensor) -> Tensor:
 
 def contrast_of_means(foreground: Tensor, background: Tensor) -> Tensor:
     """Eq. 11 with the means as queries, per image: (N,). foreground, background: (N, K, E), rows of length 1."""
-    queries = (F.normalize(one.mean(1), dim=1)[:, :, None] for one in (foreground, background))
-    negative, positive = ((one @ query)[..., 0] / TEMPERATURE for one, query in zip((foreground, background), queries))
+    queries = (F.normalize(vectors.mean(1), dim=1)[:, :, None] for vectors in (foreground, background))
+    negative, positive = (
+        (vectors @ query)[..., 0] / TEMPERATURE for vectors, query in zip((foreground, background), queries)
+    )
     against = negative.logsumexp(1, keepdim=True)
     # -log(e^p / (e^p + e^a)) = softplus(a - p)
     return F.softplus(against - positive).mean(1)
@@ -260,7 +262,8 @@ class RegionContrastive(Model):
 
     def forward(self, batch: Batch) -> Tensor:
         """(N, 3, H, W), clipped to [0, 1], the composite outside the mask. Raises ValueError where H or W is not divisible
-        by 2 ** (levels - 1), or below 3 * 2 ** (levels - 2)."""
+        by 2 ** (levels - 1), or below 3 * 2 ** (levels - 2), and in training for one image of 2 ** (levels - 1) pixels a
+        side."""
         return self._draw(batch).clamp(0, 1)
 
     def loss(self, player: str, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -284,7 +287,10 @@ class RegionContrastive(Model):
     def _draw(self, batch: Batch) -> Tensor:
         """(N, 3, H, W), pasted, unbounded inside the mask; float32 also under autocast."""
         composite, mask = batch["composite"], batch["mask"]
-        require_divisible(composite, 2 ** (self.levels - 1))
+        stride = 2 ** (self.levels - 1)
+        require_divisible(composite, stride)
+        if self.training:
+            require_statistics(composite, stride)
         drawn = self.unet(torch.cat([composite, mask], dim=1), mask).float()
         return composite + drawn * mask if self.global_skip else torch.lerp(composite, drawn, mask)
 

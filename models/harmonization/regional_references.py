@@ -2,7 +2,7 @@
 
 Zhu et al., "Image Harmonization by Matching Regional References", 2022: location-to-location translation (LTL, eqs 1-2)
 on deep features, patches-to-location translation (PTL, eqs 3-5) on shallow ones, a residual (eq. 7) in place of the
-foreground itself (eq. 6), and a loss normalized by the foreground's area (eq. 8). Facts: specs/harmonization.md, 2.2.
+foreground itself (eq. 6), and a loss normalized by the foreground's area (eq. 8).
 
 No code was published. Where the paper is silent or misprinted, this is what was chosen:
 - U-Net: convolutions 4x4, stride 2, to width * (1, 2, 4, 8, 16) channels, at most 1024, and back, skips by
@@ -85,7 +85,7 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, usable: Tensor, scale:
         usable = usable | ~usable.any(dim=1, keepdim=True)
         # those kernels want one width for all; zeros change no product
         missing = values.shape[2] - keys.shape[2]
-        queries, keys = (F.pad(one.float(), (0, missing)) for one in (queries, keys))
+        queries, keys = (F.pad(vectors.float(), (0, missing)) for vectors in (queries, keys))
         given = queries[:, None], keys[:, None], values.float()[:, None]
         return F.scaled_dot_product_attention(*given, attn_mask=usable[:, None, None], scale=scale)[:, 0]
 
@@ -239,7 +239,7 @@ class _PatchTokens(torch.autograd.Function):
                 length = min(stride, patch - start)
                 rows.of(grad_x, row, start, length).add_(grad_row[:, :, :, start : start + length])
         grad_weight = grad_kernels.view(patch, patch, x.shape[1], -1).permute(3, 2, 0, 1)
-        back = (one.squeeze(3).permute(0, 3, 1, 2) for one in (grad_mean, grad_deviation))
+        back = (gradient.squeeze(3).permute(0, 3, 1, 2) for gradient in (grad_mean, grad_deviation))
         return grad_x.permute(0, 3, 1, 2).contiguous(), None, *back, grad_weight, None
 
 
@@ -253,7 +253,7 @@ class _PatchRows:
 
     def __init__(self, x: Tensor, background: Tensor, mean: Tensor, deviation: Tensor, patch: int, stride: int):
         self.x, self.background, self.mean, deviation = (
-            one.permute(0, 2, 3, 1).contiguous() for one in (x, background, mean, deviation)
+            given.permute(0, 2, 3, 1).contiguous() for given in (x, background, mean, deviation)
         )
         self.patch, self.stride = patch, stride
         self.mean, self.inverse = self.mean[:, :, :, None], deviation.reciprocal()[:, :, :, None]  # (N, R, S, 1, C)

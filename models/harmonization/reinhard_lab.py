@@ -1,4 +1,4 @@
-"""Statistics matching in CIELab, as libcom's Reinhard baseline: specs/harmonization.md, section 4.
+"""Statistics matching in CIELab, as the Reinhard baseline of the library libcom.
 
 Reinhard et al. 2001 match mean and standard deviation in l-alpha-beta; this variant works in OpenCV's 8-bit CIELab.
 Departures from libcom: values out of range are clipped, where libcom takes their absolute value; a channel without

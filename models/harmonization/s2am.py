@@ -1,12 +1,12 @@
 """S2AM: a U-Net with spatial-separated attention on its three outer skips.
 
-Cun and Pun, "Improving the Harmony of the Composite Image by Spatial-Separated Attention Module", IEEE TIP 2020. Facts:
-specs/harmonization.md, section 3.
+Cun and Pun, "Improving the Harmony of the Composite Image by Spatial-Separated Attention Module", IEEE TIP 2020.
 
-Departures from the released code: the loss is not multiplied by 1e10, which makes no difference to Adam; `global_skip`
-is its variant "with global skip", which adds the composite to the output; its head begins at a hundredth of
-Kaiming's draw, so that training begins near the composite: at the whole of it the foreground error of labelled
-photographs was 41% larger after 200 steps than from a head of zeros.
+Layers, initial weights and loss are those of the released code. Departures from the released code: the loss is not
+multiplied by 1e10, which makes no difference to Adam; `global_skip` is its variant "with global skip", which adds the
+composite to the output; its head begins at a hundredth of Kaiming's draw, so that training begins near the composite:
+at the whole of it the foreground error of labelled photographs was 41% larger after 200 steps than from a head of
+zeros.
 """
 
 from typing import Literal

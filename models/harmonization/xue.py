@@ -172,7 +172,7 @@ def match_luminance(colors: np.ndarray, measured: np.ndarray, background: np.nda
     (n,), which of the colours count; background: colours (m, 3)."""
     if not measured.any() or not len(background):
         return colors
-    logs = [np.log2(np.maximum(luminance(one), SMALLEST)).mean() for one in (background, colors[measured])]
+    logs = [np.log2(np.maximum(luminance(region), SMALLEST)).mean() for region in (background, colors[measured])]
     return np.clip(colors * np.float32(2 ** (logs[0] - logs[1])), 0, 1)
 
 
@@ -226,10 +226,10 @@ def _isotherm(mired: np.ndarray) -> tuple[np.ndarray, ...]:
 def match_temperature(colors: np.ndarray, measured: np.ndarray, background: np.ndarray) -> np.ndarray:
     """Colours (n, 3), linear RGB, shifted in mired so that the means agree, with their luminance and their distance
     from the black body kept; measured: bool (n,); background: (m, 3)."""
-    regions = [_well_lit(one) for one in (background, colors[measured])]
+    regions = [_well_lit(region) for region in (background, colors[measured])]
     if not all(map(len, regions)):
         return colors
-    means = [np.clip(temperature(*_chromaticity(one))[0], COLDEST, WARMEST).mean() for one in regions]
+    means = [np.clip(temperature(*_chromaticity(region))[0], COLDEST, WARMEST).mean() for region in regions]
     mired, tint = temperature(*_chromaticity(colors))
     black_u, black_v, along_u, along_v = _isotherm(mired + (means[0] - means[1]))
     u, v = black_u + tint * along_u, black_v + tint * along_v
@@ -247,10 +247,10 @@ def _saturation(colors: np.ndarray) -> np.ndarray:
 def match_saturation(colors: np.ndarray, measured: np.ndarray, background: np.ndarray) -> np.ndarray:
     """Colours (n, 3), linear RGB, whose saturation (HSV) is multiplied by the power of two that makes the means of its
     logarithm agree, 1 at most; hue and value stay. measured: bool (n,); background: (m, 3)."""
-    regions = [_well_lit(one) for one in (background, colors[measured])]
+    regions = [_well_lit(region) for region in (background, colors[measured])]
     if not all(map(len, regions)):
         return colors
-    logs = [np.log2(np.maximum(_saturation(one), SMALLEST)).mean() for one in regions]
+    logs = [np.log2(np.maximum(_saturation(region), SMALLEST)).mean() for region in regions]
     gain = np.minimum(2 ** (logs[0] - logs[1]), 1 / np.maximum(_saturation(colors), SMALLEST))[:, None]
     high = colors.max(axis=1, keepdims=True)
     return np.clip(high - (high - colors) * gain, 0, 1).astype(np.float32)

@@ -161,7 +161,7 @@ class EdgeConnect(Model):
             wanted, given = self.edge_discriminator(true), self.edge_discriminator(drawn)
         parts = {
             "adversarial": cross_entropy_for_generator(given[-1]),
-            "feature_matching": sum((one - other.detach()).abs().mean() for one, other in zip(given, wanted)),
+            "feature_matching": sum((tap - target.detach()).abs().mean() for tap, target in zip(given, wanted)),
         }
         total = parts["adversarial"] + 10 * parts["feature_matching"]
         return total, {name: part.detach() for name, part in parts.items()}

@@ -102,6 +102,7 @@ class PConv(Model):
     def loss(self, player: str, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The paper's eq. 7: the weighted sum of hole, valid, perceptual, style and variation, and these parts
         unweighted. The real image is batch["image"], hole included."""
+        self.require_player(player)
         real, hole = self.normalize(batch["image"]), batch["hole"]
         raw = self.draw(real, hole)
         composite = torch.where(hole > 0.5, raw, real)

@@ -262,10 +262,10 @@ class PRVS(Model):
         terms["variation"] = total_variation(composite * hole)
         if "discriminator" in self.players:
             with frozen(self.discriminator):
-                scores = [self.discriminator(_beside(one, luminance))[-1] for one in drawn_edges]
+                scores = [self.discriminator(_beside(drawn, luminance))[-1] for drawn in drawn_edges]
             terms["adversarial"] = sum(cross_entropy_for_generator(score) for score in scores)
             # the discriminator's turn judges these very maps, as the released code draws once a step
-            self.judged = real, [one.detach() for one in drawn_edges], [luminance, edges]
+            self.judged = real, [drawn.detach() for drawn in drawn_edges], [luminance, edges]
         total = sum(LOSS_WEIGHTS[name] * value for name, value in terms.items())
         return total, {name: value.detach() for name, value in terms.items()}
 

@@ -310,6 +310,7 @@ class RFR(Model):
     def loss(self, player: str, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Section 3.4: the weighted sum of hole, valid, perceptual, style and (profile "code") variation, and these
         parts unweighted. The real image is batch["image"], hole included."""
+        self.require_player(player)
         real, hole = batch["image"], batch["hole"]
         raw = self.draw(real, hole)
         composite = torch.where(hole > 0.5, raw, real)

@@ -81,7 +81,7 @@ class VGG16(nn.Module):
         layout, self.ends = [], []
         for channels, count in zip(self.channels, VGG16_CONVOLUTIONS):
             layout += [*(["M"] if layout else []), *([channels] * count)]
-            convolutions = sum(one != "M" for one in layout)
+            convolutions = sum(layer != "M" for layer in layout)
             self.ends.append(3 * convolutions + layout.count("M"))  # each convolution brings a norm and a ReLU
         self.features = make_layers(layout, batch_norm=True)
         for module in self.modules():

@@ -1,7 +1,6 @@
 """The discriminators of DoveNet and RainNet: a global one, and one that verifies that two regions share a domain.
 
-Cong et al., "DoveNet", CVPR 2020; RainNet's supplementary, eqs 2-5; layers as in the released code of both
-(specs/harmonization.md, section 2.1).
+Cong et al., "DoveNet", CVPR 2020; RainNet's supplementary, eqs 2-5; layers as in the released code of both.
 """
 
 from typing import Literal

@@ -45,7 +45,8 @@ def load_backbone(backbone: nn.Module, source: str, published: Callable[[], dict
     else:
         state = read_state_dict(source)
     # older files lack the counters that batch normalization keeps, and nothing depends on them
-    wanted = {name: one for name, one in backbone.state_dict().items() if not name.endswith("num_batches_tracked")}
+    state_dict = backbone.state_dict()
+    wanted = {name: tensor for name, tensor in state_dict.items() if not name.endswith("num_batches_tracked")}
     for name, tensor in wanted.items():
         if name not in state:
             raise ValueError(f"backbone_weights = {source!r} has no tensor {name}; expected the content of {file}")

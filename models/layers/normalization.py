@@ -1,7 +1,8 @@
 """Normalization layers of the harmonization networks: instance normalization, and RAIN by region.
 
-Ling et al., "Region-aware Adaptive Instance Normalization for Image Harmonization", CVPR 2021 (RainNet); the formulas
-of RAIN are those of specs/harmonization.md, section 2.1.
+Ling et al., "Region-aware Adaptive Instance Normalization for Image Harmonization", CVPR 2021 (RainNet).
+RAIN normalizes each channel by its mean and standard deviation over a region. Sums are divided by the region's area +
+1e-5, and the deviation is sqrt(variance + 1e-5), as in the released code.
 """
 
 import torch

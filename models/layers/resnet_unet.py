@@ -1,8 +1,8 @@
 """The U-shaped network behind UNet, DIRL and RSRNet: ResNet-34 encoder of five levels and the plain decoder.
 
-Source: specs/localization.md, 5.1 (published: the public UNets of the group behind these networks; the decoder
-is AustNet's). Unlike the classifier, the stem keeps full resolution (3x3, no stride, no pooling), so ImageNet
-weights serve `layer1` to `layer4` only, and a fifth level of three basic blocks follows.
+The layers are those of the plain UNets in the public codes of the group behind these networks (DIRL, MadisNet and
+AustNet); the decoder is AustNet's. Unlike the classifier, the stem keeps full resolution (3x3, no stride, no pooling), so
+ImageNet weights serve `layer1` to `layer4` only, and a fifth level of three basic blocks follows.
 """
 
 import torch

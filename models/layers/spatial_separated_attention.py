@@ -1,7 +1,7 @@
 """Spatial-separated attention (S2AM): background, mixed and spliced features weighed by channel, each in its place.
 
 Cun and Pun, "Improving the Harmony of the Composite Image by Spatial-Separated Attention Module", IEEE TIP 2020; layers
-as in the released code (specs/harmonization.md, section 3).
+as in the released code.
 """
 
 import torch

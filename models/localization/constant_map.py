@@ -1,4 +1,4 @@
-"""Chance map: the same probability everywhere (specs/localization.md, 3.3).
+"""Chance map: the same probability everywhere.
 
 Nothing is looked at and nothing is trained. All pixels tie, so the average precision of an image is its
 foreground share; a probability above 0.5 calls every pixel foreground.

@@ -1,8 +1,8 @@
 """DeepLabv3: a dilated ResNet and atrous spatial pyramid pooling, 39.63M parameters with ResNet-50.
 
-Chen et al., "Rethinking Atrous Convolution for Semantic Image Segmentation", 2017; specs/localization.md, 5.2. The
-network is torchvision's (BSD-3-Clause), with output stride 8, published rates 12/24/36 and one output channel. The
-backbone and the loss behind the benchmark's table are not published: ResNet-50 and L_seg, our choices.
+Chen et al., "Rethinking Atrous Convolution for Semantic Image Segmentation", 2017. The network is torchvision's
+(BSD-3-Clause), with output stride 8, published rates 12/24/36 and one output channel. The backbone and the loss behind
+the benchmark's table are not published: ResNet-50 and L_seg, our choices.
 """
 
 from typing import Literal

@@ -1,10 +1,10 @@
 """DIRL: inharmonious region localization by bi-directional feature integration, mask-guided dual attention and a
 global-context guided decoder, 53.47M parameters.
 
-Liang, Niu, Zhang, "Inharmonious Region Localization", ICME 2021; specs/localization.md, section 8, all of it
-published (paper and public code). The public code counts one convolution that it never uses, and so do we, frozen: the
-parameter count and the order of a published state dict's tensors then agree. Attention maps are supervised by the mask
-(the authors' training script; attention_weight = 0 is the public code's `vanilla` mode).
+Liang, Niu, Zhang, "Inharmonious Region Localization", ICME 2021. Everything here is published, in the paper or in the
+public code. The public code counts one convolution that it never uses, and so do we, frozen: the parameter count and
+the order of a published state dict's tensors then agree. Attention maps are supervised by the mask (the authors'
+training script; attention_weight = 0 is the public code's `vanilla` mode).
 """
 
 import torch
@@ -243,6 +243,7 @@ class DIRL(Model):
         if not self.attention_weight:
             return final, parts
         attention = sum(
-            self.region_loss(F.interpolate(one.float(), mask.shape[2:], mode="bilinear"), mask)[0] for one in maps
+            self.region_loss(F.interpolate(attention.float(), mask.shape[2:], mode="bilinear"), mask)[0]
+            for attention in maps
         )
         return final + self.attention_weight * attention, parts | {"attention": attention.detach()}

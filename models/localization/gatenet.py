@@ -165,5 +165,5 @@ class GateNet(Model):
                 return self.region_loss(logits, mask, logits=True)[0]
             return F.binary_cross_entropy_with_logits(logits, mask)
 
-        pyramid, final = (of(one) for one in self.logits(batch))
+        pyramid, final = (of(logits) for logits in self.logits(batch))
         return pyramid + final, {"pyramid": pyramid.detach(), "final": final.detach()}

@@ -1,7 +1,7 @@
-"""Chance map: a Gaussian in the middle of the picture (specs/localization.md, 3.3).
+"""Chance map: a Gaussian in the middle of the picture.
 
-Photographers put things in the middle, so a network must beat this before it has seen anything. The spec
-asks for a centred Gaussian and leaves its width open: our choice.
+Photographers put things in the middle, so a network must beat this before it has seen anything. The width is our
+choice.
 """
 
 import torch

@@ -1,10 +1,10 @@
 """HRNet-OCR: a high-resolution backbone and object-contextual representations, 70.35M parameters at W48.
 
 Yuan, Chen, Wang, "Object-Contextual Representations for Semantic Segmentation", ECCV 2020, on HRNet (Sun et al., CVPR
-2019); specs/localization.md, 5.3. The backbone is timm's (Apache-2.0; its ImageNet weights MIT, those of w18_small
-Apache-2.0), the head is ours, written from the spec: layers, widths, dropout and the 0.4 of the auxiliary loss are
-published. Ours: two soft regions, background and foreground, whose logits' difference is the prediction; L_seg on both
-heads; width W48 (the benchmark's table doesn't say).
+2019). The backbone is timm's (Apache-2.0; its ImageNet weights MIT, those of w18_small Apache-2.0), the head is ours:
+layers, widths, dropout and the 0.4 of the auxiliary loss are published. Ours: two soft regions, background and
+foreground, whose logits' difference is the prediction; L_seg on both heads; width W48 (the benchmark's table doesn't
+say).
 """
 
 from typing import Literal
@@ -124,7 +124,8 @@ class HRNetOCR(Model):
         fine = branches[0].shape[2:]
         feature = torch.cat([branches[0], *(F.interpolate(x, fine, mode="bilinear") for x in branches[1:])], dim=1)
         return tuple(
-            F.interpolate(two[:, 1:] - two[:, :1], composite.shape[2:], mode="bilinear") for two in self.head(feature)
+            F.interpolate(logits[:, 1:] - logits[:, :1], composite.shape[2:], mode="bilinear")
+            for logits in self.head(feature)
         )
 
     def forward(self, batch: Batch) -> Tensor:
@@ -136,5 +137,5 @@ class HRNetOCR(Model):
     def loss(self, player: str, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """L_seg of the prediction plus `aux_weight` times L_seg of the soft regions; parts main, aux."""
         self.require_player(player)
-        main, aux = (self.region_loss(one, batch["mask"], logits=True)[0] for one in self._logits(batch))
+        main, aux = (self.region_loss(logits, batch["mask"], logits=True)[0] for logits in self._logits(batch))
         return main + self.aux_weight * aux, {"main": main.detach(), "aux": aux.detach()}

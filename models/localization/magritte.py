@@ -214,9 +214,9 @@ class MAGritte(Model):
         terms = {"similarity": (similarity, (retouched - (composite * 2 - 1)).abs().mean())}
         if hiding:
             with frozen(self.annotator):
-                found = self._annotate(retouched).mean((1, 2, 3))
+                annotated = self._annotate(retouched).mean((1, 2, 3))
             manipulated = ((target + 1) / 2).mean((1, 2, 3)) > NON_EMPTY
-            terms["hiding"] = hiding, ((found + 1).abs() * manipulated).mean()
+            terms["hiding"] = hiding, ((annotated + 1).abs() * manipulated).mean()
         if adversarial and self.pristine:
             with frozen(self.retouch_discriminator):
                 terms["adversarial"] = adversarial, _cross_entropy(self.retouch_discriminator(retouched), 1)

@@ -1,16 +1,17 @@
 """RSRNet: inharmonious region localization by recurrent self-reasoning, 50.48M parameters in this design.
 
-Wu, Niu, Liang, Zhang, "Inharmonious Region Localization via Recurrent Self-Reasoning", BMVC 2022;
-specs/localization.md, section 9. No public code was found, so most numbers are ours.
+Wu, Niu, Liang, Zhang, "Inharmonious Region Localization via Recurrent Self-Reasoning", BMVC 2022. No public code was
+found, so most numbers are ours.
 
-Published (9.1): a UNet with a recurrent module in its bottleneck that alternates an assignment step (by a background
-style feature and a multi-scale similarity map) and an update step (a convolutional GRU, whose equations are given); its
-mask guides the decoder's attention; the result is G · M_dec + (1 - G) · M_rsr.
+Published (abstract and poster): a UNet with a recurrent module in its bottleneck that alternates an assignment step (by
+a background style feature and a multi-scale similarity map) and an update step (a convolutional GRU, whose equations
+are given); its mask guides the decoder's attention; the result is G · M_dec + (1 - G) · M_rsr.
 
-Our choices (9.2): ResNet-34 encoder and plain decoder; three iterations; a learned, supervised first assignment; style
-as mean and deviation; similarity as cosine on the three coarse levels; all widths; attention as skip · (1 + M); a gate
-per pixel; the loss. What the spec leaves open and its ablations need: without recurrence, one assignment follows whose
-evidence a plain convolution reads in the GRU's place; without the gate, the decoder's mask is the prediction.
+Our choices: ResNet-34 encoder and plain decoder; three iterations; a learned, supervised first assignment; style as
+mean and deviation; similarity as cosine on the three coarse levels; all widths; attention as skip · (1 + M); a gate per
+pixel; the loss. Where an ablation leaves something open, this is what happens: without recurrence, one assignment
+follows whose evidence a plain convolution reads in the GRU's place; without the gate, the decoder's mask is the
+prediction.
 """
 
 import torch
@@ -72,7 +73,7 @@ class StyleSimilarity(nn.Module):
 
 
 class ConvGRU(nn.Module):
-    """The published update (9.1, 3): Z, R and the candidate state are 3x3 convolutions of [state, evidence]."""
+    """The published update: Z, R and the candidate state are 3x3 convolutions of [state, evidence]."""
 
     def __init__(self, state: int, evidence: int):
         super().__init__()
@@ -220,8 +221,8 @@ class RSRNet(Model):
         total, _ = self.region_loss(logits, mask, logits=True)
         parts = {"decoder": total.detach()}
 
-        full = [F.interpolate(one, mask.shape[2:], mode="bilinear") for one in masks]
-        losses, terms = zip(*(self.region_loss(one, mask) for one in full))
+        full = [F.interpolate(assignment, mask.shape[2:], mode="bilinear") for assignment in masks]
+        losses, terms = zip(*(self.region_loss(assignment, mask) for assignment in full))
         reasoning = sum(losses) / len(losses)
         total, parts["reasoning"] = total + reasoning, reasoning.detach()
         parts |= {f"iou_{k}": 1 - term["iou"] for k, term in enumerate(terms) if "iou" in term}

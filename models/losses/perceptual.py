@@ -50,12 +50,12 @@ class VGGFeatures:
 
 def perceptual_distance(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
     """Sum over layers of the mean absolute difference (RFR-Net eq. 10)."""
-    return sum((one - other).abs().mean() for one, other in zip(first, second))
+    return sum((tap - wanted).abs().mean() for tap, wanted in zip(first, second))
 
 
 def style_distance(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
     """Sum over layers of the mean absolute difference of Gram matrices (RFR-Net eqs 11-12)."""
-    return sum((gram(one) - gram(other)).abs().mean() for one, other in zip(first, second))
+    return sum((gram(tap) - gram(wanted)).abs().mean() for tap, wanted in zip(first, second))
 
 
 def gram(features: Tensor) -> Tensor:
@@ -88,9 +88,9 @@ def _load(architecture: str, weights: str, depth: int) -> nn.Sequential:
     wanted = network.state_dict()
     for key, value in wanted.items():
         if key not in state or state[key].shape != value.shape:
-            found = f"has shape {tuple(state[key].shape)}" if key in state else "is missing"
+            fault = f"has shape {tuple(state[key].shape)}" if key in state else "is missing"
             raise ValueError(
-                f"perceptual_weights = {weights!r} is no {architecture}: features.{key} {found}, "
+                f"perceptual_weights = {weights!r} is no {architecture}: features.{key} {fault}, "
                 f"expected {tuple(value.shape)}"
             )
     network.load_state_dict({key: state[key] for key in wanted})

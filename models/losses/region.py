@@ -1,7 +1,8 @@
 """L_seg, the loss that DIRL and its successors put on every mask: BCE + (1 - SSIM) + (1 - soft IoU).
 
-Source: specs/localization.md, section 4 (published: the three terms, weights 1/1/1, the SSIM window; ours: the
-1e-6 in the IoU's denominator and the clamp of probabilities). MadisNet sets the SSIM weight to 0.
+Liang, Niu, Zhang, "Inharmonious Region Localization", ICME 2021, and its public code. Published are the three terms,
+their weights of 1 and the SSIM window. Ours are the 1e-6 in the IoU's denominator and the clamp of probabilities.
+MadisNet, a successor of DIRL, sets the SSIM weight to 0.
 """
 
 from dataclasses import dataclass

@@ -38,11 +38,11 @@ def style_contrast(extract: Extract, drawn: Tensor, real: Tensor, mask: Tensor, 
     total = 0.0
     with torch.autocast(drawn.device.type, enabled=False):
         foreground, wanted, background = foreground.float(), wanted.float(), background.float()
-        unwanted = [one.float() for one in unwanted]
+        unwanted = [features.float() for features in unwanted]
         for represent in (lambda features: features, lambda features: _gram(features, background)):
             here = represent(foreground)
             near = (here - represent(wanted)).abs().mean()
-            far = sum((here.detach() - represent(one)).abs().mean() for one in unwanted)
+            far = sum((here.detach() - represent(features)).abs().mean() for features in unwanted)
             total = total + near / (near + far + 1e-8)
     return total
 

@@ -1,6 +1,4 @@
-"""Every method, found by its file, is held to what is asked of all: its vector, batches of one, saving and loading."""
-
-import json
+"""Every method keeps to its vector and to the contract of models/base.py."""
 
 import numpy as np
 import pytest
@@ -10,49 +8,46 @@ from safetensors.torch import load_file, save_file
 import models
 from tests.models import vector
 
-
-@pytest.fixture(params=models.names())
-def case(request):
-    file = vector.FOLDER / f"{request.param}.npz"
-    assert file.exists(), f"{request.param} has no test vector; `python -m tests.models.vector {request.param} '{{...}}'` writes it"
-    stored = np.load(file)
-    hyperparameters = json.loads(str(stored["hyperparameters"]))
-    return vector.build(request.param, hyperparameters), int(stored["size"]), stored
+GIVEN = {
+    "localization": ["composite"],
+    "harmonization": ["composite", "mask"],
+    "inpainting": ["image", "hole"],
+}  # at test time
 
 
 def test_keeps_its_answer(case):
-    model, size, stored = case
-    assert sum(one.numel() for one in model.parameters()) == stored["n_parameters"]
-    np.testing.assert_allclose(vector.answer(model, size), stored["answer"], atol=5e-4)
+    model = case.fresh()
+    assert sum(parameter.numel() for parameter in model.parameters()) == case.n_parameters
+    np.testing.assert_allclose(vector.answer(model, case.size), case.answer, atol=5e-4)
 
 
 def test_contract(case):
-    model, size, _ = case
+    model, size = case.fresh(), case.size
     assert model.task in models.TASKS
     batch = vector.batch(model.task, size)
-    given = {"localization": ["composite"], "harmonization": ["composite", "mask"], "inpainting": ["image", "hole"]}[model.task]
+    given = {key: batch[key] for key in GIVEN[model.task]}
     with torch.no_grad():
-        prediction = model({key: batch[key] for key in given})
-        alone = model({key: batch[key][1:] for key in given})
+        prediction = model(given)
+        alone = model({key: value[1:] for key, value in given.items()})
+        maps = model.maps(given)
     assert prediction.shape == (2, 1 if model.task == "localization" else 3, size, size)
-    assert prediction.min() >= 0 and prediction.max() <= 1
+    assert prediction.dtype == torch.float32 and prediction.min() >= 0 and prediction.max() <= 1
     torch.testing.assert_close(alone[0], prediction[1], atol=5e-4, rtol=0)
-    with torch.no_grad():
-        maps = model.maps({key: batch[key] for key in given})
-    assert all(drawing.shape == (2, 3, size, size) and drawing.min() >= 0 and drawing.max() <= 1 for drawing in maps.values())
+    assert all(drawing.shape == (2, 3, size, size) for drawing in maps.values())
+    assert all(drawing.min() >= 0 and drawing.max() <= 1 for drawing in maps.values())
     if model.task == "inpainting":
-        painted = torch.where(batch["hole"] > 0, torch.rand_like(batch["image"]), batch["image"])
+        painted = torch.where(batch["hole"] > 0, torch.nan, batch["image"])
         with torch.no_grad():
             torch.testing.assert_close(model({"image": painted, "hole": batch["hole"]}), prediction, atol=1e-5, rtol=0)
-    assert {id(one) for one in model.predictor_parameters()} <= {id(one) for one in model.parameters()}
+    assert {id(parameter) for parameter in model.predictor_parameters()} <= {id(p) for p in model.parameters()}
     for player in model.players:
         assert model.parameters_of(player)
 
 
 def test_samples_of_one_input(case):
     """A stochastic method keeps the laws that models.base states; any other says in words that it has no samples."""
-    model, size, _ = case
-    batch = vector.batch(model.task, size)
+    model = case.fresh()
+    batch = vector.batch(model.task, case.size)
     with torch.no_grad():
         if not model.stochastic:
             with pytest.raises(TypeError, match="one prediction for an input; it has no samples"):
@@ -69,11 +64,9 @@ def test_samples_of_one_input(case):
         model.samples(batch, 0)
 
 
-def test_survives_saving(case, tmp_path):
-    model, size, stored = case
-    if not model.state_dict():
-        return
+def test_survives_saving(trained, tmp_path):
+    model = trained.fresh()
     save_file({key: value.clone() for key, value in model.state_dict().items()}, tmp_path / "weights.safetensors")
-    other = models.create(model.__module__.rsplit(".", 1)[1], **json.loads(str(stored["hyperparameters"]))).eval()
+    other = models.create(trained.name, **trained.hyperparameters).eval()
     other.load_state_dict(load_file(tmp_path / "weights.safetensors"))
-    np.testing.assert_array_equal(vector.answer(other, size), vector.answer(model, size))
+    np.testing.assert_array_equal(vector.answer(other, trained.size), vector.answer(model, trained.size))

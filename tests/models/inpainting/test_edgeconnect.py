@@ -37,17 +37,6 @@ def test_published_sizes():
     assert sum(p.numel() for p in model.predictor_parameters()) == 10_761_089 + 10_774_595
 
 
-def test_prediction_contract():
-    model, batch = tiny().eval(), batch_of()
-    out = model(batch)
-    assert out.shape == batch["image"].shape and out.min() >= 0 and out.max() <= 1
-    torch.testing.assert_close(model(batch), out, rtol=0, atol=0)
-    hidden = torch.where(batch["hole"] > 0, torch.full_like(batch["image"], torch.nan), batch["image"])
-    torch.testing.assert_close(model({**batch, "image": hidden}), out, rtol=0, atol=0)
-    single = model({key: value[1:] for key, value in batch.items()})
-    torch.testing.assert_close(single, out[1:], rtol=1e-4, atol=1e-5)
-
-
 def test_what_the_generators_read():
     model, batch = tiny().eval(), batch_of(1)
     seen = {}
@@ -157,30 +146,12 @@ def test_a_pictures_brightness_reaches_a_painter_that_normalizes_by_batch():
     assert change["instance"] < 1e-4 < 1e-2 < change["batch"]
 
 
-def test_overfits_one_small_batch():
-    model, batch = tiny(width=16), batch_of(1)
-    history = {"edge": [], "inpaint": []}
-    for phase, part in (("edge", "feature_matching"), ("inpaint", "l1")):
-        model.enter(phase)
-        optimizers = {
-            player: torch.optim.Adam(model.parameters_of(player), rate, betas=(0.0, 0.9))
-            for player, rate in (("discriminator", 1e-4), ("generator", 2e-3))
-        }
-        for _ in range(45):
-            for player, optimizer in optimizers.items():
-                total, parts = model.loss(player, batch)
-                optimizer.zero_grad()
-                total.backward()
-                optimizer.step()
-            history[phase].append(parts[part].item())
-    for losses in history.values():
-        assert sum(losses[-5:]) / 5 < 0.5 * losses[0]
-
-
 def test_refusals():
     model = tiny()
     with pytest.raises(ValueError, match="height 30 is not divisible by 4; pad to 32"):
         model({"image": torch.zeros(1, 3, 30, 32), "hole": torch.zeros(1, 1, 30, 32)})
+    with pytest.raises(ValueError, match="edgeconnect takes sides of 12 pixels or more, got \\(8, 64\\)"):
+        model({"image": torch.zeros(1, 3, 8, 64), "hole": torch.zeros(1, 1, 8, 64)})
     with pytest.raises(ValueError, match="sides of 32 pixels or more"):
         model.loss("generator", batch_of(size=28))
     with pytest.raises(ValueError, match="no player 'critic'"):

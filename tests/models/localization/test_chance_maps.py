@@ -13,23 +13,6 @@ def composites(n=2, height=48, width=80, seed=0):
     return torch.rand(n, 3, height, width, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_map_has_the_input_size_and_lies_in_range(name):
-    model = models.create(name)
-    assert model.task == "localization" and model.players == () and not list(model.parameters())
-    for height, width in ((48, 80), (33, 17)):
-        prediction = model({"composite": composites(height=height, width=width)})
-        assert prediction.shape == (2, 1, height, width) and prediction.dtype == torch.float32
-        assert prediction.min() >= 0 and prediction.max() <= 1
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_an_image_alone_gets_the_map_it_gets_in_a_batch(name):
-    model, batch = models.create(name), composites(3)
-    alone = torch.cat([model({"composite": image[None]}) for image in batch])
-    torch.testing.assert_close(alone, model({"composite": batch}))
-
-
 def test_average_precision_of_a_constant_map_is_the_foreground_share():
     mask = np.zeros((16, 16), bool)
     mask[3:9, 2:7] = True

@@ -12,7 +12,7 @@ from models.localization.magritte import (
     balanced_l1,
     nearest,
 )
-from tests.models import released
+from tests.models import released, training, vector
 from tests.models.localization.test_networks import pasted_squares
 
 TINY = {"levels": 4, "width": 4, "discriminator_width": 4}
@@ -95,25 +95,13 @@ def test_balanced_l1_by_hand():
 
 @pytest.mark.parametrize("kind", [{}, SCRIPT, {"pristine": False}, SCRIPT | {"retouched_weight": 1.0}])
 def test_each_turn_moves_its_player_alone(kind):
-    model, batch = tiny(**kind).train(), given()
+    model = tiny(**kind)
     assert model.players == tuple(
         name for name in ("annotation_discriminator", "retouch_discriminator", "annotator", "retoucher")
         if name != "retouch_discriminator" or kind.get("pristine", True)
     )  # fmt: skip
     assert hasattr(model, "retouch_discriminator") == kind.get("pristine", True)
-    for player in model.players:
-        for parameter in model.parameters():
-            parameter.grad = None
-        for other in model.players:  # as the trainer does
-            for parameter in model.parameters_of(other):
-                parameter.requires_grad_(other == player)
-        loss, parts = model.loss(player, batch)
-        loss.backward()
-        assert torch.isfinite(loss) and parts and not any(part.requires_grad for part in parts.values())
-        for other in model.players:
-            for parameter in model.parameters_of(other):
-                reached = parameter.grad is not None and bool(parameter.grad.any())
-                assert reached == (other == player), (player, other)
+    training.assert_gradients(vector.build("magritte", TINY | kind), given())
 
 
 def test_losses_by_hand():
@@ -189,22 +177,6 @@ def test_running_statistics_are_those_of_composites():
     assert norm.momentum == 0.1
 
 
-@pytest.mark.parametrize("kind", [{}, SCRIPT | {"pristine": False}])
-def test_the_annotators_loss_falls(kind):
-    model, batch = tiny(dropout=0.0, **kind).train(), given(4)
-    optimizers = {one: torch.optim.Adam(model.parameters_of(one), 5e-3, betas=(0.5, 0.999)) for one in model.players}
-    errors = []
-    for _ in range(25):
-        for player, optimizer in optimizers.items():
-            loss, parts = model.loss(player, batch)
-            model.zero_grad()
-            loss.backward()
-            optimizer.step()
-            if player == "annotator":
-                errors.append(parts["composite"].item())
-    assert errors[-1] < 0.7 * errors[0]
-
-
 def test_without_pristine_real_images_are_not_read():
     model, batch = tiny(pristine=False, dropout=0.0).train(), given()
     del batch["real"]
@@ -212,16 +184,6 @@ def test_without_pristine_real_images_are_not_read():
         assert torch.isfinite(model.loss(player, batch)[0])
     with pytest.raises(ValueError, match="no real images, which `pristine` true asks for"):
         tiny().loss("annotator", batch)
-
-
-def test_batch_of_one_and_half_precision_train():
-    model, batch = tiny(**SCRIPT).train(), given(1)
-    with torch.autocast("cpu", torch.bfloat16):
-        for player in model.players:
-            loss, _ = model.loss(player, batch)
-            assert loss.dtype == torch.float32 and torch.isfinite(loss)
-            loss.backward()
-        assert model.eval()(batch).dtype == torch.float32
 
 
 def test_sizes():
