@@ -59,6 +59,7 @@ def _own_splits(source: str, photographs: Sequence[Photograph]) -> dict[str, str
         )
     splits: dict[str, str] = {}
     for photograph in photographs:
+        assert photograph.split is not None  # see above
         first = splits.setdefault(photograph.group, photograph.split)
         if first != photograph.split:
             raise UserError(
@@ -69,14 +70,14 @@ def _own_splits(source: str, photographs: Sequence[Photograph]) -> dict[str, str
 
 
 def _splits(source: str, photographs: Sequence[Photograph], seed: int, val_share: float, test_share: float) -> dict:
-    splits = _own_splits(source, photographs)
-    own = splits is not None
-    if not own:
+    own = _own_splits(source, photographs)
+    splits = own
+    if splits is None:
         splits = split_by_hash([photograph.group for photograph in photographs], seed, val_share, test_share)
     for split in SPLITS:
         if split not in splits.values():
             shares = f"{len(splits)} groups, val_share {val_share}, test_share {test_share}"
-            how = "the source's own splits" if own else shares
+            how = "the source's own splits" if own is not None else shares
             raise UserError(f"{source}: no usable photograph is in {split} ({how})")
     return splits
 

@@ -44,7 +44,7 @@ def _camera(path: Path, masks: Path) -> tuple[list[Photograph], list[dict]]:
             raise UserError(f"{masks}: {drawn[file.stem].name} and {file.name} are both masks of {file.stem}")
     photographs = []
     for file in pictures:
-        instances = ()
+        instances: tuple[Instance, ...] = ()
         if file.stem in drawn:
             instances = (Instance("1", "", "", functools.partial(_mask, file, drawn.pop(file.stem))),)
         image_id = identifier(f"{path.name}-{file.stem}")
