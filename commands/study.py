@@ -8,6 +8,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from pipeline import atomic, command, tables
 from pipeline.errors import ParameterError, UserError
@@ -78,7 +79,7 @@ if __name__ == "__main__":
     parser = command.parser(__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     commands = parser.add_subparsers(dest="command", required=True, metavar="make|score")
-    shows_defaults = {"formatter_class": argparse.ArgumentDefaultsHelpFormatter}
+    shows_defaults: dict[str, Any] = {"formatter_class": argparse.ArgumentDefaultsHelpFormatter}
     maker = commands.add_parser("make", help="write the page and its key", **shows_defaults)
     maker.add_argument("--models", nargs="+", required=True, help="methods to compare, all of harmonization or all of inpainting")
     maker.add_argument("-o", "--out", required=True, help="HTML file to write; the key goes beside it")

@@ -54,21 +54,22 @@ def create(name: str, **hyperparameters) -> "Model":
 def class_of(name: str) -> "type[Model]":
     """The class of a method, out of its file. Raises ValueError for an unknown name."""
     module = importlib.import_module(f"models.{task_of(name)}.{name}")
-    (cls,) = (
+    classes: list[typing.Any] = [
         value
         for value in vars(module).values()
         if inspect.isclass(value) and value.__module__ == module.__name__ and hasattr(value, "task")
-    )
+    ]
+    (cls,) = classes
     return cls
 
 
-def _check(name: str, cls: type, hyperparameters: dict) -> None:
+def _check(name: str, cls: "type[Model]", hyperparameters: dict) -> None:
     accepted = {
         key: parameter
-        for key, parameter in inspect.signature(cls.__init__).parameters.items()
+        for key, parameter in inspect.signature(cls.__init__).parameters.items()  # type: ignore[misc]  # of a class
         if key != "self" and parameter.kind is not parameter.VAR_KEYWORD and parameter.kind is not parameter.VAR_POSITIONAL
     }
-    hints = typing.get_type_hints(cls.__init__)
+    hints = typing.get_type_hints(cls.__init__)  # type: ignore[misc]  # of a class
     for key, value in hyperparameters.items():
         if key not in accepted:
             near = difflib.get_close_matches(key, accepted, n=1)

@@ -1,6 +1,8 @@
 """What every network of the benchmark has in common."""
 
-from collections.abc import Iterator
+import functools
+import operator
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -115,7 +117,7 @@ class Model(nn.Module):
     def predictor_parameters(self) -> list[nn.Parameter]:
         """The parameters that `forward` uses, which is what tables count. A model with a player called "generator"
         predicts with that one, so its discriminators are left out; any other model predicts with all of them."""
-        module = self.generator if "generator" in self.players and len(self.players) > 1 else self
+        module = self.get_submodule("generator") if "generator" in self.players and len(self.players) > 1 else self
         return list(module.parameters())
 
     def enter(self, phase: str) -> None:
@@ -125,7 +127,13 @@ class Model(nn.Module):
             raise ValueError(f"{type(self).__name__} has no phase {phase!r}; it has {self.phases}")
 
 
-def resized_strips(maps: Tensor, size: tuple[int, int], rows: int) -> Iterator[tuple[slice, Tensor]]:
+def sum_of(parts: Iterable[Tensor]) -> Tensor:
+    """Sum of one tensor or more, from the first to the last, as Python's sum has it; its type says that it is a tensor.
+    Raises TypeError where there is none."""
+    return functools.reduce(operator.add, parts)
+
+
+def resized_strips(maps: Tensor, size: Sequence[int], rows: int) -> Iterator[tuple[slice, Tensor]]:
     """The maps (N, C, h, w), resized bicubically to `size` = (H, W), in strips of at most `rows` rows from top to
     bottom.
 

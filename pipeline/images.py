@@ -23,7 +23,7 @@ from pathlib import Path, PurePosixPath
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from pipeline import atomic, mask_rule
 from pipeline.errors import UserError
@@ -35,6 +35,7 @@ program (EPS) are left out on purpose."""
 MAX_PIXELS = 50_000_000
 """Default size limit."""
 
+assert Image.MAX_IMAGE_PIXELS is not None  # Pillow's default
 PILLOW_LIMIT = 2 * Image.MAX_IMAGE_PIXELS
 """178,956,970 pixels: above this Pillow refuses whatever limit is asked for."""
 
@@ -90,7 +91,7 @@ def _near_by(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
+def _opened(path: Path, max_pixels: int) -> Iterator[ImageFile.ImageFile]:
     """The file with its header read and its size allowed; whatever goes wrong with it becomes a BadImage."""
     try:
         if not path.exists():
@@ -124,7 +125,7 @@ def _orientation(picture: Image.Image) -> int:
     return value if value in _UPRIGHT else 1
 
 
-def _is_16_bit(picture: Image.Image) -> bool:
+def _is_16_bit(picture: ImageFile.ImageFile) -> bool:
     # Pillow decodes 16-bit colour to its high bytes and says so only in the raw mode of its decoder
     portable = picture.mode == "I" and picture.format == "PPM"
     return portable or picture.mode.startswith("I;16") or any(";16" in str(tile.args) for tile in picture.tile)
@@ -205,7 +206,7 @@ def header_size(path, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     return (width, height) if turned else (height, width)
 
 
-def _conversions(picture: Image.Image) -> list[str]:
+def _conversions(picture: ImageFile.ImageFile) -> list[str]:
     """What it takes to make the pixels of this picture 8-bit RGB, in words; asked before it is loaded."""
     mode, words = picture.mode, []
     if _is_16_bit(picture):
@@ -243,6 +244,7 @@ def read(path, *, max_pixels: int = MAX_PIXELS) -> Picture:
         if orientation != 1 and picture.format != "TIFF":  # Pillow turns TIFF files itself, while loading
             plain = plain.transpose(_UPRIGHT[orientation])
         pixels = np.array(plain.convert("RGB"))
+        assert picture.format is not None  # a picture that was read from a file has one
         return Picture(pixels, picture.format, tuple(conversions))
 
 

@@ -150,7 +150,7 @@ class DHT(Model):
         require_divisible(composite, LIGHT_PATCH)
         content = self.reflectance_stem(torch.cat([composite, mask], dim=1))
         size = content.shape[2:]
-        positions = sine_positions(*size, content.shape[1], content.device)
+        positions = sine_positions(size[0], size[1], content.shape[1], content.device)
         reflectance = self.reflectance_encoder(content.flatten(2).transpose(1, 2), positions)
         codes = self.light(composite * (1 - mask), mask)
         illumination = self.render(reflectance, codes, positions, self.light.queries.weight)

@@ -74,6 +74,7 @@ class DIH(Model):
         for layer in self.modules():
             if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
                 nn.init.normal_(layer.weight, 0.0, 0.01)
+        assert self.squeeze.bias is not None  # Conv2d's default
         nn.init.zeros_(self.squeeze.bias)
 
     def forward(self, batch: Batch) -> Tensor:

@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.base import Batch, Model
+from models.base import Batch, Model, sum_of
 from models.layers.initialization import initialize_normal
 from models.layers.input_size import require_divisible
 from models.layers.intrinsic import (
@@ -243,7 +243,8 @@ class IIH(Model):
             "smoothness": second_differences(illumination),
             "guiding": (1 - contrast_structure_map(guide, grey).mean()) / 2,
         }
-        return sum(self.weights[name] * part for name, part in parts.items()), {k: v.detach() for k, v in parts.items()}
+        loss = sum_of(self.weights[name] * part for name, part in parts.items())
+        return loss, {name: part.detach() for name, part in parts.items()}
 
     def _product(self, reflectance: Tensor, illumination: Tensor) -> Tensor:
         return reflectance * illumination * (2 if self.global_skip else 1)
@@ -285,7 +286,7 @@ def gradient_l1(first: Tensor, second: Tensor) -> Tensor:
             image.sum(1, keepdim=True).diff(dim=axis, prepend=image.new_zeros(()).expand(*_edge(image, axis))).abs()
             for image in (first, second)
         ]
-        total = total + F.l1_loss(*gradients)
+        total = total + F.l1_loss(gradients[0], gradients[1])
     return total
 
 
@@ -298,4 +299,4 @@ def _edge(image: Tensor, axis: int) -> tuple[int, ...]:
 
 def second_differences(image: Tensor) -> Tensor:
     """Mean absolute second differences of a map (N, C, H, W), summed over the four pairs of axes."""
-    return sum(image.diff(dim=first).diff(dim=second).abs().mean() for first in (2, 3) for second in (2, 3))
+    return sum_of(image.diff(dim=first).diff(dim=second).abs().mean() for first in (2, 3) for second in (2, 3))

@@ -105,6 +105,8 @@ def _convolution(before: int, after: int, norm: bool, bias: bool = True) -> nn.S
 class Blur(nn.Module):
     """Gaussian of 7x7 and sigma 1 over a mask (N, 1, H, W), with zeros beyond the border."""
 
+    weight: Tensor
+
     def __init__(self):
         super().__init__()
         taps = torch.exp(-((torch.arange(7) - 3.0) ** 2) / 2)
@@ -243,9 +245,9 @@ class PCT(Model):
         count = PARAMETERS[transform]
         if backbone == "transformer":
             self.multiple = PATCH
-            self.network = PatchTransformer(count, width or 256, layers, heads, dropout)
+            self.network: nn.Module = PatchTransformer(count, width or 256, layers, heads, dropout)
             self.head = nn.Conv2d(count, count, 1)
-            self.normalize = nn.Identity()
+            self.normalize: nn.Module = nn.Identity()
             initialize_normal(self)
         else:
             if levels < 2:
@@ -254,6 +256,7 @@ class PCT(Model):
             self.network = ConvolutionalBackbone(width or 32, levels)
             self.head = nn.Conv2d(width or 32, count, 1)
             nn.init.xavier_normal_(self.head.weight, gain=2**0.5)
+            assert self.head.bias is not None  # Conv2d's default
             nn.init.zeros_(self.head.bias)
             self.normalize = ImageNetNormalize()
         start = untransformed(transform) if global_skip else torch.zeros(count)
@@ -298,10 +301,11 @@ class PCT(Model):
             "smoothness": sobel_magnitude(parameters[:, : PARAMETERS[self.transform]]).mean(),
         }
         loss = parts["pixel"] + self.smoothness_weight * parts["smoothness"]
-        if self.features is not None:
+        features = self.features
+        if features is not None:
             negatives = [composite, *recolored_after_others(real, mask, RECOLORINGS)]
             negatives = [self.normalize(negative) for negative in negatives]
-            parts["style"] = style_contrast(lambda image: self.features(image)[0], drawn, wanted, mask, negatives)
+            parts["style"] = style_contrast(lambda image: features(image)[0], drawn, wanted, mask, negatives)
             loss = loss + self.contrastive_weight * parts["style"]
         return loss, {name: part.detach() for name, part in parts.items()}
 

@@ -35,7 +35,7 @@ def _clone(image: np.ndarray, inside: np.ndarray) -> np.ndarray:
     around = ((PAD, PAD), (PAD, PAD), (0, 0))
     source = np.pad(_spread(image, inside), around, mode="edge")
     destination = np.pad(_spread(image, ~inside), around, mode="edge")
-    mask = np.pad(inside.astype(np.uint8) * 255, PAD)
+    mask: np.ndarray = np.pad(inside.astype(np.uint8) * 255, PAD)
     mask = cv2.dilate(mask, np.ones((2 * GROW + 1, 2 * GROW + 1), np.uint8))
     left, top, width, height = cv2.boundingRect(mask)
     # OpenCV puts the bounding box's corner at centre - size // 2

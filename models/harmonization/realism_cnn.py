@@ -56,6 +56,7 @@ class Critic(nn.Module):
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+                assert layer.bias is not None  # Conv2d's default
                 nn.init.zeros_(layer.bias)
             elif isinstance(layer, nn.Linear):
                 nn.init.normal_(layer.weight, 0, 0.01)

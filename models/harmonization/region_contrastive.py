@@ -30,7 +30,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.base import Batch, Model
+from models.base import Batch, Model, sum_of
 from models.layers.input_size import require_divisible, require_statistics
 from models.layers.normalization import RAIN, mask_at
 from models.layers.region_statistics import region_statistics
@@ -82,6 +82,11 @@ class StyleFusion(nn.Module):
     over its deviation; with `own_first` it is normalized itself, times that deviation, plus that mean.
     """
 
+    foreground_scale: nn.Parameter
+    foreground_shift: nn.Parameter
+    background_scale: nn.Parameter
+    background_shift: nn.Parameter
+
     def __init__(self, channels: int, own_first: bool = False):
         super().__init__()
         self.own_first = own_first
@@ -124,7 +129,9 @@ class AdaIN(nn.Module):
 
 
 class DecoderRAIN(RAIN):
-    def forward(self, decoded: Tensor, encoded: Tensor, mask: Tensor) -> Tensor:
+    def forward(  # type: ignore[override]  # called as the other ways of fusion are
+        self, decoded: Tensor, encoded: Tensor, mask: Tensor
+    ) -> Tensor:
         """(N, C, h, w), as the first features; the encoder's are not looked at."""
         return super().forward(decoded, mask)
 
@@ -277,7 +284,7 @@ class RegionContrastive(Model):
             parts = {"l1": error.mean(), "pixel": foreground_normalized(error * mask, mask)}
         if self.encoder is not None:
             parts["contrastive"] = self._contrastive(drawn, batch).mean()
-        loss = sum(self.weights[name] * part for name, part in parts.items())
+        loss = sum_of(self.weights[name] * part for name, part in parts.items())
         return loss, {name: part.detach() for name, part in parts.items()}
 
     def predictor_parameters(self) -> list[nn.Parameter]:
@@ -308,4 +315,5 @@ class RegionContrastive(Model):
         return loss.where(~(no_foreground | no_background), 0.0)
 
     def _encode(self, image: Tensor, corners: Tensor) -> Tensor:
+        assert self.encoder is not None  # the contrastive loss has one
         return self.encoder(patches_at(image.float(), corners))

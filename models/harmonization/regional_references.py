@@ -278,7 +278,9 @@ class InPlace(nn.Sequential):
 
     takes_mask = True
 
-    def forward(self, features: Tensor, mask: Tensor) -> Tensor:
+    def forward(  # type: ignore[override]  # the mask goes in beside the features
+        self, features: Tensor, mask: Tensor
+    ) -> Tensor:
         for module in self:
             features = module(features, mask) if getattr(module, "takes_mask", False) else module(features)
         return features
@@ -350,6 +352,7 @@ class RegionalReferences(Model):
             inside = Block(down, inside, up, gate, 0.0, ("down", "inside", "up", "gate"))
         self.normalize = ImageNetNormalize()
         self.first = nn.Conv2d(4, width, 4, 2, 1, bias=False)
+        assert inside is not None  # there are two levels or more
         self.inside = inside
         self.head = nn.ConvTranspose2d(2 * width, 3, 4, 2, 1)
         initialize_normal(nn.ModuleList([self.first, *steps, self.head]))

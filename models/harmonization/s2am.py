@@ -49,7 +49,7 @@ class S2AM(Model):
         _initialize_kaiming(self)
         if global_skip:
             with torch.no_grad():
-                self.unet.up.weight *= 0.01
+                self.unet.up.get_parameter("weight").mul_(0.01)
 
     def forward(self, batch: Batch) -> Tensor:
         """(N, 3, H, W), clipped to [0, 1], to be pasted. Raises ValueError where H or W is not divisible by 2 ** levels

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from models.base import Batch, Model
+from models.base import Batch, Model, sum_of
 from models.layers.initialization import initialize_normal
 from models.layers.input_size import require_divisible
 from models.layers.unet import UNet
@@ -133,8 +133,8 @@ def _decay(known: Tensor, units: Tensor, likeness: Tensor) -> Tensor:
     known (N, n, C): k of each position; units (N, n, C): its own feature at length 1; likeness (N, n): m.
     """
     ahead = (known @ units.transpose(1, 2)).unbind(1)  # of each k its product with every unit
-    likeness = likeness.clamp(min=1e-8)[:, :, None].unbind(1)
-    projections, weights = ahead[0], [torch.zeros_like(likeness[0])]
+    columns = likeness.clamp(min=1e-8)[:, :, None].unbind(1)
+    projections, weights = ahead[0], [torch.zeros_like(columns[0])]
     for index in range(1, len(ahead)):
         before = projections[:, index : index + 1].clamp(min=0)
         weight = before / (before + likeness[index])
@@ -210,9 +210,10 @@ class RefineUNet(nn.Module):
     def forward(self, image: Tensor, hole: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """image (N, 6, H, W), hole (N, 1, H / 8, W / 8) -> (N, 3, H, W), the attention's output (N, 8 width, H / 8,
         W / 8) and its mirror in the decoder, of the same shape."""
-        taps = []
+        taps: list[Tensor] = []
         joined = self.inside(self.first(image), hole, taps)
-        return self.last(F.relu(joined, inplace=True)), *taps
+        attended, mirrored = taps
+        return self.last(F.relu(joined, inplace=True)), attended, mirrored
 
 
 class Drawing(NamedTuple):
@@ -338,11 +339,11 @@ class CSA(Model):
         judges = self.discriminator
         # every image is normalized by itself, so one batch gives the scores of two
         parts = {"image": relativistic_least_squares(*judges["image"](torch.cat([real, fine])).chunk(2))}
-        if "features" in judges:
+        if self.perceptual_features is not None:
             with torch.no_grad():
                 features = self.perceptual_features(torch.cat([real, fine]))[0]
             parts["features"] = relativistic_least_squares(*judges["features"](features).chunk(2))
-        return sum(parts.values()) / 2, {name: part.detach() for name, part in parts.items()}
+        return sum_of(parts.values()) / 2, {name: part.detach() for name, part in parts.items()}
 
     def _generator_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         image, real, hole = batch["image"], 2 * batch["image"] - 1, batch["hole"]
@@ -352,16 +353,16 @@ class CSA(Model):
             with torch.no_grad():
                 real_pool, wanted = self.perceptual_features(real)
             inside = feature_hole(hole)
-            parts["consistency"] = sum(((tap - wanted) * inside).square().mean() for tap in (attended, mirrored))
+            parts["consistency"] = sum_of(((tap - wanted) * inside).square().mean() for tap in (attended, mirrored))
         if "discriminator" in self.players:
             judges = self.discriminator
             with frozen(judges):
                 parts["adversarial"] = relativistic_least_squares(judges["image"](fine), judges["image"](real))
-                if "features" in judges:
+                if self.perceptual_features is not None:
                     fine_pool = self.perceptual_features(fine)[0]
                     scores = judges["features"](fine_pool), judges["features"](real_pool)
                     parts["feature_adversarial"] = relativistic_least_squares(*scores)
-        total = sum(LOSS_WEIGHTS[name] * part for name, part in parts.items())
+        total = sum_of(LOSS_WEIGHTS[name] * part for name, part in parts.items())
         return total, {name: part.detach() for name, part in parts.items()}
 
 

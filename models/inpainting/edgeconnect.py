@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from models.base import Batch, Model
+from models.base import Batch, Model, sum_of
 from models.layers.edges import canny_edges, gray
 from models.layers.initialization import initialize_normal
 from models.layers.input_size import require_divisible
@@ -187,10 +187,11 @@ class EdgeConnect(Model):
         if self.perceptual_features is not None:
             parts["perceptual"] = perceptual_distance(*self._features(painted, image, PERCEPTUAL_LAYERS))
             parts["style"] = style_distance(*self._features(painted * hole, image * hole, STYLE_LAYERS))
-        total = sum(weights[name] * part for name, part in parts.items())
+        total = sum_of(weights[name] * part for name, part in parts.items())
         return total, {name: part.detach() for name, part in parts.items()}
 
     def _features(self, drawn: Tensor, real: Tensor, layers: tuple[int, ...]) -> tuple[list[Tensor], list[Tensor]]:
+        assert self.perceptual_features is not None  # without them the two terms are left out
         with torch.no_grad():
             wanted = dict(zip(self.perceptual_features.layers, self.perceptual_features(real)))
         given = dict(zip(self.perceptual_features.layers, self.perceptual_features(drawn)))

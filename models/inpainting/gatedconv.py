@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from models.base import Batch, Model
+from models.base import Batch, Model, sum_of
 from models.layers.aligned_nearest import resize_aligned_nearest
 from models.layers.attention import contextual_attention
 from models.layers.input_size import require_divisible
@@ -136,7 +136,7 @@ class GatedConv(Model):
                 with frozen(self.discriminator):
                     logits = self.discriminator(torch.cat([torch.where(hole > 0.5, fine, real), hole], dim=1))[-1]
                 parts["adversarial"] = hinge_for_generator(logits.float())
-            return sum(parts.values()), {name: part.detach() for name, part in parts.items()}
+            return sum_of(parts.values()), {name: part.detach() for name, part in parts.items()}
         self.parameters_of(player)  # refuses an unknown player
         with torch.no_grad():
             fake = torch.where(hole > 0.5, self.draw(batch["image"], hole)[1], real)

@@ -9,11 +9,13 @@ window's full size (NVIDIA's layer) where the port leaves that factor out; no bi
 composite. Decoder levels are registered in the port's order.
 """
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.base import Batch, Model
+from models.base import Batch, Model, sum_of
 from models.layers.imagenet import ImageNetNormalize
 from models.layers.input_size import require_divisible, require_statistics
 from models.layers.partial_conv import PartialConv2d
@@ -83,7 +85,8 @@ class PConv(Model):
     def draw(self, image: Tensor, hole: Tensor) -> Tensor:
         """Standardized image (N, 3, H, W), hole (N, 1, H, W; 1 = hole) -> standardized output (N, 3, H, W)."""
         require_divisible(image, 2 ** len(self.encoder))
-        if self.encoder[-1].norm.training:
+        innermost = cast("PartialBlock", self.encoder[-1]).norm
+        if innermost is not None and innermost.training:
             require_statistics(image, 2 ** len(self.encoder))
         mask = (hole <= 0.5).to(image.dtype)
         features = torch.where(hole > 0.5, torch.zeros_like(image), image)
@@ -111,7 +114,7 @@ class PConv(Model):
             both = raw_and_composite_terms(self.perceptual_features, raw, composite, real)
             terms["perceptual"], terms["style"] = both
         terms["variation"] = total_variation(composite, region=F.max_pool2d(hole, 3, 1, 1))
-        total = sum(LOSS_WEIGHTS[name] * value for name, value in terms.items())
+        total = sum_of(LOSS_WEIGHTS[name] * value for name, value in terms.items())
         return total, {name: value.detach() for name, value in terms.items()}
 
     def enter(self, phase: str) -> None:

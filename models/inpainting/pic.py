@@ -19,7 +19,7 @@ latents from torch's global generator; here a latent depends on the picture, its
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 from torch.nn import functional as F
 
-from models.base import Batch, Model
+from models.base import Batch, Model, sum_of
 from models.layers.input_size import require_divisible
 from models.layers.spectral import SpectralConv2d, SpectralConvTranspose2d
 from models.losses.adversarial import DrawnOnce, frozen
@@ -110,6 +110,7 @@ class SelfAttention(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(1))
         self.query = nn.Conv2d(channels, channels // 4, 1)
         nn.init.orthogonal_(self.query.weight, gain=0.02)
+        assert self.query.bias is not None  # Conv2d's default
         nn.init.zeros_(self.query.bias)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -145,7 +146,9 @@ class ShortLongAttention(SelfAttention):
         self.alpha = nn.Parameter(torch.zeros(1))
         self.merge = ResidualBlock(2 * channels, channels, channels, slope=0.01)
 
-    def forward(self, features: Tensor, encoded: Tensor, visible: Tensor) -> Tensor:
+    def forward(  # type: ignore[override]  # called by the decoder, which has them
+        self, features: Tensor, encoded: Tensor, visible: Tensor
+    ) -> Tensor:
         """features, encoded (N, C, h, w); visible (N, 1, h, w), the share of each position that is visible."""
         short, long = self.attend(features, features, encoded)
         short = features + self.gamma * short
@@ -268,8 +271,8 @@ class Paths(NamedTuple):
         return self.generated[-1].requires_grad
 
     def detach(self) -> "Paths":
-        lists = ([image.detach() for image in images] for images in self[:2])
-        return Paths(*lists, {name: value.detach() for name, value in self.divergences.items()})
+        reconstructed, generated = ([image.detach() for image in images] for images in self[:2])
+        return Paths(reconstructed, generated, {name: value.detach() for name, value in self.divergences.items()})
 
 
 class PIC(Model):
@@ -399,9 +402,9 @@ class PIC(Model):
         if player == "discriminator":
             drawn = self.drawn_once.keep(image, self.generator, lambda: self.draw_paths(image, hole))
             parts = {"generated_judged": _judge(self.discriminator.generated, real, drawn.generated[-1])}
-            if self.two_paths:
+            if self.discriminator.reconstructed is not None:
                 parts["reconstructed_judged"] = _judge(self.discriminator.reconstructed, real, drawn.reconstructed[-1])
-            return sum(parts.values()), {name: part.detach() for name, part in parts.items()}
+            return sum_of(parts.values()), {name: part.detach() for name, part in parts.items()}
         drawn = self.drawn_once.take(image, lambda: self.draw_paths(image, hole))
         counted = (hole <= 0.5).float() if self.two_paths else torch.ones_like(hole)
         pixels = {"generated": _multiscale_l1(drawn.generated, real, counted)}
@@ -411,11 +414,11 @@ class PIC(Model):
         if "discriminator" in self.players:
             with frozen(self.discriminator):
                 judged["adversarial"] = (self.discriminator.generated(drawn.generated[-1]) - 1).square().mean()
-                if self.two_paths:
+                if self.discriminator.reconstructed is not None:
                     scores = self.discriminator.reconstructed(torch.cat([drawn.reconstructed[-1], real])).chunk(2)
                     judged["matching"] = F.mse_loss(*scores)
         terms = {"kl": drawn.divergences, "reconstruction": pixels, "adversarial": judged}
-        total = sum(self.weights[kind] * part for kind, parts in terms.items() for part in parts.values())
+        total = sum_of(self.weights[kind] * part for kind, parts in terms.items() for part in parts.values())
         return total, {name: part.detach() for parts in terms.values() for name, part in parts.items()}
 
 
@@ -425,7 +428,7 @@ def _multiscale_l1(images: list[Tensor], real: Tensor, counted: Tensor) -> Tenso
     for image in images:
         truth, weight = _resized(real, image.shape[2:]), _resized(counted, image.shape[2:])
         distances.append(((image - truth) * weight).abs().mean())
-    return sum(distances)
+    return sum_of(distances)
 
 
 def _centred(deviation: Tensor, like: Normal) -> Normal:
@@ -468,7 +471,7 @@ def _rows(features: Tensor) -> Tensor:
     return features.flatten(2).transpose(1, 2).contiguous()[:, None]
 
 
-def _resized(image: Tensor, size: tuple[int, int]) -> Tensor:
+def _resized(image: Tensor, size: Sequence[int]) -> Tensor:
     """By bilinear interpolation with aligned corners, as the released code makes its pyramids; masks turn soft."""
     if image.shape[2:] == torch.Size(size):
         return image

@@ -13,13 +13,13 @@ one per feature; the binary cross-entropy is taken of logits; its discriminator 
 clipped, which does nothing to Canny's 0 and 1.
 """
 
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.base import Batch, Model
+from models.base import Batch, Model, sum_of
 from models.layers.edges import canny_edges, gray
 from models.layers.input_size import require_divisible, require_statistics
 from models.layers.partial_conv import PartialConv2d
@@ -229,7 +229,7 @@ class PRVS(Model):
         """
         stride = 2 ** len(self.generator.encoder)
         require_divisible(image, stride)
-        if self.generator.encoder[-1].norm.training:
+        if cast("PartialLayer", self.generator.encoder[-1]).norm.training:
             require_statistics(image, stride)
         valid = (hole <= 0.5).to(image.dtype)
         image = torch.where(hole > 0.5, torch.zeros_like(image), image)
@@ -263,10 +263,10 @@ class PRVS(Model):
         if "discriminator" in self.players:
             with frozen(self.discriminator):
                 scores = [self.discriminator(_beside(drawn, luminance))[-1] for drawn in drawn_edges]
-            terms["adversarial"] = sum(cross_entropy_for_generator(score) for score in scores)
+            terms["adversarial"] = sum_of(cross_entropy_for_generator(score) for score in scores)
             # the discriminator's turn judges these very maps, as the released code draws once a step
             self.judged = real, [drawn.detach() for drawn in drawn_edges], [luminance, edges]
-        total = sum(LOSS_WEIGHTS[name] * value for name, value in terms.items())
+        total = sum_of(LOSS_WEIGHTS[name] * value for name, value in terms.items())
         return total, {name: value.detach() for name, value in terms.items()}
 
     def _discriminator_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -276,7 +276,7 @@ class PRVS(Model):
         else:
             with torch.no_grad():
                 _, drawn_edges, luminance, edges = self._draw_for_training(batch)
-        totals = {"real": 0.0, "fake": 0.0}
+        totals = {name: torch.zeros((), device=edges.device) for name in ("real", "fake")}
         for drawn in drawn_edges:
             true = F.interpolate(edges, drawn.shape[2:], mode="nearest")
             scores = self.discriminator(torch.cat([_beside(true, luminance), _beside(drawn, luminance)]))[-1]

@@ -12,13 +12,14 @@ being kept in the module, less what is below 1e-20 of a row's greatest score; th
 passes. The numbers stay the same.
 """
 
-from typing import Literal
+from collections.abc import Iterator
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.base import Batch, Model
+from models.base import Batch, Model, sum_of
 from models.layers.input_size import require_divisible, require_statistics
 from models.layers.memory_format import in_memory_format
 from models.layers.partial_conv import PartialConv2d
@@ -89,6 +90,7 @@ class KnowledgeConsistentAttention(nn.Module):
         if previous is None:
             return scores
         before, mask = previous
+        assert self.ratio is not None  # who mixes is consistent
         ratio = self.ratio.abs() + 1e-7
         return torch.lerp(before, scores, ratio / (mask + ratio))
 
@@ -288,7 +290,7 @@ class RFR(Model):
         return features, mask, memory
 
     def _encoder(self) -> list[tuple[PartialConv2d, nn.BatchNorm2d]]:
-        extra = zip(self.extra_partials, self.extra_norms)
+        extra = cast("Iterator[tuple[PartialConv2d, nn.BatchNorm2d]]", zip(self.extra_partials, self.extra_norms))
         return [(self.partial1, self.norm1), *extra, (self.partial2, self.norm2)]
 
     @torch.no_grad()
@@ -320,7 +322,7 @@ class RFR(Model):
             terms["perceptual"], terms["style"] = both
         if "variation" in self.loss_weights:
             terms["variation"] = total_variation(composite * hole)
-        total = sum(self.loss_weights[name] * value for name, value in terms.items())
+        total = sum_of(self.loss_weights[name] * value for name, value in terms.items())
         return total, {name: value.detach() for name, value in terms.items()}
 
     def enter(self, phase: str) -> None:

@@ -30,6 +30,11 @@ class ResNet50(nn.Module):
     `last_stride`: 2 as published, or 1, which keeps the fifth level at the size of the fourth, without dilation.
     """
 
+    layer1: nn.Module
+    layer2: nn.Module
+    layer3: nn.Module
+    layer4: nn.Module
+
     def __init__(self, width: int = WIDTH, weights: str = "none", last_stride: int = 2):
         super().__init__()
         _require_width(width)
@@ -78,7 +83,8 @@ class VGG16(nn.Module):
         super().__init__()
         _require_width(width)
         self.channels = (width, 2 * width, 4 * width, 8 * width, 8 * width)
-        layout, self.ends = [], []
+        layout: list[str | int] = []
+        self.ends: list[int] = []
         for channels, count in zip(self.channels, VGG16_CONVOLUTIONS):
             layout += [*(["M"] if layout else []), *([channels] * count)]
             convolutions = sum(layer != "M" for layer in layout)
@@ -87,6 +93,7 @@ class VGG16(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):  # as torchvision starts a VGG
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                assert module.bias is not None  # make_layers gives every convolution one
                 nn.init.zeros_(module.bias)
         published = VGG16_BN_Weights.IMAGENET1K_V1
         load_backbone(

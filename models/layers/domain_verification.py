@@ -3,7 +3,8 @@
 Cong et al., "DoveNet", CVPR 2020; RainNet's supplementary, eqs 2-5; layers as in the released code of both.
 """
 
-from typing import Literal
+from collections.abc import Iterator
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,11 @@ KERNEL = 3
 
 class Stage(nn.Module):
     """One level of both trunks: `conv` and `norm` read the whole image, `local_conv` and `local_norm` one region."""
+
+    conv: nn.Module
+    norm: nn.Module | None
+    local_conv: nn.Module
+    local_norm: nn.Module | None
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, bias: bool, norm: type | None, order: tuple):
         super().__init__()
@@ -84,7 +90,7 @@ class DomainVerificationDiscriminator(nn.Module):
         image: (N, 3, H, W) in [-1, 1]. mask: (N, 1, H, W), 0 or 1, 1 = foreground.
         """
         whole = image
-        for stage in self.stages:
+        for stage in self._stages():
             whole = self._finish(stage.conv(whole), stage.norm, stage)
         if self.items_apart:  # one reading of weights for both regions
             both = self._region(torch.cat([image, image]), torch.cat([mask, 1 - mask]))
@@ -95,9 +101,12 @@ class DomainVerificationDiscriminator(nn.Module):
         verified = self.verify(product) if self.verification == "learned" else product.sum(1, keepdim=True)
         return self.judge(whole), verified
 
+    def _stages(self) -> Iterator[Stage]:
+        return cast("Iterator[Stage]", iter(self.stages))
+
     def _region(self, image: Tensor, mask: Tensor) -> Tensor:
         features = image
-        for stage in self.stages:
+        for stage in self._stages():
             features, mask = stage.local_conv(features, mask)
             features = self._finish(features, stage.local_norm, stage)
         return features

@@ -15,6 +15,9 @@ class ImageNetNormalize(nn.Module):
     `mean` and `std`, in [0, 1]: ImageNet's by default. Some released networks use statistics of their own.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, mean: Sequence[float] = MEAN, std: Sequence[float] = STD):
         super().__init__()
         # constants, so not in the state dict: a published one has no such entries

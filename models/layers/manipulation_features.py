@@ -29,7 +29,7 @@ class ConstrainedModule(nn.Module):
     used as they are.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.projected: list[int] | None = None  # the weights' versions when they were last projected
         self.register_forward_pre_hook(_project_what_changed)
@@ -72,6 +72,7 @@ class NoiseConv(ConstrainedModule):
     """
 
     outputs = FREE + 9 + CONSTRAINED
+    srm: Tensor
 
     def __init__(self):
         super().__init__()
@@ -102,7 +103,7 @@ class UnitNormConv(ConstrainedModule):
             self.project()
 
     def project(self) -> None:
-        self.weight /= self.weight.norm(dim=1, keepdim=True) + TINY
+        self.weight.div_(self.weight.norm(dim=1, keepdim=True) + TINY)
 
     def forward(self, features: Tensor) -> Tensor:
         return F.conv2d(features, self.weight)

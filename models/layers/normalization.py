@@ -5,6 +5,8 @@ RAIN normalizes each channel by its mean and standard deviation over a region. S
 1e-5, and the deviation is sqrt(variance + 1e-5), as in the released code.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -24,10 +26,10 @@ class InstanceNorm(nn.GroupNorm):
         super().__init__(channels, channels, eps=EPS, affine=False)
 
 
-def mask_at(mask: Tensor, size: tuple[int, int]) -> Tensor:
+def mask_at(mask: Tensor, size: Sequence[int]) -> Tensor:
     """The mask at a feature's size: (N, 1, h, w), float32, 0 or 1, by nearest neighbour; cut at 0.5."""
     if tuple(mask.shape[2:]) != tuple(size):
-        mask = F.interpolate(mask, size=size, mode="nearest")
+        mask = F.interpolate(mask, size=list(size), mode="nearest")
     return (mask.detach() > 0.5).float()
 
 

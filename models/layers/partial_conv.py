@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.base import sum_of
+
 
 class PartialConv2d(nn.Conv2d):
     """Convolution over valid inputs, scaled up for what is missing.
@@ -37,7 +39,9 @@ class PartialConv2d(nn.Conv2d):
         self.sources = (in_channels,) if isinstance(in_channels, int) else tuple(in_channels)
         super().__init__(sum(self.sources), out_channels, kernel_size, stride, padding, dilation, bias=bias)
 
-    def forward(self, features: Tensor, masks: Tensor | Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def forward(  # type: ignore[override]  # masks go in and out beside the features
+        self, features: Tensor, masks: Tensor | Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor]:
         """Features (N, C_out, h, w) and their mask (N, 1, h, w; 1 = valid).
 
         features: (N, sum of in_channels, H, W), any values where the mask is 0.
@@ -77,14 +81,15 @@ class PartialConv2d(nn.Conv2d):
     def _valid_inputs(self, masks: Sequence[Tensor]) -> Tensor:
         """s of every window (N, 1, h, w). Plain sums along rows and columns are exact for masks of 0 and 1, while a
         convolution with ones may take a Winograd path whose rounding turns an empty window into a valid one."""
-        total = sum(channels * mask.float() for channels, mask in zip(self.sources, masks))
+        assert not isinstance(self.padding, str)  # the constructor takes a number
+        total = sum_of(channels * mask.float() for channels, mask in zip(self.sources, masks))
         for axis in (2, 3):
             geometry = (self.padding, self.stride, self.dilation, self.kernel_size)
             pad, step, gap, taps = (pair[axis - 2] for pair in geometry)
             total = F.pad(total, (0, 0, pad, pad) if axis == 2 else (pad, pad, 0, 0))
             last = total.shape[axis] - gap * (taps - 1)
             windows = [total.narrow(axis, gap * tap, last) for tap in range(taps)]
-            total = sum(window[:, :, ::step] if axis == 2 else window[..., ::step] for window in windows)
+            total = sum_of(window[:, :, ::step] if axis == 2 else window[..., ::step] for window in windows)
         return total
 
 

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.base import sum_of
+
 SMALLEST = 1e-16  # keeps the features of a patch without any detail at -1
 
 
@@ -28,6 +30,8 @@ class ResamplingFeatures(nn.Module):
     of its rounding errors, which the division by the mean magnitude blows up to the features of a texture. For the same
     reason the transforms are in float64.
     """
+
+    operator: Tensor
 
     def __init__(self, patch: int = 32, angles: int = 10):
         super().__init__()
@@ -51,7 +55,7 @@ class ResamplingFeatures(nn.Module):
         with torch.autocast(image.device.type, enabled=False):
             patches = (image.float() * 255).reshape(count, channels, rows, side, columns, side)
             patches = patches.permute(1, 0, 2, 4, 3, 5).reshape(channels, -1, side, side)
-            detail = sum(laplacian(channel).abs_().sqrt_() for channel in patches) / channels
+            detail = sum_of(laplacian(channel).abs_().sqrt_() for channel in patches) / channels
             real, imaginary = (detail.flatten(1).double() @ self.operator.t()).chunk(2, dim=1)
             magnitude = torch.hypot(real, imaginary).view(-1, self.angles, self.frequencies)
             features = magnitude / (magnitude.mean(1, keepdim=True) + SMALLEST) - 1

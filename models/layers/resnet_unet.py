@@ -5,6 +5,9 @@ AustNet); the decoder is AustNet's. Unlike the classifier, the stem keeps full r
 ImageNet weights serve `layer1` to `layer4` only, and a fifth level of three basic blocks follows.
 """
 
+from collections.abc import Iterable
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torchvision.models import ResNet34_Weights
@@ -103,6 +106,6 @@ class UNetDecoder(nn.Module):
     def forward(self, levels: list[Tensor]) -> Tensor:
         """The encoder's five features -> (N, width, H, W)."""
         x = levels[-1]
-        for step, skip in zip(self.steps, levels[-2::-1]):
+        for step, skip in zip(cast("Iterable[nn.ModuleDict]", self.steps), levels[-2::-1]):
             x = step["merge"](torch.cat([skip, step["up"](x)], dim=1))
         return x

@@ -47,6 +47,8 @@ class Blur(nn.Module):
     The released kernel is exp(-(d / 2)^2) for its nominal sigma of 1, that is an effective sigma of sqrt(2).
     """
 
+    weight: Tensor
+
     def __init__(self):
         super().__init__()
         taps = torch.exp(-(((torch.arange(BLUR) - BLUR // 2) / 2.0) ** 2))

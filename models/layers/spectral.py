@@ -45,7 +45,7 @@ class SpectralPatchDiscriminator(nn.Module):
         return outputs
 
 
-class _IteratedSpectralNorm:
+class _IteratedSpectralNorm(nn.Module):
     """Divides a convolution's weight by an estimate of its greatest singular value, one power iteration a forward.
 
     This is the widespread form of christiancosgrove/pytorch-spectral-normalization-gan, with which PIC was released. It
@@ -56,6 +56,10 @@ class _IteratedSpectralNorm:
 
     The state dict holds bias, weight_u, weight_v, weight in this order, as released files do.
     """
+
+    weight: Tensor
+    weight_u: Tensor
+    weight_v: Tensor
 
     def add_vectors(self) -> None:
         rows = self.weight.flatten(1)
@@ -98,6 +102,10 @@ class SpectralConvTranspose2d(_IteratedSpectralNorm, nn.ConvTranspose2d):
         super().__init__(*arguments, **keywords)
         self.add_vectors()
 
-    def forward(self, features: Tensor) -> Tensor:
-        geometry = self.stride, self.padding, self.output_padding, self.groups, self.dilation
-        return F.conv_transpose2d(features, self.normalized_weight(), self.bias, *geometry)
+    def forward(self, features: Tensor) -> Tensor:  # type: ignore[override]  # the size is always twice the input's
+        assert not isinstance(self.padding, str)  # nn.ConvTranspose2d takes numbers alone
+        stride, padding, output_padding = self.stride, self.padding, self.output_padding
+        weight = self.normalized_weight()
+        return F.conv_transpose2d(
+            features, weight, self.bias, stride, padding, output_padding, self.groups, self.dilation
+        )

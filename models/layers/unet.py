@@ -58,6 +58,11 @@ class Block(nn.Module):
     innermost block.
     """
 
+    down: nn.Module
+    inside: nn.Module | None
+    up: nn.Module
+    gate: nn.Module | None
+
     def __init__(
         self, down: Step, inside: "Block | None", up: Step, gate: nn.Module | None, dropout: float,
         order: tuple[str, ...], skip_first: bool = True,
@@ -93,6 +98,10 @@ class UNet(nn.Module):
     skip_first: whether a skip concatenates [encoder, decoder] or [decoder, encoder], another thing that they differ in.
     Layers of `norm` and `gate` with an attribute takes_mask are called with the mask beside the features.
     """
+
+    down: nn.Module
+    inside: nn.Module
+    up: nn.Module
 
     def __init__(
         self,

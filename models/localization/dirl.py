@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.base import Batch, Model
+from models.base import Batch, Model, sum_of
 from models.layers.imagenet import ImageNetNormalize
 from models.layers.input_size import require_divisible, require_statistics
 from models.layers.resnet_unet import STRIDE, ResNetEncoder, channels_of
@@ -242,7 +242,7 @@ class DIRL(Model):
         parts = {"final": final.detach()}
         if not self.attention_weight:
             return final, parts
-        attention = sum(
+        attention = sum_of(
             self.region_loss(F.interpolate(attention.float(), mask.shape[2:], mode="bilinear"), mask)[0]
             for attention in maps
         )

@@ -130,6 +130,7 @@ class F3Net(Model):
         for name, module in self.named_modules():
             if isinstance(module, nn.Conv2d) and not name.startswith("backbone."):  # as the released code starts it
                 nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
+                assert module.bias is not None  # Conv2d's default
                 nn.init.zeros_(module.bias)
         self.freeze_stem = freeze_stem
         self.objective, self.weighted_bce = objective, weighted_bce

@@ -145,6 +145,7 @@ class GateNet(Model):
                 for_pyramid, for_parallel = gate(level, above)
                 decoded = step(above + for_pyramid * kept)
             branches.append(for_parallel * reduction(kept))
+        assert decoded is not None  # there are five levels
         parallel = self.parallel(torch.cat([decoded, *(_resize(branch, decoded) for branch in branches)], dim=1))
         pyramid = _resize(decoded, composite).float()
         return pyramid, pyramid + _resize(parallel, composite).float()

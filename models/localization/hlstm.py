@@ -66,6 +66,9 @@ class ResidualStage(nn.Module):
 class PatchReader(nn.Module):
     """Two LSTM layers over the patches along the Hilbert curve, then a linear layer of its own for each place."""
 
+    place: Tensor
+    along_curve: Tensor
+
     def __init__(self, features: int, hidden: int, outputs: int, grid: int, dropout: float):
         super().__init__()
         self.grid = grid

@@ -7,7 +7,7 @@ foreground, whose logits' difference is the prediction; L_seg on both heads; wid
 say).
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import timm
 import torch
@@ -101,16 +101,17 @@ class HRNetOCR(Model):
             raise ValueError(f"aux_weight = {aux_weight}, expected at least 0")
         self.normalize = ImageNetNormalize()
         # the four raw branches, without the stem's feature and the classifier's extra channels
-        options = {"features_only": True, "feature_location": "", "out_indices": (1, 2, 3, 4)}
+        options: dict[str, Any] = {"features_only": True, "feature_location": "", "out_indices": (1, 2, 3, 4)}
         name = f"hrnet_{variant}"
-        self.backbone = timm.create_model(name, pretrained=False, **options)
+        backbone: Any = timm.create_model(name, pretrained=False, **options)
+        self.backbone = backbone
         load_backbone(
             self.backbone,
             backbone_weights,
             lambda: timm.create_model(name, pretrained=True, **options).state_dict(),
-            file=f"timm's weights of {self.backbone.default_cfg['architecture']}.{self.backbone.default_cfg['tag']}",
+            file=f"timm's weights of {backbone.default_cfg['architecture']}.{backbone.default_cfg['tag']}",
         )
-        self.head = OCRHead(sum(self.backbone.feature_info.channels()), channels, keys)
+        self.head = OCRHead(sum(backbone.feature_info.channels()), channels, keys)
         self.aux_weight = aux_weight
         self.region_loss = RegionLoss(bce_weight, ssim_weight, iou_weight)
 
@@ -123,10 +124,11 @@ class HRNetOCR(Model):
         branches = self.backbone(self.normalize(composite))
         fine = branches[0].shape[2:]
         feature = torch.cat([branches[0], *(F.interpolate(x, fine, mode="bilinear") for x in branches[1:])], dim=1)
-        return tuple(
+        prediction, regions = (
             F.interpolate(logits[:, 1:] - logits[:, :1], composite.shape[2:], mode="bilinear")
             for logits in self.head(feature)
         )
+        return prediction, regions
 
     def forward(self, batch: Batch) -> Tensor:
         """composite (N, 3, H, W) in [0, 1], H and W divisible by 32 -> probability (N, 1, H, W) of foreground.

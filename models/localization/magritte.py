@@ -28,7 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.base import Batch, Model
+from models.base import Batch, Model, sum_of
 from models.layers.initialization import initialize_normal
 from models.layers.unet import UNet, transposed
 from models.losses.adversarial import DrawnOnce, frozen
@@ -79,6 +79,7 @@ def balanced_l1(prediction: Tensor, target: Tensor, weights: Tensor) -> Tensor:
 
 class MAGritte(Model):
     task = "localization"
+    channel_weights: Tensor
 
     def __init__(
         self,
@@ -274,5 +275,5 @@ def _judge(discriminator: nn.Module, real: Tensor, fake: Tensor) -> tuple[Tensor
 
 def _weighted(terms: dict[str, tuple[float, Tensor]]) -> tuple[Tensor, dict[str, Tensor]]:
     """The weighted sum of terms, and the terms alone."""
-    total = sum(weight * term for weight, term in terms.values())
+    total = sum_of(weight * term for weight, term in terms.values())
     return total, {name: term.detach() for name, (_, term) in terms.items()}

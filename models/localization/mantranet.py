@@ -99,6 +99,7 @@ class ConvLSTM(nn.Module):
             new = hard_sigmoid(admit) * new.tanh()
             cell = new if cell is None else hard_sigmoid(keep) * cell + new
             state = hard_sigmoid(show) * cell.tanh()
+        assert state is not None  # a sequence has elements
         return state
 
 

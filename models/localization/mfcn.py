@@ -10,7 +10,7 @@ positives) of the batch, 20 at most; L_seg, the loss that the other localizers h
 precision needs a soft map.
 """
 
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -119,6 +119,7 @@ class MFCN(Model):
         for layer in [*self.trunk.modules(), *self.fc.modules()]:
             if isinstance(layer, nn.Conv2d):  # as torchvision's VGG starts
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+                assert layer.bias is not None  # Conv2d's default
                 nn.init.zeros_(layer.bias)
         self._load(backbone_weights, PUBLISHED[batch_norm])
         self.surface = Branch(fc_channels, middle, fine)
@@ -130,7 +131,7 @@ class MFCN(Model):
         """Fill the trunk and, where they have the published shape, the two convolutions from VGG's linear layers."""
         if source == "none":
             return
-        first, second = self.fc[0], self.fc[3]
+        first, second = (cast("nn.Conv2d", self.fc[index]) for index in (0, 3))
         vgg = nn.ModuleDict({"features": self.trunk})  # torchvision's names
         convolutionized = (first.out_channels, first.kernel_size[0], first.dilation[0]) == PUBLISHED_FC
         if convolutionized:
@@ -149,6 +150,7 @@ class MFCN(Model):
             with torch.no_grad():
                 for conv, layer in zip((first, second), linear.values()):
                     conv.weight.copy_(layer.weight.view_as(conv.weight))
+                    assert conv.bias is not None  # Conv2d's default
                     conv.bias.copy_(layer.bias)
 
     def logits(self, batch: Batch) -> tuple[Tensor, Tensor]:

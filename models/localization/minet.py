@@ -187,6 +187,7 @@ class MINet(Model):
         for level, interact, up in zip(levels[::-1], self.interact, self.up):
             x = up(interact(level if x is None else level + _enlarge(x, level)))
         if not self.at_full_size:
+            assert x is not None  # there are five levels
             x = self.up[-1](_enlarge(x, composite))
         return self.classifier(x)
 

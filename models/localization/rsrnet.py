@@ -68,7 +68,7 @@ class StyleSimilarity(nn.Module):
             style = F.normalize(background_style(feature, background), dim=1)
             # no matrix product: autocast would take one to half precision, and variances want float32
             similarity = (local * style[..., None, None]).sum(1, keepdim=True)
-            maps.append(F.adaptive_avg_pool2d(similarity, mask.shape[2:]))
+            maps.append(F.adaptive_avg_pool2d(similarity, (mask.shape[2], mask.shape[3])))
         return torch.cat(maps, dim=1)
 
 
@@ -195,6 +195,7 @@ class RSRNet(Model):
 
     def _combine(self, feature: Tensor, decoded: Tensor, reasoned: Tensor) -> tuple[Tensor, Tensor]:
         """M_fnl and G, both (N, 1, H, W) in [0, 1], from the decoder's feature and the two full-size masks."""
+        assert self.gate is not None  # who combines has one
         gate = self.gate(torch.cat([feature, decoded, reasoned], dim=1)).float().sigmoid()
         return gate * decoded + (1 - gate) * reasoned, gate
 

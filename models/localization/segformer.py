@@ -6,7 +6,7 @@ this file uses neither unless `backbone_weights` asks for the weights. The varia
 table are not published: B2 and L_seg, our choices.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -39,9 +39,10 @@ def load_encoder(network: SegformerForSemanticSegmentation, source: str, variant
         return
     name = f"nvidia/mit-{variant}" if source == "imagenet" else source
     try:
-        encoder, report = SegformerModel.from_pretrained(
+        loaded: Any = SegformerModel.from_pretrained(
             name, local_files_only=source != "imagenet", output_loading_info=True
         )
+        encoder, report = loaded
         network.segformer.load_state_dict(encoder.state_dict())
     except Exception as error:  # from "no network" to a tensor of another shape, each library with its own error
         raise ValueError(
@@ -76,7 +77,7 @@ class SegFormer(Model):
         depths, widths, decoder = VARIANTS[variant]
         self.normalize = ImageNetNormalize()
         self.network = SegformerForSemanticSegmentation(
-            SegformerConfig(
+            SegformerConfig(  # type: ignore[call-arg]  # num_labels is a property of its base
                 depths=depths, hidden_sizes=widths, decoder_hidden_size=decoder, num_labels=1, drop_path_rate=drop_path
             )
         )

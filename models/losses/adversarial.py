@@ -7,17 +7,29 @@ Relativistic averages: Jolicoeur-Martineau 2019, in the form of CSA.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Protocol, Self, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from models.base import sum_of
+
 Critic = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """(image (N, 3, H, W), mask (N, 1, H, W)) -> global and verification score, any shape, larger = more real."""
-Drawing = TypeVar("Drawing")
-"""a tensor, or tensors under a name each that answer to `requires_grad` and `detach()` as one"""
+
+
+class Detachable(Protocol):
+    """A tensor, or tensors under a name each that answer to `requires_grad` and `detach()` as one."""
+
+    @property
+    def requires_grad(self) -> bool: ...
+
+    def detach(self) -> Self: ...
+
+
+Drawing = TypeVar("Drawing", bound=Detachable)
 
 
 def hinge_for_discriminator(real: Tensor, fake: Tensor) -> Tensor:
@@ -87,7 +99,7 @@ def discriminator_game(
         }
         loss = parts["global"] + parts["verification"]
         if penalty_weight:
-            parts["gradient_penalty"] = gradient_penalty(lambda image: sum(critic(image, mask)) / 2, real, fake)
+            parts["gradient_penalty"] = gradient_penalty(lambda image: sum_of(critic(image, mask)) / 2, real, fake)
             loss = loss + penalty_weight * parts["gradient_penalty"]
     return loss, {name: part.detach() for name, part in parts.items()}
 

@@ -11,6 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from models.base import sum_of
+
 CONVOLUTIONS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}  # per block; each block ends with a 2x2 max pool
 CHANNELS = (64, 128, 256, 512, 512)
 POOLS_1_TO_3 = (4, 9, 16)  # indices in torchvision's vgg16().features
@@ -50,12 +52,12 @@ class VGGFeatures:
 
 def perceptual_distance(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
     """Sum over layers of the mean absolute difference (RFR-Net eq. 10)."""
-    return sum((tap - wanted).abs().mean() for tap, wanted in zip(first, second))
+    return sum_of((tap - wanted).abs().mean() for tap, wanted in zip(first, second))
 
 
 def style_distance(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
     """Sum over layers of the mean absolute difference of Gram matrices (RFR-Net eqs 11-12)."""
-    return sum((gram(tap) - gram(wanted)).abs().mean() for tap, wanted in zip(first, second))
+    return sum_of((gram(tap) - gram(wanted)).abs().mean() for tap, wanted in zip(first, second))
 
 
 def gram(features: Tensor) -> Tensor:
@@ -76,8 +78,8 @@ def raw_and_composite_terms(
     both = features(torch.cat([raw, composite]))
     halves = list(zip(*(tap.chunk(2) for tap in both)))
     return (
-        sum(perceptual_distance(half, wanted) for half in halves),
-        sum(style_distance(half, wanted) for half in halves),
+        sum_of(perceptual_distance(half, wanted) for half in halves),
+        sum_of(style_distance(half, wanted) for half in halves),
     )
 
 

@@ -35,7 +35,7 @@ def style_contrast(extract: Extract, drawn: Tensor, real: Tensor, mask: Tensor, 
     with torch.no_grad():
         wanted, background = extract(real * mask), extract(real * (1 - mask))
         unwanted = [extract(negative * mask) for negative in negatives]
-    total = 0.0
+    total = torch.zeros((), device=drawn.device)
     with torch.autocast(drawn.device.type, enabled=False):
         foreground, wanted, background = foreground.float(), wanted.float(), background.float()
         unwanted = [features.float() for features in unwanted]

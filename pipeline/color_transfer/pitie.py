@@ -11,6 +11,8 @@ whole grey levels in the end. So that the order of a processor's additions can't
 1/256 grey level between rounds, and all sums are elementwise or in a fixed order, never BLAS's.
 """
 
+from typing import Any
+
 import cv2
 import numpy as np
 
@@ -129,7 +131,7 @@ def resize_axis(planes: np.ndarray, axis: int, size: int) -> np.ndarray:
 
     shape = [1, 1, 1]
     shape[axis] = size
-    result = 0
+    result: Any = 0  # an array from the first term on
     for index, weight in zip(mirrored.T, weights.T):
         result += np.take(planes, index, axis=axis) * weight.reshape(shape)
     return result

@@ -44,7 +44,8 @@ def statistics(pixels: np.ndarray, dtype: type = np.float32) -> tuple[np.ndarray
     """
     colors = workspace(dtype)
     may_be_black = pixels.min() == 0
-    count, mean, squares = 0, 0.0, 0.0
+    count = 0
+    mean, squares = np.zeros(3), np.zeros(3)
     for block in blocks(pixels):
         here, valid = len(pixels[block]), None
         colors.load(pixels[block]).transform(RGB_TO_LMS)

@@ -50,8 +50,10 @@ class Colors:
     """
 
     def __init__(self, dtype: type):
+        self._buffer: np.ndarray
+        self._spare: np.ndarray
         self._buffer, self._spare = np.empty((2, 1, BLOCK, 3), dtype)
-        self.values = self._buffer[:, :0]
+        self.values: np.ndarray = self._buffer[:, :0]
 
     def load(self, pixels: np.ndarray) -> "Colors":
         """Start from (n, 3) of any type, n <= BLOCK. `values`, float (1, n, 3), holds the colours from here on."""

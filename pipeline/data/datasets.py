@@ -35,7 +35,8 @@ class Decoded:
     """
 
     def __init__(self, limit: int | None = None):
-        self.free, self.kept = limit, {}
+        self.free = limit
+        self.kept: dict[str, np.ndarray] = {}
 
     def __call__(self, read, file: str, **options) -> np.ndarray:
         if (array := self.kept.get(file)) is None:
@@ -54,7 +55,8 @@ class Latest:
     """The latest few decoded pictures, for a walk in order: neighbours are of the same photograph. Memory stays flat."""
 
     def __init__(self, count: int = 4):
-        self.count, self.kept = count, {}
+        self.count = count
+        self.kept: dict[str, np.ndarray] = {}
 
     def __call__(self, read, file: str, **options) -> np.ndarray:
         if (array := self.kept.pop(file, None)) is None:
@@ -101,7 +103,8 @@ class Composites:
 
     def __init__(self, rows: pd.DataFrame, size: int, masks_by_area: bool = False):
         self.masks_by_area = masks_by_area
-        self.rows, self.size, self.decoded = rows.reset_index(drop=True), size, Decoded()
+        self.rows, self.size = rows.reset_index(drop=True), size
+        self.decoded: Decoded | Latest = Decoded()
         self.ids = list(rows["pair_id"])
 
     def __len__(self) -> int:
@@ -127,7 +130,7 @@ class Composites:
         height, width = full["mask"].shape
         for _ in range(4):
             top, left, side_y, side_x = _crop_box(rng, height, width, augmentation.crop)
-            window = np.s_[top : top + side_y, left : left + side_x]
+            window: tuple[slice, slice] = np.s_[top : top + side_y, left : left + side_x]
             if full["mask"][window].sum() > 10:
                 break
         else:
@@ -160,7 +163,8 @@ class Holes:
         self, rows: pd.DataFrame, masks: pd.DataFrame, size: int, assigned: pd.DataFrame | None = None, mask_augmentation=None
     ):
         self.mask_augmentation = mask_augmentation
-        self.masks, self.size, self.decoded = list(masks["mask"]), size, Decoded()
+        self.masks, self.size = list(masks["mask"]), size
+        self.decoded: Decoded | Latest = Decoded()
         if assigned is None:
             self.files, self.ids, self.fixed = list(rows["image"]), list(rows["image_id"]), None
         else:

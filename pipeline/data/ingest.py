@@ -63,6 +63,7 @@ def _own_splits(source: str, photographs: Sequence[Photograph]) -> dict[str, str
         )
     splits: dict[str, str] = {}
     for photograph in photographs:
+        assert photograph.split is not None  # see above
         first = splits.setdefault(photograph.group, photograph.split)
         if first != photograph.split:
             raise UserError(

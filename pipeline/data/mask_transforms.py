@@ -23,7 +23,7 @@ def augment(
     if dilation < 0:
         raise ValueError(f"dilation {dilation} is negative; expected a diameter in pixels, 0 for none")
     rng = seeds.rng(int(seed), "augment")
-    varied = np.ascontiguousarray(mask, dtype=np.uint8)
+    varied: np.ndarray = np.ascontiguousarray(mask, dtype=np.uint8)
     if flips:
         flip_x, flip_y = rng.random(2) < 0.5
         varied = varied[:: -1 if flip_y else 1, :: -1 if flip_x else 1]
@@ -69,7 +69,7 @@ def _or_unchanged(changed: np.ndarray, before: np.ndarray) -> np.ndarray:
 def _rotated(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     height, width = mask.shape
     if rng.random() < 0.5:
-        return np.rot90(mask, rng.integers(4) if height == width else 2 * rng.integers(2))
+        return np.rot90(mask, int(rng.integers(4) if height == width else 2 * rng.integers(2)))
     angle = rng.uniform(10, 45) * rng.choice([-1, 1])
     turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle, 1)
     return cv2.warpAffine(np.ascontiguousarray(mask), turn, (width, height), flags=cv2.INTER_NEAREST, borderValue=0)

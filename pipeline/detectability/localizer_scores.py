@@ -38,7 +38,9 @@ class Looks:
 
     def __init__(self, data: list[Path], predictions: Path, models: list[str], size: int, max_foreground: float):
         self.size, self.shown = size, []
-        self.composites, self.masks, self.last = {}, {}, {}
+        self.composites: dict[str, datasets.Composites] = {}
+        self.masks: dict[str, datasets.Composites] = {}
+        self.last: dict[int, tuple[tuple[str, int], datasets.Item]] = {}
         for split in datasets.test_splits("harmonization", data):
             rows = datasets.pairs(data, split, max_foreground).assign(real=None)  # nobody looks at the truth
             # pasted with the mask of harmonization, held against that of localization: they differ at the edge
@@ -66,11 +68,9 @@ class Looks:
 
     def _decoded(self, sets: dict, split: str, number: int) -> datasets.Item:
         """An item of a split; the one asked for last is kept, since all looks at a composite follow one another."""
-        key, kept = self.last.get(id(sets), (None, None))
-        if key != (split, number):
-            kept = sets[split].item(number)
-            self.last[id(sets)] = (split, number), kept
-        return kept
+        if id(sets) not in self.last or self.last[id(sets)][0] != (split, number):
+            self.last[id(sets)] = (split, number), sets[split].item(number)
+        return self.last[id(sets)][1]
 
     def about(self, index: int) -> dict:
         model, split, number, *_ = self.shown[index]

@@ -33,7 +33,7 @@ class _Generated(NamedTuple):
     out: Path
     split: str
     ratio: Ratio
-    index: int
+    index: int  # type: ignore[assignment]  # in the place of tuple.index, which nobody calls
     kind: str
     border: bool
     seed: int
@@ -44,7 +44,7 @@ class _Loaded(NamedTuple):
     out: Path
     split: str
     bucket: str
-    index: int
+    index: int  # type: ignore[assignment]  # in the place of tuple.index, which nobody calls
     folder: MaskFolder
     name: str
     seed: int
@@ -134,12 +134,14 @@ def build_from_folder(
     to_measure = [(reader, name, size, tuple(buckets), border == "without") for name in source.names]
     measured = list(parallel_map(_measure, to_measure))
     rejected = {one.name: one.reason for one in measured if one.reason}
-    first_of, usable = {}, {bucket_name(bucket): [] for bucket in buckets}
+    first_of: dict[str, str] = {}
+    usable: dict[str, list[str]] = {bucket_name(bucket): [] for bucket in buckets}
     for one in measured:
         if one.reason is None:
             if first_of.setdefault(one.digest, one.name) != one.name:
                 rejected[one.name] = f"same picture as {first_of[one.digest]}"
             else:
+                assert one.bucket is not None  # one outside the buckets has a reason
                 usable[one.bucket].append(one.name)
     items, needed = [], sum(per_bucket.values())
     for bucket, names in usable.items():
@@ -193,7 +195,7 @@ def _measure(item: tuple[MaskFolder, str, int, tuple[Ratio, ...], bool]) -> _Mea
         reason = f"outside the buckets at {size}x{size}"
     elif touches and inside_only:
         reason = "hole touches the border frame"
-    return _Measured(name, bucket, touches, hashlib.sha256(np.packbits(hole)).hexdigest(), reason)
+    return _Measured(name, bucket, touches, hashlib.sha256(np.packbits(hole).data).hexdigest(), reason)
 
 
 def _touches_frame(hole: np.ndarray) -> bool:
@@ -207,6 +209,7 @@ def _save(out: Path, split: str, bucket: str, index: int, hole: np.ndarray) -> d
     _, encoded = cv2.imencode(".png", hole.astype(np.uint8) * 255)
     data = encoded.tobytes()
     written = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
+    assert written is not None  # it was encoded just before
     (out / name).parent.mkdir(parents=True, exist_ok=True)
     (out / name).write_bytes(data)
     return {

@@ -68,7 +68,9 @@ def draw(
     drawn_by = recipe(kind)
     for _ in range(_MOST_DRAWS):
         hole = np.zeros((inner_height, inner_width), np.uint8)
-        for piece in itertools.takewhile(lambda piece: piece is not WHOLE, drawn_by(rng, canvas)):
+        for piece in drawn_by(rng, canvas):
+            if piece is WHOLE:
+                break
             paint(hole, piece, hole.size)
         if 0 < cv2.countNonZero(hole) <= max_ratio * height * width:
             return _framed(hole, frame_y, frame_x)

@@ -163,13 +163,14 @@ class Thick(NamedTuple):
 class Boxes(NamedTuple):
     """Boxes with independent sides, at least `margin` from the edge. Ranges inclusive."""
 
-    count: tuple[int, int]
+    count: tuple[int, int]  # type: ignore[assignment]  # in the place of tuple.count, which nobody calls
     side: tuple[int, int]
     margin: int
 
     def pieces(self, rng: np.random.Generator, canvas: Canvas) -> Iterator[Box]:
         for _ in range(rng.integers(*self.count, endpoint=True)):
-            yield _box(rng, canvas, *rng.integers(*self.side, 2, endpoint=True), self.margin)
+            side_x, side_y = rng.integers(*self.side, 2, endpoint=True)
+            yield _box(rng, canvas, side_x, side_y, self.margin)
 
 
 def _thick(rng: np.random.Generator, canvas: Canvas, strokes: Thick, boxes: Boxes | None = None,
@@ -177,6 +178,7 @@ def _thick(rng: np.random.Generator, canvas: Canvas, strokes: Thick, boxes: Boxe
     """Strokes (weight 1) or boxes (weight `box_weight`), one of the two for the whole mask; pixels on an `at` canvas."""
     canvas = canvas._replace(unit=canvas.unit * 256 / at)
     chosen = boxes if rng.random() < box_weight / (1 + box_weight) else strokes
+    assert chosen is not None  # without boxes their weight is 0
     while True:
         yield from chosen.pieces(rng, canvas)
         yield WHOLE
@@ -199,7 +201,7 @@ def _pic(rng: np.random.Generator, canvas: Canvas) -> Iterator[Piece | None]:
                 axes = int(rng.integers(1, canvas.width, endpoint=True)), int(rng.integers(1, canvas.height, endpoint=True))
                 turn, one_end, other_end = rng.integers(3, 180, 3, endpoint=True).tolist()
                 arc = cv2.ellipse2Poly(centre, axes, turn, min(one_end, other_end), max(one_end, other_end), 3)
-                yield Stroke(arc, canvas.length(size))
+                yield Stroke(np.asarray(arc), canvas.length(size))
         yield WHOLE
 
 

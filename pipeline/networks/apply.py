@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import torch
 
+from models.base import Model
 from models.layers.input_size import NotDivisible
 from pipeline import atomic, images, mask_rule
 from pipeline.data import datasets
@@ -67,7 +68,7 @@ def jobs(task: str, image: Path, mask: Path | None, out: Path, overlay: bool = F
         found = _in_folders(image, mask, out)
     for job in found:
         size = images.header_size(job.image)
-        if job.mask is not None:
+        if job.mask is not None and wanted:
             images.refuse_other_size(job.mask, images.header_size(job.mask), size, wanted)
     if overlay:
         taken = {job.out for job in found}
@@ -93,7 +94,7 @@ def _in_folders(image: Path, mask: Path | None, out: Path) -> list[Job]:
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:
-    stems = {}
+    stems: dict[str, Path] = {}
     for file in files(folder)[0]:
         if stems.setdefault(file.stem, file) != file:
             raise UserError(f"{folder}: {stems[file.stem].name} and {file.name} have the same name")
@@ -105,7 +106,7 @@ def _kind(path: Path) -> str:
 
 
 def run(
-    task: str, model: torch.nn.Module, work: list[Job], out: Path, *, device: str, longest_side: int | None, overlay: bool,
+    task: str, model: Model, work: list[Job], out: Path, *, device: str, longest_side: int | None, overlay: bool,
     say: Callable[[str], None], choice: mask_rule.Choice = mask_rule.Choice(),
 ) -> None:  # fmt: skip
     """Do the jobs; `out`, the file or folder, appears whole or not at all. `say` is told of each picture in a line.
@@ -121,7 +122,7 @@ def run(
             started = time.monotonic()
             drawn, shape = predict(task, model, picture, mask, device=device, longest_side=longest_side, name=str(job.image))
             target = folder / job.out.name
-            if TASKS[task].region is None:
+            if mask is None:
                 images.write_png(target, drawn)
                 if overlay:
                     images.write_png(overlay_of(target), highlighted(picture, drawn))
@@ -167,7 +168,7 @@ def _read(task: str, job: Job, choice: mask_rule.Choice, say: Callable[[str], No
 
 @torch.no_grad()
 def predict(
-    task: str, model: torch.nn.Module, picture: np.ndarray, mask: np.ndarray | None = None, *, device: str = "cpu", longest_side: int | None = None, name: str = "the picture"
+    task: str, model: Model, picture: np.ndarray, mask: np.ndarray | None = None, *, device: str = "cpu", longest_side: int | None = None, name: str = "the picture"
 ) -> tuple[np.ndarray, tuple[int, int]]:
     """What a method draws of one picture: uint8 (H, W) probabilities times 255 in localization, else uint8 RGB (H, W, 3),
     unpasted; and the (height, width) that it saw, margin included.
@@ -182,15 +183,16 @@ def predict(
     small = tuple(max(1, round(side * scale)) for side in size)
     shrunk = images.resize(picture, small)
     item = {TASKS[task].picture: shrunk}
-    if mask is not None:
-        item[TASKS[task].region] = images.resize(mask, small, "mask")
+    region = TASKS[task].region
+    if mask is not None and region:
+        item[region] = images.resize(mask, small, "mask")
     target = torch.device("cuda" if device == "gpu" else "cpu")
     try:
         if model.full_resolution:
-            prediction, shape = _at_two_sizes(model, item)
+            drawing, shape = _at_two_sizes(model, item)
         else:
-            prediction, shape = _padded(model, {key: value.to(target) for key, value in datasets.collate([item]).items()})
-        prediction = prediction[0].float().cpu().numpy()
+            drawing, shape = _padded(model, {key: value.to(target) for key, value in datasets.collate([item]).items()})
+        prediction = drawing[0].float().cpu().numpy()
     except ValueError as error:
         raise UserError(f"{name}: the network refuses {small[1]}x{small[0]} pixels: {error}") from error
     except (MemoryError, RuntimeError) as error:
@@ -210,7 +212,7 @@ def predict(
     return cv2.resize(drawn, wide, interpolation=cv2.INTER_LINEAR), shape
 
 
-def _at_two_sizes(model: torch.nn.Module, item: datasets.Item) -> tuple[torch.Tensor, tuple[int, int]]:
+def _at_two_sizes(model: Model, item: datasets.Item) -> tuple[torch.Tensor, tuple[int, int]]:
     """The prediction for one picture by a network that looks at it in its small size, and that size. The picture itself stays on
     the CPU: the network takes strips of it."""
     side = (model.parameter_size, model.parameter_size)
@@ -218,12 +220,13 @@ def _at_two_sizes(model: torch.nn.Module, item: datasets.Item) -> tuple[torch.Te
     return model.harmonize_at(datasets.collate([small]), datasets.collate([item])), side
 
 
-def _padded(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, tuple[int, int]]:
+def _padded(model: Model, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, tuple[int, int]]:
     """The prediction for a batch of one, its picture mirrored outward where the network asks for a multiple; and the size seen."""
     height, width = next(iter(batch.values())).shape[-2:]
     try:
         return model(batch), (height, width)
     except NotDivisible as asked:
+        assert asked.by is not None  # require_divisible says it
         by = asked.by
     more = [(0, -height % by), (0, -width % by)]
     padded = {key: torch.from_numpy(np.pad(value.cpu().numpy(), [(0, 0), (0, 0), *more], mode="symmetric")).to(value) for key, value in batch.items()}

@@ -32,7 +32,7 @@ def load(folder: Path, device: torch.device) -> tuple[dict | None, list[str]]:
 
     A damaged file gets the suffix `.damaged`, so that it is out of the way and can still be looked at.
     """
-    said = []
+    said: list[str] = []
     for name in (NEWEST, BEFORE):
         file = folder / name
         if not file.exists():

@@ -35,7 +35,7 @@ def explain(name: str) -> str:
 def hyperparameters_of(cls: type) -> dict[str, inspect.Parameter]:
     """The keyword arguments of a model's constructor, by name."""
     variable = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
-    signature = inspect.signature(cls.__init__).parameters
+    signature = inspect.signature(cls.__init__).parameters  # type: ignore[misc]  # of a class
     return {key: value for key, value in signature.items() if key != "self" and value.kind not in variable}
 
 
@@ -63,8 +63,8 @@ def meanings_of(cls: type) -> dict[str, str]:
     known = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
     mention = rf'`?(?:{known})`?(?: (?:"[^"]*"|\([^():]*\)|(?:True|False|true|false|\d[\w.]*)))?'
     head = re.compile(rf"(?:(?<=^)|(?<=[.;:)] )|(?<=\n))({mention}(?:(?:, | and |, and ){mention})*):\s", re.MULTILINE)
-    found = {}
-    for text in (cls.__doc__, cls.__init__.__doc__):
+    found: dict[str, str] = {}
+    for text in (cls.__doc__, cls.__init__.__doc__):  # type: ignore[misc]  # of a class
         text = " ".join(inspect.cleandoc(text or "").split())
         heads = list(head.finditer(text))
         for this, following in zip(heads, [*heads[1:], None]):

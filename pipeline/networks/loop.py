@@ -21,8 +21,9 @@ import torch
 import torch.distributed as distributed
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
+from models.base import Model
 from pipeline import atomic, images, seeds
 from pipeline.data import datasets
 from pipeline.errors import UserError
@@ -46,7 +47,7 @@ class Job:
     seed: int
     shared: Training
     own: ModelTraining
-    build_model: Callable[[], nn.Module]
+    build_model: Callable[[], Model]
     build_data: Callable[[], tuple]  # () -> (training set, validation set) of pipeline/data/datasets.py
     folder: Path
 
@@ -72,7 +73,7 @@ def publish(job: Job, out: Path) -> None:
 class Player(nn.Module):
     """A player's loss as a forward, which is what DistributedDataParallel can wrap."""
 
-    def __init__(self, model: nn.Module, player: str):
+    def __init__(self, model: Model, player: str):
         super().__init__()
         self.model, self.player = model, player
 
@@ -98,7 +99,7 @@ class Order:
         return self.loop.steps_per_epoch - self.start
 
 
-class Augmented:
+class Augmented(Dataset):
     """The training set as DataLoader asks for it."""
 
     def __init__(self, dataset, job: Job):
@@ -131,7 +132,7 @@ class Loop:
         self.phases = phases(job.name, job.own, self.model.phases)
         self.order = Order(self)
         workers = min(8, max(cluster.cpus() // world - 1, 0)) if self.device.type == "cuda" else 0
-        self.loader = DataLoader(
+        self.loader: DataLoader = DataLoader(
             Augmented(self.training_set, job),
             batch_sampler=self.order,
             collate_fn=collate_with_ids,

@@ -1,6 +1,7 @@
 """Optimizers, and learning rates over a phase."""
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -23,11 +24,12 @@ def schedule_factor(schedule: Schedule, progress: float) -> float:
 
 def make_optimizer(settings: Optimization, parameters: list[nn.Parameter], learning_rate: float) -> torch.optim.Optimizer:
     """Fused optimizer over `parameters`. Each group keeps its rate before the schedule as `initial_lr`."""
-    common = {"lr": learning_rate, "weight_decay": settings.weight_decay, "fused": True}
+    common: dict[str, Any] = {"lr": learning_rate, "weight_decay": settings.weight_decay, "fused": True}
+    made: torch.optim.Optimizer
     if settings.optimizer == "adam":
-        made = torch.optim.Adam(parameters, betas=tuple(settings.betas), **common)
+        made = torch.optim.Adam(parameters, betas=(settings.betas[0], settings.betas[1]), **common)
     elif settings.optimizer == "adamw":
-        made = torch.optim.AdamW(parameters, betas=tuple(settings.betas), **common)
+        made = torch.optim.AdamW(parameters, betas=(settings.betas[0], settings.betas[1]), **common)
     else:
         made = torch.optim.SGD(parameters, momentum=settings.betas[0], **common)
     for group in made.param_groups:

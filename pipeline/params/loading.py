@@ -99,7 +99,7 @@ def _check_names(path: Path, params: Params) -> None:
         raise ParameterError(f"{path}: {key} = {found!r}: expected {expected}")
 
     sources = ", ".join(params.sources)
-    prefixes = {}
+    prefixes: dict[str, str] = {}
     for name, subset in params.composites.subsets.items():
         if name == "All":
             refuse("composites.subsets", name, "another name; tables call all sub-datasets together All")

@@ -4,6 +4,8 @@ Imported by name, when something is wrong: the words of an error are no dependen
 """
 
 import difflib
+from collections.abc import Mapping
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
@@ -28,7 +30,7 @@ def one_line(error: ValidationError) -> str:
     return message + (f" (and {len(others)} more)" if others else "")
 
 
-def _expected(problem: dict) -> str:
+def _expected(problem: Mapping[str, Any]) -> str:
     kind, limits = problem["type"], problem.get("ctx", {})
     if kind == "missing":
         return "a value here"
@@ -44,7 +46,7 @@ def _expected(problem: dict) -> str:
 
 def _keys_at(place: list[str]) -> list[str]:
     """Names of the fields of the block at a place in the file."""
-    block = Params
+    block: type[BaseModel] = Params
     for part in place:
         field = block.model_fields.get(part) if isinstance(block, type) and issubclass(block, BaseModel) else None
         annotation = field.annotation if field else block

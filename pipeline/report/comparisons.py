@@ -103,7 +103,7 @@ def study(folder: Path, order: list[str]) -> dict | None:
     scored = (folder / "scores.parquet").is_file()
     scores = tables.read(folder / "scores.parquet").set_index("model") if scored else None
     rows = []
-    for model, one in (scores if scored else shares).iterrows():
+    for model, one in (shares if scores is None else scores).iterrows():
         share = shares.loc[model]
         row = {"model": model, "share": f"{share['share']:.1%}", "votes": f"{int(share['n_votes'])} of {int(share['n_shown'])}"}
         row["share_interval"] = f"{share['low']:.1%} to {share['high']:.1%}" if math.isfinite(share["low"]) else ""

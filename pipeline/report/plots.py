@@ -12,6 +12,7 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -28,7 +29,7 @@ INK, FAINT, GRID, PAPER = "#010203", "#010204", "#010205", "#010206"
 _VARIABLES = {INK: "--ink", FAINT: "--faint", GRID: "--grid", PAPER: "--paper"} | {f"#0a0b{number:02d}": f"--c{number}" for number in range(1, 7)}
 _COLOURS = [f"#0a0b{number:02d}" for number in range(1, 7)]
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
-_SETTINGS = {
+_SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none", "font.size": 7.5, "axes.linewidth": 0.6, "axes.edgecolor": FAINT, "axes.labelcolor": FAINT,
     "axes.titlesize": 8.5, "axes.titleweight": "normal", "axes.titlelocation": "left", "axes.spines.top": False,
     "axes.spines.right": False, "text.color": INK, "xtick.color": FAINT, "ytick.color": FAINT, "xtick.major.width": 0.6,
@@ -270,7 +271,7 @@ def _few_log_ticks(axes) -> None:
     low, high = axes.get_ylim()
     ticks = [digit * 10.0**power for power in range(-9, 10) for digit in (1, 2, 5) if low <= digit * 10.0**power <= high]
     if len(ticks) < 2:
-        ticks = MaxNLocator(4).tick_values(low, high)[1:-1]
+        ticks = list(MaxNLocator(4).tick_values(low, high)[1:-1])
     axes.set_yticks(ticks if len(ticks) < 8 else [one for one in ticks if f"{one:e}".startswith("1")])
 
 

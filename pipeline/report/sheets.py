@@ -91,7 +91,7 @@ class Shown:
         """What a method is given: the composite, or the photograph with its hole in grey."""
         item = self.item(image_id)
         picture = item[self.task.picture]
-        if self.task.truth == self.task.picture:  # what is asked for must not be shown
+        if self.task.region is not None and self.task.truth == self.task.picture:  # what is asked for must not be shown
             return np.where(item[self.task.region][..., None], np.uint8(128), picture)
         return picture
 
@@ -196,6 +196,7 @@ def transfer_sheet(folder: Path, pairs: pd.DataFrame, references: Path, rows: in
             if real is not None:
                 tiles.insert(0, ("real", real))
             if row.get("simulated"):
+                assert real is not None  # it is a rendition of the real photograph
                 tiles.append(("simulated rendition", renditions.BY_TRANSFER[row["transfer"]](real, row["seed"])))
             elif stated(row["reference_image"]):
                 tiles.append(("reference", lenders.picture(row["reference_image"], stated(row.get("reference_object")))))
@@ -209,10 +210,12 @@ class _Lenders:
     """Reference photographs of a source, their objects outlined; the source's tables are read at the first use."""
 
     def __init__(self, root: Path):
-        self.root, self.photographs, self.objects = root, None, None
+        self.root = root
+        self.photographs: pd.Series | None = None
+        self.objects: pd.Series | None = None
 
     def picture(self, image_id: str, object_id: str) -> np.ndarray:
-        if self.photographs is None:
+        if self.photographs is None or self.objects is None:
             self.photographs = tables.read(self.root / "photographs.parquet", ["image_id", "image"]).set_index("image_id")["image"]
             objects = tables.read(self.root / "instances.parquet", ["image_id", "instance_id", "mask"])
             self.objects = objects.set_index(["image_id", "instance_id"])["mask"]

@@ -326,6 +326,7 @@ def _at_most(seconds: float, line: str) -> Iterator[None]:
             yield
         finally:
             faulthandler.cancel_dump_traceback_later()
+            assert watcher.stdin is not None  # a pipe was asked for
             watcher.stdin.close()
             watcher.wait()
 
@@ -397,13 +398,15 @@ class Head:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", code], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True
             )
-        os.set_blocking(self.process.stdout.fileno(), False)
+        assert self.process.stdin is not None and self.process.stdout is not None  # pipes were asked for
+        self._stdin, self._stdout = self.process.stdin, self.process.stdout
+        os.set_blocking(self._stdout.fileno(), False)
 
     def _await_start(self) -> str | None:
         """None when the head has started, else why it hasn't."""
         started = spoken = time.monotonic()
         while True:
-            select.select([self.process.stdout], [], [], 0.1)
+            select.select([self._stdout], [], [], 0.1)
             if said := self._next_line():
                 self.address = said.get("address", "")
                 return said.get("failure")
@@ -419,7 +422,7 @@ class Head:
                 print(f"waiting for Ray's head to start: {now - started:.0f} s", file=sys.stderr, flush=True)
 
     def _next_line(self) -> dict | None:
-        self._said += self.process.stdout.read() or b""
+        self._said += self._stdout.read() or b""
         line, newline, rest = self._said.partition(b"\n")
         if not newline:
             return None
@@ -457,8 +460,8 @@ class Head:
         """Take the head down; with `at_once` by killing its processes. None of them is left."""
         failed = self._reason is not None
         with contextlib.suppress(OSError):
-            self.process.stdin.write(b"kill\n" if at_once else b"stop\n")
-            self.process.stdin.close()
+            self._stdin.write(b"kill\n" if at_once else b"stop\n")
+            self._stdin.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(STOP_SECONDS)
         self._kill()
@@ -468,9 +471,9 @@ class Head:
     def _kill(self) -> None:
         kill_tree(self.process.pid, itself=self.process.poll() is None)
         self.process.wait()
-        self.process.stdout.close()
+        self._stdout.close()
         with contextlib.suppress(OSError):
-            self.process.stdin.close()
+            self._stdin.close()
 
 
 def _scratch_folder() -> Path:

@@ -59,7 +59,8 @@ def with_code(text: str) -> str:
     files, several to a line, up to the closing bracket. Only those lines change. An entry there that is not a code file of
     this repository was added by hand, so it is kept and moves above the mark.
     """
-    written, module, lines = [], None, iter(text.splitlines())
+    written: list[str] = []
+    module, lines = "", iter(text.splitlines())
     for line in lines:
         if named := re.search(r"python -m (stages\.\w+)", line):
             module = named[1]
@@ -94,8 +95,11 @@ def read_parameters(module: str, task: str | None = None, **names: str) -> list[
     """The leaves or blocks of params.yaml that a stage's module says it reads: its PARAMS, and its PARAMS_OF_TASK for
     a task, with names filled in."""
     declared = {}
-    for node in ast.parse(_file_of(module).read_text()).body:
-        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "").startswith("PARAMS"):
+    file = _file_of(module)
+    if file is None:
+        raise UserError(f"no module {module!r} in this repository")
+    for node in ast.parse(file.read_text()).body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id.startswith("PARAMS"):
             declared[node.targets[0].id] = ast.literal_eval(node.value)
     keys = [*declared["PARAMS"], *declared.get("PARAMS_OF_TASK", {}).get(task, ())]
     return [key.format(**names) for key in keys]
@@ -219,7 +223,7 @@ def _imports(file: Path) -> set[str]:
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
             # "from a import b": b may be a module or a name inside a
             names |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
     return {name for name in names if name.split(".")[0] in PACKAGES}

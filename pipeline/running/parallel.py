@@ -54,7 +54,7 @@ def ordered_map(function: Callable, items: Sequence, *, describe: str, unit: str
             return [function(item) for item in part]
 
         parts = (items[start : start + chunk] for start in range(0, len(items), chunk))  # a plan makes its items when asked
-        under_way = deque()
+        under_way: deque[ray.ObjectRef] = deque()
         at_once = 2 * max(int(ray.cluster_resources().get("CPU", 1)), 1)
         try:
             while True:

@@ -44,5 +44,5 @@ def _stated(part):
 def _loaded_code() -> list[Path]:
     """Files of this repository's packages that this process has imported."""
     ours = [module for name, module in list(sys.modules.items()) if name.split(".")[0] in (*PACKAGES, "__main__")]
-    files = {Path(module.__file__).resolve() for module in ours if getattr(module, "__file__", None)}
+    files = {Path(file).resolve() for module in ours if (file := getattr(module, "__file__", None))}
     return sorted(file for file in files if any(ROOT / package in file.parents for package in PACKAGES))

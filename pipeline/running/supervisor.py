@@ -54,7 +54,7 @@ def main() -> None:
 class Signals:
     """Notes the signals that ask a process to end, while the block lasts. One that is ignored already (nohup) stays so."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.number: int | None = None
         self.again = False
         self._at = 0.0
@@ -89,7 +89,8 @@ def _run(command: list[str], signals: Signals) -> int:
     try:
         head.__enter__()
     except InterruptedError:
-        return _told_to_end(signals)
+        assert signals.number is not None  # it is what interrupts the start
+        return _told_to_end(signals.number)
     try:
         return _supervise(command, os.environ | head.environment, head, signals)
     finally:
@@ -127,15 +128,15 @@ def _supervise(command: list[str], environment: dict[str, str], head: cluster.He
             if head is None or orphan.pid != head.process.pid:
                 cluster.kill_tree(orphan.pid)
     if signals.number is not None:
-        return _told_to_end(signals)
-    if failure is not None:
+        return _told_to_end(signals.number)
+    if failure is not None and head is not None:
         raise UserError(f"Ray's head ended ({failure}); start again, and finished work is kept; its logs are in {head.folder}")
     return 128 - process.returncode if process.returncode < 0 else process.returncode
 
 
-def _told_to_end(signals: Signals) -> int:
-    print(f"ended by {signal.Signals(signals.number).name}; finished work is kept", file=sys.stderr)
-    return 128 + signals.number
+def _told_to_end(number: int) -> int:
+    print(f"ended by {signal.Signals(number).name}; finished work is kept", file=sys.stderr)
+    return 128 + number
 
 
 class PassedOn:
@@ -197,7 +198,7 @@ def mend_dvc_locks(folder: Path) -> None:
     """
     project = _project(folder)
     file = project and project / ".dvc" / "tmp" / "rwlock"
-    if not file or not file.exists():
+    if project is None or not file or not file.exists():
         return
     with open(file.with_name("rwlock.lock"), "a") as guard:
         with contextlib.suppress(OSError):

@@ -8,7 +8,7 @@ evaluation; no mean is ever taken over what happened to be there.
 import contextlib
 import functools
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -67,7 +67,7 @@ def score(
     methods: list[dict],
     predictions: Path,
     size: int,
-    named: list[str] | None = (),
+    named: Sequence[str] | None = (),
     spread: Callable[[Callable, list], Iterable] = map,
 ) -> Scores:
     """Scores of every prediction; under seam-256, and at `size` under the protocols `named` too (None: all of the task's).
@@ -79,14 +79,14 @@ def score(
     picture of the split's size, or where the number of images is not that of the manifest.
     """
     for one in methods:
-        for key in ("data", "options"):
-            if one[key] != methods[0][key]:
-                raise UserError(f"artifacts/index/{task}: {methods[0]['model']} was run on {methods[0][key]}, {one['model']} on {one[key]}")
+        for part in ("data", "options"):
+            if one[part] != methods[0][part]:
+                raise UserError(f"artifacts/index/{task}: {methods[0]['model']} was run on {methods[0][part]}, {one['model']} on {one[part]}")
     folders = [Path(one) for one in methods[0]["data"]]
     truth = [hashlib.sha256(one.read_bytes()).hexdigest() for one in datasets.manifests(folders)]
     sides = {split for one in methods for split in one["splits"] if datasets.side_of(split)}
     sets, work = {}, []
-    for split in [*datasets.test_splits(task, folders), *sorted(sides, key=datasets.side_of)]:
+    for split in [*datasets.test_splits(task, folders), *sorted(sides, key=lambda one: datasets.side_of(one) or 0)]:
         sets[split] = dataset = datasets.for_testing(task, folders, size, split, **methods[0]["options"])
         dataset.decoded = datasets.Latest()
         stated = [(one["model"], predictions / one["model"] / split, _manifest(one, split, predictions, task, dataset, truth)) for one in methods]

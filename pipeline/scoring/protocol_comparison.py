@@ -60,7 +60,7 @@ def table(task: str, scores: pd.DataFrame, size: int, resampling: Resampling) ->
     return frame[list(COLUMNS)].astype(COLUMNS)
 
 
-def _caveat(record, size: int) -> str:
+def _caveat(record: protocols.Protocol, size: int) -> str:
     """With the size, where it isn't the one that all published tables are of."""
     return "; ".join(([f"scored at {size} pixels in place of 256"] if size != 256 else []) + ([record.caveat] if record.caveat else []))
 

@@ -151,7 +151,8 @@ def correlations(compared: pd.DataFrame) -> pd.DataFrame:
         elif flat := [name for name, side in zip(("ours", "published"), pair) if side.nunique() == 1]:
             why_not = f"all values are equal ({' and '.join(flat)})"
         else:
-            found = (float(measure(*pair).statistic) for measure in (stats.spearmanr, stats.kendalltau))
+            spearman, kendall = (float(measure(*pair).statistic) for measure in (stats.spearmanr, stats.kendalltau))
+            found = spearman, kendall
         rows.append((*key, len(part), *found, why_not))
     columns = [*PRINTED, "split", "n_models", "spearman", "kendall", "why_not"]
     return pd.DataFrame(rows, columns=columns).astype({"n_models": int, "spearman": float, "kendall": float, "why_not": str})

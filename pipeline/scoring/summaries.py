@@ -122,7 +122,7 @@ def by_resolution(task: str, scores: pd.DataFrame, methods: list[dict], size: in
     splits = {split for one in methods for split in one["splits"] if datasets.side_of(split)}
     if not splits:
         return pd.DataFrame()
-    sides = {size: "test"} | {datasets.side_of(split): split for split in splits}
+    sides = {size: "test"} | {side: split for split in splits if (side := datasets.side_of(split))}
     tested = scores[scores["split"].isin(sides.values())]
     at = tested["split"].map({split: side for side, split in sides.items()})
     same = tested["image_id"].isin(tested.loc[at == at.max(), "image_id"])

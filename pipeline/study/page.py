@@ -96,7 +96,7 @@ def make(
         "seed": seed,
         "models": names,
         "pictures": {opaque[pair]: {"split": split, "image_id": pair[0], "model": pair[1]} for pair in sorted(opaque)},
-        "comparisons": dict(page["comparisons"]),
+        "comparisons": dict(sorted(comparisons.items())),
     }
     return Study(html, key)
 
@@ -152,7 +152,8 @@ class Outputs:
 def _chosen(outputs: Outputs, chosen: list[str] | None, n_images: int, split: str, seed: int) -> list[str]:
     """The images to show, in the order of their ids."""
     if chosen is None:
-        seen, order = Counter(), []
+        seen: Counter[str] = Counter()
+        order: list[tuple[int, int, str]] = []
         for image in sorted(outputs.photographs, key=lambda image: seeds.share("study image", seed, image)):
             order.append((seen[outputs.photographs[image]], len(order), image))
             seen[outputs.photographs[image]] += 1

@@ -68,8 +68,8 @@ def build(
     plan = Plan(name, subset, rendering.methods, rendering.filters, source, references, seed)
     pairs, refused = _Rows(PAIR_COLUMNS), _Rows(REJECTED_COLUMNS)
     refused.add(plan.refused())
-    for folder in ("done", *FOLDERS.values()):
-        (staging / folder).mkdir(parents=True, exist_ok=True)
+    for kind in ("done", *FOLDERS.values()):
+        (staging / kind).mkdir(parents=True, exist_ok=True)
     work = functools.partial(_make, staging=staging.absolute(), rendering=rendering)
     for made, not_made in parallel_map(work, plan):
         pairs.add(made)
@@ -98,7 +98,8 @@ class _Rows:
 
     def __init__(self, columns: Mapping[str, type], block: int = 1000):
         self.columns, self.block = columns, block
-        self.waiting, self.blocks = [], []
+        self.waiting: list[Mapping] = []
+        self.blocks: list[pd.DataFrame] = []
 
     def add(self, rows: Iterable[Mapping]) -> None:
         for row in rows:
@@ -136,7 +137,9 @@ def _make(target: Target, *, staging: Path, rendering) -> tuple[list[dict], list
     mask = _mask(target.mask, real)
     files = {"mask": f"masks/{target.real}_{target.object}.png", "real": f"real_images/{target.real}.jpg"}
     about = {"subset": target.subset, "split": target.split, "source_image": target.image_id, "category": target.category}
-    rows, rejected, taken = [], [], set()
+    rows: list[dict] = []
+    rejected: list[dict] = []
+    taken: set[tuple[str, str, str]] = set()
     for k, draws in enumerate(target.draws, start=1):
         if not draws:
             none = {"reference_image": "", "reference_object": "", "transfer": "", "simulated": False, "rule": "no reference", "value": math.nan}
@@ -149,6 +152,7 @@ def _make(target: Target, *, staging: Path, rendering) -> tuple[list[dict], list
             if rule:
                 rejected.append(about | {"object": target.object, "k": k, "attempt": draw.attempt} | chosen | {"rule": rule[0], "value": rule[1]})
                 continue
+            assert composite is not None and measured is not None  # else there is a rule
             taken.add((draw.reference_image, draw.reference_object, draw.transfer))
             name = f"{target.real}_{target.object}_{k}"
             file = f"composite_images/{name}.jpg"
@@ -177,6 +181,7 @@ def _composite(draw: Draw, real: np.ndarray, mask: np.ndarray, taken: set) -> tu
         return np.where(mask[..., None], other, real), ""
     if (draw.reference_image, draw.reference_object, draw.transfer) in taken:
         return None, "drawn before"
+    assert draw.image is not None  # only simulated ones have none
     other = _picture(draw.image)
     if draw.mask is None:
         return (np.where(mask[..., None], other, real), "") if other.shape == real.shape else (None, "sizes differ")

@@ -5,9 +5,10 @@ References come from the same split as the object, never from its own photograph
 """
 
 from collections import namedtuple
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -162,7 +163,7 @@ class _Records:
     """A table's rows by their number, as named tuples: pandas is much slower at finding one."""
 
     def __init__(self, frame: pd.DataFrame):
-        self.row = namedtuple("Row", list(frame))
+        self.row: Callable[..., Any] = namedtuple("Row", list(frame))  # type: ignore[misc]  # columns are known when run
         table = pyarrow.Table.from_pandas(frame, preserve_index=False).combine_chunks()
         self.columns, self.count = table.columns, len(table)
 

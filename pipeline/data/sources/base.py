@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,7 +89,7 @@ def rejected_file(file: str, reason: str) -> dict:
     return {"file": file, "item": "file", "reason": reason}
 
 
-def refuse_too_many(source: str, rejected: Sequence[dict], total: int, max_rejected: float) -> None:
+def refuse_too_many(source: str, rejected: Sequence[Mapping], total: int, max_rejected: float) -> None:
     """Raise UserError if more than the share `max_rejected` of `total` photographs stands in `rejected`; the one
     line names count, share, limit and the first three reasons."""
     refused = [row for row in rejected if row["item"].startswith("photograph")]

@@ -135,7 +135,8 @@ def _is_id(value) -> bool:
 
 def _by_id(path: Path, entries: list, what: str) -> tuple[dict, list[dict]]:
     """Entries by their id, and the rows of those without one. Raises UserError for an id that occurs twice."""
-    known, rejected = {}, []
+    known: dict = {}
+    rejected: list[dict] = []
     for position, entry in enumerate(entries):
         if not isinstance(entry, dict) or not _is_id(entry.get("id")):
             row = rejected_photograph if what == "image" else rejected_instance
@@ -176,7 +177,8 @@ def _instances(path: Path, document: dict, files: Mapping, crowd: Crowd) -> tupl
             rejected.append(rejected_instance(path.name, str(key), reason))
         elif files[image] is not None:
             named = categories[category]
-            mask = functools.partial(_mask, *files[image], annotation.get("segmentation"))
+            file, declared = files[image]
+            mask = functools.partial(_mask, file, declared, annotation.get("segmentation"))
             instance = Instance(identifier(str(key)), named["name"], str(named.get("supercategory") or ""), mask)
             made.setdefault(image, []).append(instance)
     return made, rejected
@@ -238,7 +240,8 @@ def read_json(
     document = _document(path)
     entries, rejected = _by_id(path, document["images"], "image")
     files: dict = dict.fromkeys(entries)
-    accepted, listed = {}, {}
+    accepted: dict = {}
+    listed: dict = {}
     for key, entry in entries.items():
         name = str(entry.get("file_name"))
         try:
@@ -300,7 +303,9 @@ def read(
         raise UserError(f"{path}: {len(images)} image folders for {len(annotations)} annotation files")
     split_file = inside(path, splits)
     chosen = _split_file(split_file) if split_file.exists() else None
-    photographs, rejected, asked = [], [], set()
+    photographs: list[Photograph] = []
+    rejected: list[dict] = []
+    asked: set[str] = set()
     for position, name in enumerate(annotations):
         root = folder(inside(path, images[position % len(images)]))
         made, refused = read_json(inside(path, name), functools.partial(_locate, root, asked), chosen, crowd)

@@ -96,7 +96,7 @@ def parse(line: str, split: str, subset: str | None = None) -> Listed:
 
 def _list_files(path: Path) -> list[tuple[Path, str, str | None]]:
     """(list, split, sub-dataset whose own list it is) as the folder holds them."""
-    whole = [(path / f"IHD_{split}.txt", split, None) for split in SPLITS]
+    whole: list[tuple[Path, str, str | None]] = [(path / f"IHD_{split}.txt", split, None) for split in SPLITS]
     found = [entry for entry in whole if entry[0].is_file()]
     if not found:
         subsets = [path] if (path / "composite_images").is_dir() else sorted(path.iterdir())
@@ -179,9 +179,10 @@ class _Checker:
                 self.known[file] = look(file)
             except images.BadImage as error:
                 self.known[file] = error
-        if isinstance(self.known[file], images.BadImage):
-            raise self.known[file]
-        return self.known[file]
+        known = self.known[file]
+        if isinstance(known, images.BadImage):
+            raise known
+        return known
 
     def picture(self, file: Path) -> tuple[int, int]:
         """(height, width). Raises BadImage for a file that is missing or no picture (and, with `decode`, broken)."""

@@ -232,7 +232,7 @@ def ingest(
                 name, kept = _store(composite, item.composite, unfinished, f"composites/{item.image_id}")
                 images.write_png(unfinished / f"masks/{item.image_id}.png", mask)
                 truth = None
-                if real is not None:
+                if real is not None and item.real is not None:
                     truth, _ = _store(real, item.real, unfinished, f"reals/{item.image_id}")
                 rows.append({
                     "image_id": item.image_id, "composite": name, "mask": f"masks/{item.image_id}.png",

@@ -45,7 +45,7 @@ def _camera(path: Path, masks: Path, choice: mask_rule.Choice) -> tuple[list[Pho
             raise UserError(f"{masks}: {drawn[file.stem].name} and {file.name} are both masks of {file.stem}")
     photographs = []
     for file in pictures:
-        instances = ()
+        instances: tuple[Instance, ...] = ()
         if file.stem in drawn:
             instances = (Instance("1", "", "", functools.partial(_mask, file, drawn.pop(file.stem), choice)),)
         image_id = identifier(f"{path.name}-{file.stem}")

@@ -9,13 +9,17 @@ predictions as inference saves them are rounded to 8 bits, which leaves truncati
 on. What of this concerns a record, its `caveat` says.
 """
 
+from collections.abc import Sequence
+
 from pipeline.scoring.protocols import harmonization, inpainting, localization
 from pipeline.scoring.protocols.rows import SEAM, Row
 
-RECORDS = {"localization": localization.PROTOCOLS, "harmonization": harmonization.PROTOCOLS, "inpainting": inpainting.PROTOCOLS}
+Protocol = localization.Protocol | harmonization.Protocol | inpainting.Protocol
+
+RECORDS: dict[str, tuple[Protocol, ...]] = {"localization": localization.PROTOCOLS, "harmonization": harmonization.PROTOCOLS, "inpainting": inpainting.PROTOCOLS}
 
 
-def chosen(task: str, names: list[str] | None) -> tuple:
+def chosen(task: str, names: Sequence[str] | None) -> tuple[Protocol, ...]:
     """The task's records of these names, in the order of this file, seam-256 always among them; None: all; []: none."""
     if names is not None and not names:
         return ()

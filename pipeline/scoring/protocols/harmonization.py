@@ -136,11 +136,11 @@ class Truth:
         check_same_size("composite", composite, "mask", mask)
         self.protocols = protocols
         filters = {one.image_filter for one in protocols}
-        self.composites = {kind: resize_image(composite, size, kind) for kind in filters}
-        self.targets = {(kind, False): resize_image(real, size, kind) for kind in filters}
+        self.composites: dict[str, np.ndarray] = {kind: resize_image(composite, size, kind) for kind in filters}
+        self.targets: dict[tuple[str, bool], np.ndarray] = {(kind, False): resize_image(real, size, kind) for kind in filters}
         jpeg = {one.image_filter for one in protocols if one.rounding == "jpeg"}
         self.targets |= {(kind, True): through_jpeg(self.targets[kind, False]) for kind in jpeg}
-        self.weights = {kind: resize_mask(mask, size, kind) for kind in {one.mask_filter for one in protocols}}
+        self.weights: dict[str, np.ndarray] = {kind: resize_mask(mask, size, kind) for kind in {one.mask_filter for one in protocols}}
 
     def score(self, prediction: np.ndarray) -> list[Row]:
         """Scores of one prediction, as the network drew it, unpasted: uint8 RGB (H, W, 3) as saved, or float in [0, 1],
@@ -165,7 +165,7 @@ class Truth:
         output = as_stored(output, rounding)
         if output.dtype == np.uint8:
             # exact: three squared 8-bit differences are below 2^24
-            squared = cv2.transform(squared_differences(output, target).astype(np.float32), THIRDS * 3).astype(np.float64) / 3
+            squared: np.ndarray = cv2.transform(squared_differences(output, target).astype(np.float32), THIRDS * 3).astype(np.float64) / 3
         else:
             squared = cv2.transform(np.square(output - target), THIRDS)
         return _Seen(output, target, weight, float(squared.mean()), float((squared * weight).sum()), float(weight.sum()))
