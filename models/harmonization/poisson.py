@@ -1,6 +1,6 @@
 """Poisson image editing: the foreground keeps its gradients and takes its level from what surrounds it.
 
-Perez et al. 2003, by OpenCV's seamlessClone. Cloning a composite into itself changes nothing, since gradients and
+Perez et al., "Poisson Image Editing", ACM Transactions on Graphics 2003, by OpenCV's seamlessClone. Cloning a composite into itself changes nothing, since gradients and
 border agree already. So the foreground's colours are first carried outward and the background's inward (each pixel
 takes the nearest one), and the former is cloned into the latter.
 

@@ -1,6 +1,6 @@
 """Statistics matching in CIELab, as the Reinhard baseline of the library libcom.
 
-Reinhard et al. 2001 match mean and standard deviation in l-alpha-beta; this variant works in OpenCV's 8-bit CIELab.
+Reinhard et al., "Color Transfer between Images", IEEE Computer Graphics and Applications 2001, match mean and standard deviation in l-alpha-beta; this variant works in OpenCV's 8-bit CIELab.
 Departures from libcom: values out of range are clipped, where libcom takes their absolute value; a channel without
 any spread in the foreground is shifted and not scaled.
 """

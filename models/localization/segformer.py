@@ -1,6 +1,6 @@
 """SegFormer: a hierarchical transformer (MiT) without positional codes and an all-MLP decoder, 27.35M parameters as B2.
 
-Xie et al., NeurIPS 2021. The network is the transformers library's (Apache-2.0), built from its configuration. LICENCE:
+Xie et al., "SegFormer: Simple and Efficient Design for Semantic Segmentation with Transformers", NeurIPS 2021. The network is the transformers library's (Apache-2.0), built from its configuration. LICENCE:
 the authors' code and their ImageNet weights (`nvidia/mit-b*`) are under NVIDIA's non-commercial source code licence;
 this file uses neither unless `backbone_weights` asks for the weights. The variant and the loss behind the benchmark's
 table are not published: B2 and L_seg, our choices.

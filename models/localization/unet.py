@@ -1,6 +1,6 @@
 """UNet for region localization: ResNet-34 encoder of five levels, plain decoder, 48.75M parameters.
 
-Ronneberger et al., MICCAI 2015. The variant in the benchmark's table is not published; this is the network that stands
+Ronneberger et al., "U-Net: Convolutional Networks for Biomedical Image Segmentation", MICCAI 2015. The variant in the benchmark's table is not published; this is the network that stands
 in the same authors' public code (AustNet's plain UNet: published there, our choice for the table). Its loss is not
 published either: L_seg, our choice, so that the loss sets no network apart; ssim_weight = iou_weight = 0 is plain
 cross-entropy.

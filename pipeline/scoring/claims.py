@@ -1,0 +1,120 @@
+"""Does one method beat another? A claim about two means, held against per-image scores."""
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from pipeline import tables
+from pipeline.errors import ParameterError, UserError
+from pipeline.scoring import statistics
+from pipeline.scoring.statistics import Difference, Resampling
+
+SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "not decidable"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """That the mean score of `first` lies below (or above) that of `second`."""
+
+    first: str
+    below: bool
+    second: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the scores say of a claim."""
+
+    verdict: str
+    difference: Difference
+    """Mean of first - second over the images that both have, with its interval over photographs."""
+    photographs_needed: int | None
+    """About how many photographs would exclude 0 from the interval if the mean stayed as it is; None where it does so
+    already, or where the mean is exactly 0."""
+
+
+def parse(text: str) -> Claim:
+    """ "rainnet < dovenet" -> Claim. Raises ParameterError for another form."""
+    match = re.fullmatch(r"\s*([\w.-]+)\s*([<>])\s*([\w.-]+)\s*", text)
+    if match is None:
+        raise ParameterError(f"{text!r} is no claim; write two methods and < or > between them, such as 'rainnet < dovenet'")
+    if match[1] == match[3]:
+        raise ParameterError(f"{text!r} compares {match[1]} with itself")
+    return Claim(match[1], match[2] == "<", match[3])
+
+
+def read_scores(file: Path, metric: str) -> pd.DataFrame:
+    """Per-image scores with the columns model, image_id, photograph and the metric.
+
+    file: per_image.parquet of a run, or any Parquet or CSV table with a row per image and method: columns image_id (or
+    image), model (or method) and the metric. Without a column photograph, the photograph of an image is the part of its id
+    before the first underscore, as iHarmony4 names its composites; where ids have none, each image is its own.
+
+    Raises UserError naming the file and the column that is missing or holds text.
+    """
+    if not file.is_file():
+        raise UserError(f"{file}: no such file")
+    try:
+        table = tables.read(file) if file.suffix == ".parquet" else pd.read_csv(file)
+    except (ValueError, pd.errors.ParserError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} can't be read as a table: {str(error).splitlines()[0]}") from None
+    table = table.rename(columns={"method": "model", "image": "image_id"})
+    for column in ("model", "image_id", metric):
+        if column not in table:
+            raise UserError(f"{file} has no column {column!r}; it has {', '.join(map(str, table.columns))}")
+    # some tables name images by their files
+    ids = table["image_id"].astype(str).str.replace(r"\.(jpg|jpeg|png)$", "", regex=True)
+    table = table.assign(image_id=ids, model=table["model"].astype(str))
+    if not pd.api.types.is_numeric_dtype(table[metric]):
+        raise UserError(f"{file}: the column {metric!r} holds text, expected numbers")
+    if "photograph" not in table:
+        table = table.assign(photograph=table["image_id"].str.split("_").str[0])
+    return table
+
+
+def ask(scores: pd.DataFrame, claim: Claim, metric: str, resampling: Resampling) -> Answer:
+    """Hold a claim against scores as `read_scores` gives them (one split, one sub-dataset or several pooled).
+
+    Supported: the interval of the paired difference lies on the claimed side of 0. Contradicted: on the other. Raises
+    UserError for a method that has no scores, or for two methods that were not scored on the same images.
+    """
+    both = scores[scores["model"].isin([claim.first, claim.second])]
+    for name in (claim.first, claim.second):
+        if not (both["model"] == name).any():
+            there = ", ".join(sorted(scores["model"].unique()))
+            raise UserError(f"{name} has no scores here; there are {there or 'none'}")
+    wide, photographs = statistics.wide(both, metric, "image_id", "photograph")
+    difference = statistics.paired_difference(wide[claim.first], wide[claim.second], photographs, resampling=resampling)
+    if difference.high < 0:
+        return Answer(SUPPORTED if claim.below else CONTRADICTED, difference, None)
+    if difference.low > 0:
+        return Answer(CONTRADICTED if claim.below else SUPPORTED, difference, None)
+    return Answer(UNDECIDED, difference, photographs_needed(difference))
+
+
+def photographs_needed(difference: Difference) -> int | None:
+    """About how many photographs would take 0 out of the interval, if the mean and the spread stayed as they are.
+
+    The width of an interval falls with the root of the number of photographs.
+    """
+    half = (difference.high - difference.low) / 2
+    if not math.isfinite(half) or difference.mean == 0:
+        return None
+    return max(difference.n_groups + 1, math.ceil(difference.n_groups * (half / abs(difference.mean)) ** 2))
+
+
+def under_protocols(table: pd.DataFrame, claim: Claim, metric: str, subset: str) -> tuple[list[str], list[str]]:
+    """Protocols (of protocols.parquet) under which the two means stand as claimed, and those under which they don't.
+    A protocol that has no value for one of the two is in neither list."""
+    part = table[(table["subset"] == subset) & (table["split"] == "test") & (table["metric"] == metric)]
+    wide = part.pivot(index="protocol", columns="model", values="mean")
+    if not {claim.first, claim.second} <= set(wide.columns):
+        return [], []
+    wide = wide[[claim.first, claim.second]].dropna()
+    below = wide[claim.first] < wide[claim.second]
+    equal = wide[claim.first] == wide[claim.second]
+    as_claimed = (below if claim.below else ~below) & ~equal
+    return list(wide.index[as_claimed]), list(wide.index[~as_claimed])
