@@ -108,10 +108,10 @@ class RealismCNN(Model):
         self.critic.eval()
         try:
             with frozen(self.critic), torch.autocast(batch["composite"].device.type, enabled=False):
-                recolored = [self._search(*pair) for pair in zip(batch["composite"].float(), batch["mask"].float())]
+                parameters = [self._search(*pair) for pair in zip(batch["composite"].float(), batch["mask"].float())]
         finally:
             self.critic.train(training)
-        return torch.stack(recolored)[:, :, None, None]
+        return torch.stack(parameters)[:, :, None, None]
 
     def apply_parameters(self, parameters: Tensor, batch: Batch) -> Tensor:
         """(N, 3, H, W) in [0, 1] from parameters (N, 6, 1, 1) or (N, 6, H, W) and composite and mask of (H, W)."""
