@@ -1,6 +1,7 @@
-"""Write the stages of params.yaml's methods into models/dvc.yaml, and each stage's code files into dvc.yaml.
+"""Write the stages of params.yaml's methods into models/dvc.yaml, and names and code files into dvc.yaml.
 
-In dvc.yaml only the lists of code files change; command, data and parameters of a stage are written by hand there.
+In dvc.yaml the lines below its marks change: for which names of params.yaml a stage is repeated, data that not every
+params.yaml has, and lists of code files. Command, data and parameters of a stage are written by hand there.
 With --check nothing is written; the command then fails when a file is stale, or when params.yaml asks for what a
 network, or this machine, can't do. With --explain NAME it prints the hyperparameters of one method.
 """
@@ -21,7 +22,7 @@ def main(arguments) -> None:
         return
     parameters = params.load(graph.ROOT / "params.yaml")
     contents = graph.ROOT / graph.TABLE_OF_CONTENTS
-    texts = {contents: graph.with_code(contents.read_text()), graph.ROOT / graph.FILE: graph.written(parameters)}
+    texts = {contents: graph.table_of_contents(contents.read_text(), parameters), graph.ROOT / graph.FILE: graph.written(parameters)}
     stale = [file for file, text in texts.items() if not file.exists() or file.read_text() != text]
     if arguments.check:
         from pipeline.networks import check  # torch, which writing the files does without
