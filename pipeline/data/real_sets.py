@@ -81,7 +81,7 @@ def _listed(folder: Path, out: Path, name: str, path: Path, limits: dict) -> lis
     (folder / "checks.json").write_text(json.dumps(counts) + "\n")
     root = as_written(checked.root, path, out)
     for row in checked.rows:
-        row |= where_it_lies(row, root, checked.sha256) | own_mask(row, checked.root, folder, choice, limits["max_pixels"])
+        row |= where_it_lies(row, root, checked.sha256) | own_mask(row, checked.root, folder, limits["choice"], limits["max_pixels"])
         row |= {"split": name if row["split"] == "test" else row["split"], "simulated": False}
     return checked.rows
 

@@ -135,6 +135,7 @@ def _splits(path: Path, pictures: list[str], others: list[str], lists: Mapping[s
                 if split in found:
                     raise UserError(f"{path}: {found[split].name} and {name} both look like the list of {split}; name one in `lists`")
                 found[split] = path / name
+    found = {split: found[split] for split in SPLITS if split in found}
     return (_listed(path, pictures, found), {file.name for file in found.values()}) if found else (None, set())
 
 
