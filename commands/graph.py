@@ -11,7 +11,7 @@ import sys
 
 from pipeline import atomic, command, params
 from pipeline.errors import UserError
-from pipeline.running import graph
+from pipeline.running import graph, outside
 
 
 def main(arguments) -> None:
@@ -21,6 +21,8 @@ def main(arguments) -> None:
         print(explain.explain(arguments.explain))
         return
     parameters = params.load(graph.ROOT / "params.yaml")
+    for line in outside.link(graph.ROOT, outside.paths_of(parameters)):
+        print(line, file=sys.stderr)
     contents = graph.ROOT / graph.TABLE_OF_CONTENTS
     texts = {contents: graph.table_of_contents(contents.read_text(), parameters), graph.ROOT / graph.FILE: graph.written(parameters)}
     stale = [file for file, text in texts.items() if not file.exists() or file.read_text() != text]

@@ -17,6 +17,7 @@ from ruamel.yaml.comments import CommentedSeq
 import models
 from pipeline import params
 from pipeline.errors import UserError
+from pipeline.running import outside
 from pipeline.tasks import TASKS
 
 WIDTH = 120
@@ -204,9 +205,9 @@ def stages_of(name: str, parameters: params.Params) -> dict[str, dict]:
 
     made = {}
     trained = parameters.models[name].training is not None
-    files = weight_files(parameters.models[name].hyperparameters)
+    files = outside.weight_files(parameters.models[name].hyperparameters)
     # of a trained network the backbone's weights are read no more: its own hold them
-    predicting = weight_files({key: value for key, value in parameters.models[name].hyperparameters.items() if not trained or key != "backbone_weights"})
+    predicting = outside.weight_files({key: value for key, value in parameters.models[name].hyperparameters.items() if not trained or key != "backbone_weights"})
     if trained:
         made[f"train-{name}"] = {
             "wdir": "..",
@@ -232,12 +233,6 @@ def stages_of(name: str, parameters: params.Params) -> dict[str, dict]:
             "outs": [f"artifacts/detectability/{name}.parquet"],
         }
     return made
-
-
-def weight_files(hyperparameters: dict) -> list[str]:
-    """The files among a network's hyperparameters: weights from elsewhere, where they are no name such as "imagenet"."""
-    given = [value for key, value in hyperparameters.items() if key.endswith("_weights") and isinstance(value, str)]
-    return sorted({value for value in given if "/" in value or Path(value).suffix})
 
 
 def detecting(parameters: params.Params) -> list[str]:
