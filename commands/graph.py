@@ -1,6 +1,7 @@
-"""Write the stages of params.yaml's methods into models/dvc.yaml, and each stage's code files into dvc.yaml.
+"""Write the stages of params.yaml's methods into models/dvc.yaml, and names and code files into dvc.yaml.
 
-In dvc.yaml only the lists of code files change; command, data and parameters of a stage are written by hand there.
+In dvc.yaml the lines below its marks change: for which names of params.yaml a stage is repeated, data that not every
+params.yaml has, and lists of code files. Command, data and parameters of a stage are written by hand there.
 With --check nothing is written; the command then fails when a file is stale, or when params.yaml asks for what a
 network, or this machine, can't do. With --explain NAME it prints the hyperparameters of one method.
 """
@@ -10,7 +11,7 @@ import sys
 
 from pipeline import atomic, command, params
 from pipeline.errors import UserError
-from pipeline.running import graph
+from pipeline.running import graph, outside
 
 
 def main(arguments) -> None:
@@ -20,8 +21,10 @@ def main(arguments) -> None:
         print(explain.explain(arguments.explain))
         return
     parameters = params.load(graph.ROOT / "params.yaml")
+    for line in outside.link(graph.ROOT, outside.paths_of(parameters)):
+        print(line, file=sys.stderr)
     contents = graph.ROOT / graph.TABLE_OF_CONTENTS
-    texts = {contents: graph.with_code(contents.read_text()), graph.ROOT / graph.FILE: graph.written(parameters)}
+    texts = {contents: graph.table_of_contents(contents.read_text(), parameters), graph.ROOT / graph.FILE: graph.written(parameters)}
     stale = [file for file, text in texts.items() if not file.exists() or file.read_text() != text]
     if arguments.check:
         from pipeline.networks import check  # torch, which writing the files does without

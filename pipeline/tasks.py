@@ -85,6 +85,11 @@ class Task:
     verb: str
     """What is done to the region, for messages: "nothing to fill"."""
 
+    @property
+    def compared_tables(self) -> tuple[str, ...]:
+        """Tables of results/<task>/ whose means are held against printed ones; by bucket where papers print them so."""
+        return ("summary", "intervals") if self.size_bins else ("summary", "intervals", "breakdowns")
+
 
 TASKS = {
     task.name: task

@@ -5,23 +5,28 @@ from pathlib import Path
 
 from pipeline import command, params
 from pipeline.data.ingest import ingest
-from pipeline.data.sources import bundled, coco, fivek, timelapse
+from pipeline.data.sources import bundled, coco, fivek, folder, timelapse
 from pipeline.mask_rule import Choice
 from pipeline.progress import Progress
 
 PARAMS = ("seed", "sources.{source}")
-READERS = {"bundled": bundled.read, "coco": coco.read, "fivek": fivek.read, "timelapse": timelapse.read}
+READERS = {"bundled": bundled.read, "coco": coco.read, "fivek": fivek.read, "timelapse": timelapse.read, "folder": folder.read}
 
 
 def main(arguments) -> None:
     parameters = params.load().only(PARAMS, source=arguments.source)
     source = parameters.sources[arguments.source]
-    options = {}
+    options: dict = {}
     if source.kind == "coco":
         options = {"crowd": source.crowd_objects}
     elif source.kind in ("fivek", "timelapse"):
         options = {"choice": Choice(source.mask_value, source.mask_channel)}
+    elif source.kind == "folder":
+        options = {"lists": source.lists}
     photographs, rejected = READERS[source.kind](Path(source.path), **options)
+    told = []
+    if source.kind == "folder":
+        photographs, told = folder.with_all_splits(photographs, parameters.seed, source.validation_share, source.test_share)
     with Progress(f"ingest {arguments.source}", len(photographs), "photographs") as progress:
         lines = ingest(
             photographs,
@@ -37,9 +42,10 @@ def main(arguments) -> None:
             max_rejected=source.max_rejected,
             max_rejected_objects=source.max_rejected_objects,
             near_copies=source.near_copies,
+            needs_objects=source.kind != "folder",
             progress=lambda done, total: progress.add(),
         )
-    for line in lines:
+    for line in [*(f"{arguments.source}: {line}" for line in told), *lines]:
         print(line, file=sys.stderr)
 
 

@@ -6,6 +6,7 @@ import pandas as pd
 
 from pipeline import atomic, command, tables
 from pipeline.scoring import published
+from pipeline.tasks import TASKS
 
 PARAMS = ()
 
@@ -14,8 +15,7 @@ def main(arguments) -> None:
     printed = published.table()
     found = []
     for folder in map(Path, arguments.results):
-        names = ["summary", "intervals", *(["breakdowns"] if folder.name == "inpainting" else [])]
-        found.append(published.measured(*(tables.read(folder / f"{name}.parquet") for name in names)))
+        found.append(published.measured(*(tables.read(folder / f"{name}.parquet") for name in TASKS[folder.name].compared_tables)))
     compared = published.compare(pd.concat(found, ignore_index=True), printed)
     with atomic.folder(arguments.out) as out:
         tables.write(out / "published.parquet", printed)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pipeline import command, params
 from pipeline.data.composites.build import build
+from pipeline.errors import ParameterError
 from pipeline.running import parallel, run_folders
 
 PARAMS = ("seed", "composites.subsets.{subset}", "composites.rendering")
@@ -13,6 +14,8 @@ PARAMS = ("seed", "composites.subsets.{subset}", "composites.rendering")
 def main(arguments) -> None:
     parameters = params.load().only(PARAMS, subset=arguments.subset)
     subset, rendering = parameters.composites.subsets[arguments.subset], parameters.composites.rendering
+    if subset.recipe == "iharmony4":
+        raise ParameterError(f"composites.subsets.{arguments.subset} is of recipe iharmony4; `python -m stages.iharmony4` checks it")
     source, references = Path(arguments.source).absolute(), Path(arguments.references).absolute()
     manifests = [folder / name for folder in (source, references) for name in ("photographs.parquet", "instances.parquet")]
     build(

@@ -40,15 +40,15 @@ def tiny() -> dict:
     return parameters
 
 
-def project(folder: Path) -> Path:
-    """A copy of the code with tiny parameters, as a git and DVC repository of its own."""
+def project(folder: Path, parameters: dict | None = None) -> Path:
+    """A copy of the code with these parameters (the tiny ones if None), as a git and DVC repository of its own."""
     ignored = shutil.ignore_patterns("__pycache__", "dvc.lock")
     for name in ("stages", "commands", "pipeline", "models", "presets"):
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
     for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
         shutil.copy(ROOT / name, folder / name)
     with open(folder / "params.yaml", "w") as file:
-        YAML().dump(tiny(), file)
+        YAML().dump(parameters or tiny(), file)
     run(folder, "git", "init", "-q")
     run(folder, "dvc", "init", "-q")
     run(folder, sys.executable, "-m", "commands.graph")

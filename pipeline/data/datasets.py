@@ -82,7 +82,18 @@ def pairs(subsets: list[Path], split: str, max_foreground: float = 1.0) -> pd.Da
     rows = pd.concat(frames, ignore_index=True).sort_values("pair_id", kind="stable", ignore_index=True)
     if rows.empty:
         raise UserError(f"no {split} composite in {', '.join(map(str, subsets))} with a foreground of at most {max_foreground:g}")
+    _refuse_clashes(frames, subsets)
     return rows
+
+
+def _refuse_clashes(frames: list[pd.DataFrame], folders: list[Path]) -> None:
+    """Raise UserError where two folders hold composites of one name, or sub-datasets of one name: tables could not tell them apart."""
+    for column, what in (("pair_id", "composites"), ("subset", "sub-datasets")):
+        owner: dict[str, Path] = {}
+        for frame, folder in zip(frames, folders):
+            for name in frame[column].unique():
+                if owner.setdefault(name, folder) != folder:
+                    raise UserError(f"{owner[name]} and {folder} both have {what} called {name}; name or number them otherwise")
 
 
 def photographs(root: Path, split: str) -> pd.DataFrame:
@@ -231,6 +242,8 @@ def test_splits(task: str, data: list[Path]) -> list[str]:
     if TASKS[task].trains_on == "photographs":
         return ["test"]
     found = {split for folder in data for split in tables.read(folder / "pairs.parquet", ["split"])["split"].unique()}
+    if "test" not in found:
+        raise UserError(f"no composite in {', '.join(map(str, data))} is in the split test")
     return sorted(found - {"train", "val"}, key=lambda split: (split != "test", split))
 
 

@@ -185,6 +185,7 @@ def ingest(
     max_rejected: float,
     max_rejected_objects: float = 1.0,
     near_copies: bool = True,
+    needs_objects: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[str]:
     """Write a source's folder `out`: pictures, masks and the three tables described at the head of this file.
@@ -204,6 +205,8 @@ def ingest(
     near_copies
         Photographs that resemble each other (pipeline/data/copies.py) share a split, as those of equal pixels always do.
         Where the source has splits of its own these stay, and a line says how many copies cross them.
+    needs_objects
+        Refuse a source without any usable object, of which no composite can be made.
     progress
         Called with (done, total) after each photograph.
 
@@ -239,7 +242,7 @@ def ingest(
                 instance_rows += instances
             if progress is not None:
                 progress(done, len(photographs))
-        if not instance_rows:
+        if needs_objects and not instance_rows:
             reasons = "; ".join(f"{row['file']}: {row['reason']}" for row in rejected[:3])
             raise UserError(f"{source}: no usable instance left" + (f", first reasons: {reasons}" if reasons else ""))
         lines = _lost_objects(source, rejected, len(instance_rows), max_rejected_objects)

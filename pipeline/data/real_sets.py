@@ -10,11 +10,10 @@ Composites to be scored have the set's name as their split; lines of iHarmony4's
 pictures are not copied: the table names them where they lie, with their sha256.
 """
 
-import functools
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -22,6 +21,7 @@ import pandas as pd
 from pipeline import atomic, images, mask_rule, tables
 from pipeline.data.sources import iharmony4, real
 from pipeline.data.sources.base import REJECTED
+from pipeline.data.sources.known_files import KnownFiles
 from pipeline.errors import UserError
 
 PAIR_COLUMNS = iharmony4.PAIRS | {"simulated": bool, "composite_sha256": str, "mask_sha256": str, "real_sha256": str}
@@ -37,6 +37,8 @@ def build(
     max_pixels: int,
     max_rejected: float,
     choice: mask_rule.Choice = mask_rule.Choice(),
+    known: KnownFiles | None = None,
+    parallel_map: Callable[[Callable, list], Iterable] = map,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Check the set that lies at `path` and write its folder `out`.
@@ -48,18 +50,20 @@ def build(
         share of the composites, 0..1, that may be unusable
     choice
         which value or channel of the masks is in; masks of iHarmony4 that are read by a choice are written into `out`
+    known, parallel_map
+        of iHarmony4, see `iharmony4.read`
     progress
-        called with (done, total) after each composite
+        of other sets: called with (done, total) after each composite
 
     Raises UserError where the folder has none of the layouts, too many composites are unusable, none is to be
     scored, or two have one name.
     """
-    limits = {"max_pixels": max_pixels, "max_rejected": max_rejected, "choice": choice, "progress": progress}
+    limits = {"max_pixels": max_pixels, "max_rejected": max_rejected, "choice": choice}
     with atomic.folder(out) as folder:
         if kind == "iharmony4":
-            rows = _listed(folder, out, name, path, limits)
+            rows = _listed(folder, out, name, path, limits | {"known": known, "parallel_map": parallel_map})
         else:
-            rows = _taken_in(folder, name, path, limits)
+            rows = _taken_in(folder, name, path, limits | {"progress": progress})
         pairs = tables.frame(rows, PAIR_COLUMNS).sort_values(["split", "pair_id"], ignore_index=True)
         scored = pairs.loc[pairs["split"] == name, "pair_id"]
         if scored.empty:
@@ -75,28 +79,35 @@ def _listed(folder: Path, out: Path, name: str, path: Path, limits: dict) -> lis
     tables.write(folder / "overlaps.parquet", pd.DataFrame(checked.overlaps))
     counts = {"composites": len(checked.rows), "rejected": len(checked.rejected), "colour_masks": checked.colour_masks}
     (folder / "checks.json").write_text(json.dumps(counts) + "\n")
-    # relative where the parameter is, so that the table doesn't depend on where this repository lies
-    root = checked.root if path.is_absolute() else Path(os.path.relpath(checked.root, out))
-    sha256 = functools.cache(_sha256)
+    root = as_written(checked.root, path, out)
     for row in checked.rows:
-        within = Path(row["subset"])
-        row |= {f"{key}_sha256": sha256(checked.root / within / row[key]) for key in ("composite", "mask", "real")}
-        own_mask = _by_choice(checked.root / within / row["mask"], folder, f"masks/{within}", limits)
-        row |= {key: (root / within / row[key]).as_posix() for key in ("composite", "mask", "real")}
-        if own_mask is not None:
-            row |= {"mask": own_mask, "mask_sha256": sha256(folder / own_mask)}
+        row |= where_it_lies(row, root, checked.sha256) | own_mask(row, checked.root, folder, limits["choice"], limits["max_pixels"])
         row |= {"split": name if row["split"] == "test" else row["split"], "simulated": False}
     return checked.rows
 
 
-def _by_choice(file: Path, folder: Path, within: str, limits: dict) -> str | None:
-    """Write the mask that a choice makes of a file as one that needs none; its name below `folder`, None without a choice."""
-    if limits["choice"] == mask_rule.Choice():
-        return None
-    name = f"{within}/{file.stem}.png"
+def own_mask(row: dict, root: Path, folder: Path, choice: mask_rule.Choice, max_pixels: int) -> dict[str, str]:
+    """Where masks of iHarmony4 are read by a choice: the row's mask written to `folder` as one that needs none, and the columns
+    that name it there; nothing without a choice."""
+    if choice == mask_rule.Choice():
+        return {}
+    file = f"{row['subset']}/{row['mask']}"
+    name = f"masks/{Path(file).with_suffix('.png').as_posix().replace('/masks/', '/')}"
     if not (folder / name).is_file():
-        images.write_png(folder / name, images.read_mask(file, choice=limits["choice"], max_pixels=limits["max_pixels"]))
-    return name
+        images.write_png(folder / name, images.read_mask(root / file, choice=choice, max_pixels=max_pixels))
+    return {"mask": name, "mask_sha256": _sha256(folder / name)}
+
+
+def as_written(root: Path, path: Path, out: Path) -> Path:
+    """`root`, the folder that lists name their files from, as a table in `out` names it: relative where the parameter `path`
+    is, so that the table doesn't depend on where this repository lies."""
+    return root if path.is_absolute() else Path(os.path.relpath(root, out))
+
+
+def where_it_lies(row: dict, root: Path, sha256: dict[str, str]) -> dict[str, str]:
+    """The file columns of one of iHarmony4's rows, below `root`, and their sha256."""
+    files = {key: f"{row['subset']}/{row[key]}" for key in ("composite", "mask", "real")}
+    return {key: (root / file).as_posix() for key, file in files.items()} | {f"{key}_sha256": sha256[file] for key, file in files.items()}
 
 
 def _taken_in(folder: Path, name: str, path: Path, limits: dict) -> list[dict]:

@@ -5,6 +5,7 @@ touches anything.
 """
 
 import importlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -98,28 +99,49 @@ def _check_names(path: Path, params: Params) -> None:
     def refuse(key: str, found, expected: str) -> None:
         raise ParameterError(f"{path}: {key} = {found!r}: expected {expected}")
 
-    sources = ", ".join(params.sources)
-    prefixes: dict[str, str] = {}
-    for name, subset in params.composites.subsets.items():
-        if name == "All":
-            refuse("composites.subsets", name, "another name; tables call all sub-datasets together All")
-        other = prefixes.setdefault(subset.prefix, name)
-        if other != name:
-            refuse(f"composites.subsets.{name}.prefix", subset.prefix, f"another letter than that of {other}")
-        for key in ("source", "references"):
-            if getattr(subset, key) not in params.sources:
-                refuse(f"composites.subsets.{name}.{key}", getattr(subset, key), f"one of the sources ({sources})")
-        if subset.recipe != "transfer" and subset.references != subset.source:
-            refuse(f"composites.subsets.{name}.references", subset.references, f"{subset.source}, the source itself, whose other renditions are used")
+    _check_subsets(params, refuse)
     for name in params.real_sets:
         if name in ("train", "val", "test", "All"):
             refuse("real_sets", name, "another name; it becomes the name of a split beside train, val and test")
     if params.image_size in params.inference.resolutions:
         refuse("inference.resolutions", params.inference.resolutions, f"sides other than image_size = {params.image_size}, which is scored anyway")
-    if params.inpainting.source not in params.sources:
-        refuse("inpainting.source", params.inpainting.source, f"one of the sources ({sources})")
+    if params.inpainting is not None and params.inpainting.source not in params.sources:
+        refuse("inpainting.source", params.inpainting.source, f"one of the sources ({', '.join(params.sources) or 'none'})")
     for name in params.models:
         try:
             models.task_of(name)
         except ValueError as error:
             raise ParameterError(f"{path}: models.{name}: {error}") from None
+    needed = {
+        "localization": {"composites": params.subsets, "localization": params.localization},
+        "harmonization": {"composites": params.subsets},
+        "inpainting": {"inpainting": params.inpainting, "irregular_masks": params.irregular_masks},
+    }
+    for task in params.tasks:
+        for key, block in needed[task].items():
+            if not block:
+                key = "composites.subsets" if key == "composites" else key
+                raise ParameterError(f"{path}: {key} is missing, which {params.models_of(task)[0]} and all methods of {task} need")
+
+
+def _check_subsets(params: Params, refuse: Callable) -> None:
+    sources, prefixes = params.sources, {}
+    known = ", ".join(sources) or "none"
+    for name, subset in params.subsets.items():
+        if name == "All":
+            refuse("composites.subsets", name, "another name; tables call all sub-datasets together All")
+        if subset.recipe == "iharmony4":
+            continue
+        if params.composites.rendering is None:
+            refuse("composites.rendering", None, f"a block; {name} is made by recipe {subset.recipe}")
+        other = prefixes.setdefault(subset.prefix, name)
+        if other != name:
+            refuse(f"composites.subsets.{name}.prefix", subset.prefix, f"another letter than that of {other}")
+        for key in ("source", "references"):
+            place, source = f"composites.subsets.{name}.{key}", getattr(subset, key)
+            if source not in sources:
+                refuse(place, source, f"one of the sources ({known})")
+            if sources[source].kind == "folder":
+                refuse(place, source, "a source with objects; one of kind folder has none")
+        if subset.recipe != "transfer" and subset.references != subset.source:
+            refuse(f"composites.subsets.{name}.references", subset.references, f"{subset.source}, the source itself, whose other renditions are used")

@@ -7,7 +7,7 @@ from the environment (pipeline/running/cluster.py).
 import difflib
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, PrivateAttr, Tag, model_validator
 
 import models
 from pipeline.errors import ParameterError
@@ -16,7 +16,9 @@ from pipeline.params.view import View
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+# names become folders and parts of command lines, so that no other character may stand in them
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9]*$")]
+MethodName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 # pipeline.irregular_masks knows them too; spelled out here so that reading parameters doesn't depend on its code
 MaskKind = Literal[
     "random_walk", "strokes", "strokes_prvs", "brush", "brush_box", "brush_port", "lama_train", "lama_thin", "lama_medium",
@@ -70,14 +72,19 @@ class MaskFiles(Block):
 class Source(MaskFiles):
     """One origin of photographs; becomes the stage ingest@<name>."""
 
-    kind: Literal["bundled", "coco", "fivek", "timelapse"]
+    kind: Literal["bundled", "coco", "fivek", "timelapse", "folder"] = Field(
+        description="folder: plain photographs without objects, at any depth, for inpainting alone"
+    )
     path: str = Field(description="folder or file that the photographs come from")
-    longest_side: Count | None = Field(description="larger photographs are shrunk to this many pixels; null keeps them")
-    shortest_side: Count = Field(description="photographs with a shorter side are rejected")
-    max_megapixels: Positive = Field(description="larger photographs are refused before they are decoded")
-    validation_share: Share = Field(description="of the photographs; unused where the source has its own split")
-    test_share: Share = Field(description="of the photographs; unused where the source has its own split")
-    max_rejected: Share = Field(description="share of unusable photographs above which the stage fails")
+    lists: dict[Literal["train", "val", "test"], str] | None = Field(
+        None, description="kind folder: files within `path` that list the photographs of each split, where their names don't say it"
+    )
+    longest_side: Count | None = Field(None, description="larger photographs are shrunk to this many pixels; null keeps them")
+    shortest_side: Count = Field(64, description="photographs with a shorter side are rejected")
+    max_megapixels: Positive = Field(50.0, description="larger photographs are refused before they are decoded")
+    validation_share: Share = Field(0.1, description="of the photographs; unused where the source has its own split")
+    test_share: Share = Field(0.1, description="of the photographs; unused where the source has its own split")
+    max_rejected: Share = Field(0.0, description="share of unusable photographs above which the stage fails")
     max_rejected_objects: Share = Field(0.05, description="share of unusable objects above which the stage fails")
     crowd_objects: Literal["reject", "use"] = Field(
         "reject",
@@ -87,8 +94,17 @@ class Source(MaskFiles):
 
     @model_validator(mode="after")
     def _masks_are_files(self):
-        if self.kind in ("bundled", "coco") and (self.mask_value is not None or self.mask_channel is not None):
-            raise ValueError(f"mask_value and mask_channel are for mask files; kind {self.kind} has its masks in a JSON file")
+        if self.kind not in ("fivek", "timelapse") and (self.mask_value is not None or self.mask_channel is not None):
+            where = "no masks" if self.kind == "folder" else "its masks in a JSON file"
+            raise ValueError(f"mask_value and mask_channel are for mask files; kind {self.kind} has {where}")
+        return self
+
+    @model_validator(mode="after")
+    def _lists_are_of_folders(self):
+        if self.lists is not None and self.kind != "folder":
+            raise ValueError(f"lists are read by kind folder; kind {self.kind} knows its splits otherwise")
+        if self.lists == {}:
+            raise ValueError("lists names no list; leave it out, or name one for each split")
         return self
 
     @model_validator(mode="after")
@@ -99,9 +115,10 @@ class Source(MaskFiles):
 
 
 class Subset(Block):
-    """One sub-dataset of composites; becomes the stage synthesize@<name>."""
+    """One sub-dataset of composites that is made from photographs; becomes the stage synthesize@<name>."""
 
-    recipe: Literal["transfer", "renditions", "day2night"] = Field(
+    # "iharmony4" is that of ListedSubset, and stands here to be named where a recipe is unknown
+    recipe: Literal["transfer", "renditions", "day2night", "iharmony4"] = Field(
         description="transfer: recolour after a reference object (HCOCO, HFlickr); renditions: foreground of another "
         "rendition of the photograph (HAdobe5k); day2night: of another moment (Hday2night)"
     )
@@ -117,6 +134,37 @@ class Subset(Block):
         if self.composites_per_object > self.max_per_object:
             raise ValueError(f"composites_per_object = {self.composites_per_object:g} is above max_per_object = {self.max_per_object}")
         return self
+
+
+class ListedSubset(MaskFiles):
+    """Composites of the real iHarmony4, trained on and tested where they lie; becomes the stage iharmony4@<name>."""
+
+    recipe: Literal["iharmony4"]
+    path: str = Field(
+        description="one sub-dataset's folder (iHarmony4/HCOCO), which tables call by the name of this block, or the whole folder, "
+        "whose sub-datasets keep their names"
+    )
+    validation_share: Share = Field(
+        0.02, description="of the photographs of the training list (in Hday2night: of its cameras), which are kept out of training"
+    )
+    disjoint: bool = Field(
+        False, description="leave those composites out of training whose photograph (in Hday2night: whose camera) is in the test list too"
+    )
+    max_megapixels: Positive = Field(50.0, description="larger pictures are refused before they are decoded")
+    max_rejected: Share = Field(0.0, description="share of unusable composites above which the stage fails")
+
+
+_LISTED, _MADE = "[listed]", "[made]"
+SUBSET_KINDS = {_LISTED: ListedSubset, _MADE: Subset}
+"""By the parts of a place in pydantic's errors that say which kind of sub-dataset was read."""
+
+
+def _kind_of_subset(value: Any) -> str:
+    recipe = value.get("recipe") if isinstance(value, dict) else getattr(value, "recipe", None)
+    return _LISTED if recipe == "iharmony4" else _MADE
+
+
+AnySubset = Annotated[Annotated[ListedSubset, Tag(_LISTED)] | Annotated[Subset, Tag(_MADE)], Discriminator(_kind_of_subset)]
 
 
 class Filters(Block):
@@ -141,8 +189,8 @@ class Rendering(Block):
 
 
 class Composites(Block):
-    subsets: dict[Name, Subset]
-    rendering: Rendering
+    subsets: dict[Name, AnySubset]
+    rendering: Rendering | None = Field(None, description="needed where sub-datasets are made")
 
 
 class RealSet(MaskFiles):
@@ -273,9 +321,9 @@ class Protocols(Block):
     """Names of pipeline/scoring/protocols/ under which the same predictions are scored side by side; null for all of a task's,
     [] for none. seam-256 is always among them: it is what the others are held against."""
 
-    localization: list[LocalizationProtocol] | None
-    harmonization: list[HarmonizationProtocol] | None
-    inpainting: list[InpaintingProtocol] | None
+    localization: list[LocalizationProtocol] | None = None
+    harmonization: list[HarmonizationProtocol] | None = None
+    inpainting: list[InpaintingProtocol] | None = None
 
     @model_validator(mode="after")
     def _each_once(self):
@@ -303,15 +351,15 @@ class Report(Block):
 class Params(Block):
     seed: Annotated[int, Field(ge=0)]
     image_size: Annotated[int, Field(ge=32)] = Field(description="side in pixels that networks see and tables score")
-    sources: dict[Name, Source] = Field(min_length=1)
-    composites: Composites
-    real_sets: dict[Name, RealSet] = Field(description="may be empty")
-    irregular_masks: IrregularMasks
-    localization: Localization
-    inpainting: Inpainting
+    sources: dict[Name, Source] = {}
+    composites: Composites | None = Field(None, description="needed by localization and harmonization")
+    real_sets: dict[Name, RealSet] = {}
+    irregular_masks: IrregularMasks | None = Field(None, description="needed by inpainting")
+    localization: Localization | None = Field(None, description="needed by localization")
+    inpainting: Inpainting | None = Field(None, description="needed by inpainting")
     training: Training
     recipes: dict[Name, dict[str, Any]] = Field({}, description="training blocks that several networks share, by name")
-    models: dict[str, ModelBlock]
+    models: dict[MethodName, ModelBlock] = Field(min_length=1)
     inference: Inference
     evaluation: Evaluation
     report: Report
@@ -343,14 +391,24 @@ class Params(Block):
         for place in places:
             value = self
             for depth, key in enumerate(place):
-                known = list(value) if isinstance(value, dict) else list(type(value).model_fields)
+                known = list(value) if isinstance(value, dict) else list(getattr(type(value), "model_fields", ()))
                 if key not in known:
                     above = ".".join(place[:depth]) or "params.yaml"
                     near = difflib.get_close_matches(key, known, n=1)
-                    hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}"
+                    hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known) or 'none'}"
                     raise ParameterError(f"{above} has no {key!r}; {hint}")
                 value = value[key] if isinstance(value, dict) else getattr(value, key)
         return View(self, places)
+
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks that have a method, in the order of the story."""
+        return [task for task in models.TASKS if self.models_of(task)]
+
+    @property
+    def subsets(self) -> dict[str, "Subset | ListedSubset"]:
+        """The sub-datasets of composites, by name; none without composites."""
+        return self.composites.subsets if self.composites is not None else {}
 
     def models_of(self, task: str) -> list[str]:
         """Names of the methods of one task, in the order of the file."""

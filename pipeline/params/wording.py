@@ -9,25 +9,27 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from pipeline.params.schema import Params
+from pipeline.params.schema import SUBSET_KINDS, Params
 
 
 def one_line(error: ValidationError) -> str:
     # a misspelled key is also reported as missing; the spelling is what the reader wants to hear of
     first, *others = sorted(error.errors(include_url=False), key=lambda one: one["type"] != "extra_forbidden")
-    place = [str(part) for part in first["loc"] if part != "[key]"]
+    # parts in square brackets are pydantic's own: the key of a mapping, the kind of a sub-dataset
+    place = [str(part) for part in first["loc"] if not str(part).startswith("[")]
     key = ".".join(place) or "the file"
     found = first["input"]
     shown = f" = {found!r}" if isinstance(found, (str, int, float, bool, type(None), list)) else ""
     if first["type"] == "extra_forbidden":
-        known = _keys_at(place[:-1])
+        known = _keys_at(list(map(str, first["loc"][:-1])))
         near = difflib.get_close_matches(place[-1], known, n=1)
         message = f"{key} is not a parameter" + (f"; did you mean {near[0]!r}?" if near else f"; known here: {', '.join(known)}")
     elif first["type"] == "missing":
         message = f"{key} is missing; expected {_expected(first)}"
     else:
         message = f"{key}{shown}: {_expected(first)}"
-    return message + (f" (and {len(others)} more)" if others else "")
+    message += f" (and {len(others)} more)" if others else ""
+    return " ".join(message.splitlines())  # a key may hold line ends
 
 
 def _expected(problem: Mapping[str, Any]) -> str:
@@ -48,6 +50,9 @@ def _keys_at(place: list[str]) -> list[str]:
     """Names of the fields of the block at a place in the file."""
     block: type[BaseModel] = Params
     for part in place:
+        if part in SUBSET_KINDS:
+            block = SUBSET_KINDS[part]
+            continue
         field = block.model_fields.get(part) if isinstance(block, type) and issubclass(block, BaseModel) else None
         annotation = field.annotation if field else block
         block = next((one for one in _blocks_in(annotation)), block)

@@ -201,7 +201,8 @@ def _behind(results: Results, subset: str, model: str, first: str) -> dict | str
 
 
 def overlaps(file: Path) -> dict[str, list[str]]:
-    """For each further test set that brings a training list, a sentence per sub-dataset: how far the list has seen it.
+    """For each sub-dataset of the real iHarmony4, and each further test set that brings a training list, a sentence per
+    sub-dataset: how far the list has seen it.
 
     Empty where evaluation wrote no such table.
     """
@@ -216,6 +217,8 @@ def overlaps(file: Path) -> dict[str, list[str]]:
             sentence += f", with {row.test_composites_of_shared_photographs:,} of {row.composites_test:,} test composites"
         if row.cameras_shared:
             sentence += f"; {row.test_composites_of_shared_cameras:,} test composites are of the {row.cameras_shared} cameras that it knows"
+        if (left_out := getattr(row, "composites_left_out", 0)) > 0:  # missing of real sets, which are only tested
+            sentence += f"; {left_out:,.0f} of its composites were left out of training for that"
         said.setdefault(row.set, []).append(sentence)
     return said
 

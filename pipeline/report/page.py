@@ -4,12 +4,12 @@ What it says is gathered here and laid out by page.html.j2 (with page.css and pa
 on the same machine give the same bytes: there is no date in it; durations come from the trainings themselves.
 """
 
+import math
 from pathlib import Path
 
 import jinja2
 from markupsafe import Markup
 
-import models
 from pipeline import tables as parquet
 from pipeline.data import datasets
 from pipeline.errors import UserError
@@ -47,15 +47,15 @@ def render(parameters, *, results: Path, artifacts: Path, data: Path, file: Path
 
     Raises UserError naming the file, when a table or a picture is missing, and when the page would pass MAX_BYTES.
     """
-    read = {task: numbers.read_results(task, results / task, artifacts / "index" / task) for task in models.TASKS}
+    read = {task: numbers.read_results(task, results / task, artifacts / "index" / task) for task in parameters.tasks}
     tasks = [_task(one, parameters, artifacts, results / name) | _beside(one, results) for name, one in read.items()]
-    subsets = [_subset(name, subset, data, parameters) for name, subset in parameters.composites.subsets.items()]
-    masks = _masks(data / "irregular_masks")
+    subsets = [_subset(name, subset, data, parameters) for name, subset in parameters.subsets.items()]
+    masks = _masks(data / "irregular_masks") if parameters.irregular_masks is not None else None
     for task in tasks:
         task |= variants.sections(read[task["name"]], results / task["name"])
     stated = [data / "composites" / one["name"] / "pairs.parquet" for one in subsets]
-    stated += [data / "irregular_masks" / name for name in ("masks.parquet", "assigned.parquet")]
-    stated += [results / task / "per_image.parquet" for task in models.TASKS]
+    stated += [data / "irregular_masks" / name for name in ("masks.parquet", "assigned.parquet") if masks]
+    stated += [results / task / "per_image.parquet" for task in parameters.tasks]
     run = {
         "revision": provenance.revision(Path(".")),
         "preset": provenance.preset(file, presets),
@@ -103,6 +103,7 @@ def _task(results: numbers.Results, parameters, artifacts: Path, folder: Path) -
         "overview": numbers.overview(results),
         "leading": METRICS[results.leading].label,
         "headline": numbers.score_table(results, "All"),
+        "overlaps": [sentence for name in parameters.subsets for sentence in overlaps.get(name, [])],
         "subsets": [numbers.score_table(results, one) for one in results.subsets] if len(results.subsets) > 1 else [],
         "only_subset": results.subsets[0],
         "real": [numbers.score_table(results, "All", split) | {"overlaps": overlaps.get(split, [])} for split in other_splits],
@@ -128,22 +129,34 @@ def _beside(results: numbers.Results, folder: Path) -> dict:
 def _subset(name: str, subset, data: Path, parameters) -> dict:
     folder = data / "composites" / name
     pairs, rejected = parquet.read(folder / "pairs.parquet"), parquet.read(folder / "rejected.parquet")
-    filters = parameters.composites.rendering.filters
-    bounds = {
-        "foreground_ratio": (filters.foreground_ratio.low, filters.foreground_ratio.high),
-        "colour_difference": (filters.colour_difference.low, filters.colour_difference.high),
-        "hue_rotation": (filters.max_hue_rotation,),
-    }
+    made = subset.recipe != "iharmony4"
+    bounds, references = {}, None
+    if made:
+        filters = parameters.composites.rendering.filters
+        bounds = {
+            "foreground_ratio": (filters.foreground_ratio.low, filters.foreground_ratio.high),
+            "colour_difference": (filters.colour_difference.low, filters.colour_difference.high),
+            "hue_rotation": (filters.max_hue_rotation,),
+        }
+        references = data / "sources" / subset.references
+    else:
+        rejected = rejected.rename(columns={"reason": "rule"}).assign(value=math.nan)
+        rejected["rule"] = [_without_file(rule) for rule in rejected["rule"]]
     drawn = [column for column in HISTOGRAMS if column in pairs and pairs[column].notna().any()]
-    references = data / "sources" / subset.references
     return {
         "name": name,
         "recipe": subset.recipe,
-        "source": subset.source,
-        "references": subset.references,
-        "histograms": [Markup(plots.histogram(pairs[one], HISTOGRAMS[one][0], bounds[one], HISTOGRAMS[one][1])) for one in drawn],
+        "made": made,
+        "source": subset.source if made else subset.path,
+        "references": subset.references if made else "",
+        "histograms": [Markup(plots.histogram(pairs[one], HISTOGRAMS[one][0], bounds.get(one), HISTOGRAMS[one][1])) for one in drawn],
         "transfers": sheets.transfer_sheet(folder, pairs, references, SAMPLES),
     } | numbers.counts(pairs, rejected)
+
+
+def _without_file(reason: str) -> str:
+    """Why a file can't be used, without its name, so that equal reasons are counted together."""
+    return reason.rpartition(": ")[2]
 
 
 def _masks(root: Path) -> dict:

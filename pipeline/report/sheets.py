@@ -174,12 +174,12 @@ def worst(shown: Shown, model: str, many: int) -> list[Strip]:
     return strips
 
 
-def transfer_sheet(folder: Path, pairs: pd.DataFrame, references: Path, rows: int) -> dict[str, list[dict]]:
+def transfer_sheet(folder: Path, pairs: pd.DataFrame, references: Path | None, rows: int) -> dict[str, list[dict]]:
     """Samples of a sub-dataset for each transfer: real photograph, mask, composite, and what lent the foreground its
     colours: the reference with its object outlined, the other rendition or moment, or the simulated one, made again.
 
     The rows are drawn by a fixed seed. `references` is the folder data/sources/<source> of the references; it is read
-    where a row names one. A row: pair_id, note, tiles (name, source). A set that isn't ours may lack the real
+    where a row names one, and may be None where none does. A row: pair_id, note, tiles (name, source). A set that isn't ours may lack the real
     photograph and the reference.
     """
     lenders = _Lenders(references)

@@ -17,6 +17,7 @@ from ruamel.yaml.comments import CommentedSeq
 import models
 from pipeline import params
 from pipeline.errors import UserError
+from pipeline.running import outside
 from pipeline.tasks import TASKS
 
 WIDTH = 120
@@ -25,6 +26,12 @@ PACKAGES = ("stages", "commands", "pipeline", "models")
 TABLE_OF_CONTENTS = Path("dvc.yaml")
 FILE = Path("models/dvc.yaml")
 CODE_MARK = "# code, written by `python -m commands.graph`"
+DATA_MARK = "# data, written by `python -m commands.graph`"
+NAMES_MARK = "# names, written by `python -m commands.graph`"
+PARAMETERS_ARE_VALID = "data/params_are_valid.txt"
+"""What the stage `check` writes. Stages whose command holds a name of params.yaml depend on it, so that `dvc repro` runs none
+of them before the names were found to be names."""
+
 
 HEAD = """\
 # Written by `python -m commands.graph` from params.yaml and the code; edits here are lost.
@@ -52,6 +59,77 @@ def closure(*modules: str) -> list[str]:
     return sorted(str(file.relative_to(ROOT)) for file in found if file.stat().st_size)
 
 
+def table_of_contents(text: str, parameters: params.Params) -> str:
+    """The text of dvc.yaml with all lines written anew that depend on the code or on params.yaml.
+
+    These are what stands below a line with NAMES_MARK, deeper than it, and in the `deps` of a stage what stands below
+    DATA_MARK and below CODE_MARK. All other lines are written by hand and stay.
+    """
+    return with_code(_with_data(_with_names(text, parameters), parameters))
+
+
+def _with_names(text: str, parameters: params.Params) -> str:
+    written, stage, below = [], None, None
+    for line in text.splitlines():
+        indent = len(line) - len(line.lstrip())
+        if below is not None and (indent > below or not line.strip()):
+            continue
+        below = None
+        if named := re.fullmatch(r"  (\w+):.*", line):
+            stage = named[1]
+        if line.endswith(NAMES_MARK):
+            key, names, below = line.removesuffix(NAMES_MARK).rstrip().removesuffix("{}").rstrip(), names_of(stage, parameters), indent
+            written += [f"{key}{'' if names else ' {}'}  {NAMES_MARK}", *(f"{' ' * (indent + 2)}{name}: {value}" for name, value in names.items())]
+        else:
+            written.append(line)
+    return "\n".join(written) + "\n"
+
+
+def names_of(stage: str, parameters: params.Params) -> dict[str, str]:
+    """What a stage of dvc.yaml is repeated for: its names, each with the block of params.yaml that it stands for there."""
+    if stage == "evaluate":
+        return {"task": f"[{', '.join(parameters.tasks)}]"}
+    listed = [name for name, subset in parameters.subsets.items() if subset.recipe == "iharmony4"]
+    places = {
+        "ingest": ("sources", parameters.sources),
+        "synthesize": ("composites.subsets", [name for name in parameters.subsets if name not in listed]),
+        "iharmony4": ("composites.subsets", listed),
+        "real": ("real_sets", parameters.real_sets),
+        "irregular_masks": ("sources", [parameters.inpainting.source] if parameters.inpainting and parameters.irregular_masks else []),
+    }
+    place, names = places[stage]
+    return {name: f"${{{place}.{name}}}" for name in names}
+
+
+def _with_data(text: str, parameters: params.Params) -> str:
+    written, stage, skipped = [], None, False
+    for line in text.splitlines():
+        skipped = skipped and line.strip() not in (CODE_MARK, "]")
+        if skipped:
+            continue
+        if named := re.fullmatch(r"  (\w+):.*", line):
+            stage = named[1]
+        written.append(line)
+        if line.strip() == DATA_MARK:
+            indent, skipped = line[: len(line) - len(line.lstrip())], True
+            written += [f'{indent}"{path}",' if "$" in path else f"{indent}{path}," for path in data_of(stage, parameters)]
+    return "\n".join(written) + "\n"
+
+
+def data_of(stage: str, parameters: params.Params) -> list[str]:
+    """Those data dependencies of a stage of dvc.yaml that not every params.yaml has."""
+    if stage == "irregular_masks":
+        return ["${irregular_masks.folder}"] if parameters.irregular_masks.folder is not None else []
+    assert stage == "report", stage
+    there = {
+        "artifacts/models": any(block.training is not None for block in parameters.models.values()),
+        "data/sources": parameters.sources,
+        "data/composites": parameters.subsets,
+        "data/irregular_masks": names_of("irregular_masks", parameters),
+    }
+    return [path for path, needed in there.items() if needed]
+
+
 def with_code(text: str) -> str:
     """The text of dvc.yaml with the code files of every stage written anew.
 
@@ -75,7 +153,12 @@ def with_code(text: str) -> str:
             below.append(line)
         else:
             raise UserError(f"{TABLE_OF_CONTENTS}: the list of {module} has no closing ] on a line of its own")
-        written += [kept for kept in below if not _is_code(kept)]
+        data = len(written)
+        while data and not written[data - 1].rstrip().endswith("["):
+            data -= 1
+        marks = [place for place in range(data, len(written)) if written[place].strip() == DATA_MARK]
+        place = marks[0] if marks else len(written)
+        written[place:place] = [kept for kept in below if not _is_code(kept)]
         written += [f"{indent}{CODE_MARK}", *_several_to_a_line(closure(module), indent), line]
     return "\n".join(written) + "\n"
 
@@ -113,7 +196,7 @@ def stages_of(name: str, parameters: params.Params) -> dict[str, dict]:
     if TASKS[task].trains_on == "photographs":
         data = [f"data/sources/{parameters.inpainting.source}", "data/irregular_masks"]
     else:
-        data = [f"data/composites/{subset}" for subset in parameters.composites.subsets]
+        data = [f"data/composites/{subset}" for subset in parameters.subsets]
     tested = data if TASKS[task].trains_on == "photographs" else data + [f"data/real/{name}" for name in parameters.real_sets]
     weights = f"artifacts/models/{name}/weights.safetensors"
     def places(stage: str, of_task: str | None) -> list[str]:
@@ -122,19 +205,22 @@ def stages_of(name: str, parameters: params.Params) -> dict[str, dict]:
 
     made = {}
     trained = parameters.models[name].training is not None
+    files = outside.weight_files(parameters.models[name].hyperparameters)
+    # of a trained network the backbone's weights are read no more: its own hold them
+    predicting = outside.weight_files({key: value for key, value in parameters.models[name].hyperparameters.items() if not trained or key != "backbone_weights"})
     if trained:
         made[f"train-{name}"] = {
             "wdir": "..",
             "cmd": f"python -m stages.train {name} --data {' '.join(data)}",
             "params": places("stages.train", task),
-            "deps": closure("stages.train", network) + data,
+            "deps": closure("stages.train", network) + data + files,
             "outs": [f"artifacts/models/{name}"],
         }
     made[f"infer-{name}"] = {
         "wdir": "..",
         "cmd": f"python -m stages.infer {name} {f'--weights {weights} ' if trained else ''}--data {' '.join(tested)}",
         "params": places("stages.infer", task),
-        "deps": closure("stages.infer", network) + tested + ([weights] if trained else []),
+        "deps": closure("stages.infer", network) + tested + ([weights] if trained else []) + predicting,
         "outs": [f"artifacts/predictions/{name}", f"artifacts/index/{task}/{name}.json"],
     }
     if name in detecting(parameters):
@@ -143,7 +229,7 @@ def stages_of(name: str, parameters: params.Params) -> dict[str, dict]:
             "wdir": "..",
             "cmd": f"python -m stages.detect {name} --weights {weights} --data {' '.join(tested)} --harmonized {' '.join(harmonizers)}",
             "params": places("stages.detect", None),
-            "deps": closure("stages.detect", network) + tested + [weights] + [f"artifacts/predictions/{one}" for one in harmonizers],
+            "deps": closure("stages.detect", network) + tested + [weights] + [f"artifacts/predictions/{one}" for one in harmonizers] + predicting,
             "outs": [f"artifacts/detectability/{name}.parquet"],
         }
     return made
@@ -171,9 +257,25 @@ def detectability_stage(parameters: params.Params) -> dict[str, dict]:
     }
 
 
+def published_stage(parameters: params.Params) -> dict[str, dict]:
+    """What the papers print, and ours beside it, of the tasks that there are."""
+    results = [f"results/{task}" for task in parameters.tasks]
+    tables = [f"results/{task}/{name}.parquet" for task in parameters.tasks for name in TASKS[task].compared_tables]
+    return {
+        "published": {
+            "wdir": "..",
+            "cmd": f"python -m stages.published {' '.join(results)}",
+            "deps": closure("stages.published") + ["pipeline/scoring/published.csv", *tables],
+            "outs": ["results/published"],
+        }
+    }
+
+
 def lists_stage(parameters: params.Params) -> dict[str, dict]:
     """iHarmony4's lists over all sub-datasets; here because it depends on a list of folders too."""
-    folders = [f"data/composites/{subset}" for subset in parameters.composites.subsets]
+    folders = [f"data/composites/{subset}" for subset in parameters.subsets]
+    if not folders:
+        return {}
     return {
         "lists": {
             "wdir": "..",
@@ -191,7 +293,7 @@ def written(parameters: params.Params) -> str:
     stages = lists_stage(parameters)
     for name in parameters.models:
         stages |= stages_of(name, parameters)
-    stages |= detectability_stage(parameters)
+    stages |= detectability_stage(parameters) | published_stage(parameters)
     curves = [
         {f"training loss, {task}": {"x": "step", "y": {f"../artifacts/models/{name}/history.csv": "loss" for name in trained}}}
         for task in models.TASKS
@@ -204,7 +306,7 @@ def written(parameters: params.Params) -> str:
     yaml.width = WIDTH
     yaml.indent(mapping=2, sequence=4, offset=2)
     text = StringIO()
-    yaml.dump({"stages": stages, "plots": curves}, text)
+    yaml.dump({"stages": stages, "metrics": [f"../results/{task}/metrics.json" for task in parameters.tasks], "plots": curves}, text)
     return HEAD + re.sub(r" +$", "", text.getvalue(), flags=re.MULTILINE)
 
 

@@ -26,9 +26,17 @@ def run_folder(name: str, *parts) -> Path:
     digest = hashlib.sha256(json.dumps([_stated(part) for part in parts], sort_keys=True).encode())
     for file in _loaded_code():
         digest.update(f"{file.relative_to(ROOT)}:".encode() + file.read_bytes())
+    return _runs() / f"{name}-{digest.hexdigest()[:16]}"
+
+
+def kept(kind: str, name: str) -> Path:
+    """A file beside the run folders for what is worth knowing in later runs, whatever was edited meanwhile; `clean` removes it."""
+    return _runs() / kind / name
+
+
+def _runs() -> Path:
     # a queued experiment runs in a copy that DVC removes, killed or done; DVC_ROOT is the project that it was queued from
-    project = Path(os.environ.get("DVC_ROOT", "."))
-    return (project / RUNS / f"{name}-{digest.hexdigest()[:16]}").absolute()
+    return (Path(os.environ.get("DVC_ROOT", ".")) / RUNS).absolute()
 
 
 def _stated(part):

@@ -41,7 +41,8 @@ OURS = {
 """The metric of ours that a printed one is to be held against, where the names differ: printed F1 and IoU are taken
 from maps stretched to their own range, printed fSSIM has IIH's constants."""
 
-SUBSETS = {("inpainting", "All"): ("CelebA", "Paris", "Places2")}
+NAMED_PHOTOGRAPHS = ("CelebA", "Paris", "Places2")
+SUBSETS = {("inpainting", "All"): NAMED_PHOTOGRAPHS}
 """The papers' data sets that a sub-dataset of ours of another name is held against."""
 
 PRINTED = ["task", "paper", "table", "subset", "condition", "metric"]
@@ -99,7 +100,8 @@ def measured(summary: pd.DataFrame, intervals: pd.DataFrame, breakdowns: pd.Data
 
     Sets without sub-datasets of their own (DIH99, RealHM) have no "All" that any table prints and are left out;
     iHarmony4 as a real set stays. So are splits at further sides ("test@512"), which no table prints. The papers print inpainting by bucket on named photographs; our buckets are those of
-    all test photographs, so they stand under "All". Where evaluation gives no interval, low and high are NaN.
+    all test photographs, so they stand under "All"; where these are of one source that is called like a published set
+    (Places2, CelebA, Paris), they stand under its name, and "All", which says the same once more, is left out. Where evaluation gives no interval, low and high are NaN.
     """
     of_split = summary[~summary["split"].str.contains("@")].groupby("split")
     subdivided = {split for split, part in of_split if split == "test" or set(part["subset"]) - {"All", split}}
@@ -110,8 +112,12 @@ def measured(summary: pd.DataFrame, intervals: pd.DataFrame, breakdowns: pd.Data
     on = ["model", "subset", "split", "metric"]
     found = [means.merge(stated[[*on, "low", "high"]], on=on, how="left").assign(condition="")]
     if breakdowns is not None:
+        named = set(summary["subset"]) - {"All"}
+        pooled = "All" if len(named) > 1 or not named <= set(NAMED_PHOTOGRAPHS) else named.pop()
+        if pooled != "All":
+            found = [found[0][found[0]["subset"] == pooled]]
         buckets = breakdowns[breakdowns["by"] == "hole_ratio_bucket"].rename(columns={"value": "condition", "mean": "ours", "n": "n_images"})
-        found.append(buckets.assign(task=summary["task"].iloc[0], subset="All", split="test"))
+        found.append(buckets.assign(task=summary["task"].iloc[0], subset=pooled, split="test"))
     return pd.concat(found, ignore_index=True)[["task", "model", "subset", "split", "condition", "metric", "ours", "low", "high", "n_images"]]
 
 

@@ -139,8 +139,8 @@ def by_resolution(task: str, scores: pd.DataFrame, methods: list[dict], size: in
 
 
 def overlaps(methods: list[dict]) -> pd.DataFrame | None:
-    """How far the test photographs of the real sets were seen in their training lists: set, subset and the counts of
-    overlaps.parquet; None where no set has such a table."""
+    """How far test photographs of the real iHarmony4 were seen in its training lists: set (the name of a sub-dataset of
+    composites or of a real set), subset and the counts of overlaps.parquet; None where no set has such a table."""
     files = [Path(one) / "overlaps.parquet" for one in methods[0]["data"]]
     frames = [tables.read(file).assign(set=file.parent.name) for file in files if file.is_file()]
     if not frames:

@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 import models
 from pipeline import color_transfer, irregular_masks, params
 from pipeline.errors import ParameterError
-from pipeline.params import loading, schema
+from pipeline.params import loading, schema, wording
 from pipeline.scoring import protocols
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,19 +65,21 @@ def refusal(load, place, value) -> str:
 
 
 @pytest.mark.parametrize("file", PRESETS, ids=lambda file: file.stem)
-def test_every_preset_is_complete_and_valid(file):
+def test_every_preset_is_valid_and_names_methods(file):
     loaded = params.load(file)
-    for task in models.TASKS:
-        assert loaded.models_of(task), f"{file.name} names no method for {task}"
+    expected = {"places2": ["inpainting"], "iharmony4": ["localization", "harmonization"]}
+    assert loaded.tasks == expected.get(file.stem, list(models.TASKS))
 
 
 @pytest.mark.parametrize("file", PRESETS, ids=lambda file: file.stem)
-def test_every_preset_spells_out_every_key_that_has_no_default(file):
+def test_every_preset_spells_out_every_key_that_it_has_a_use_for(file):
     # what pydantic fills in silently would make the file an incomplete account of the run
     content = YAML_SAFE.load(file.read_text())
-    assert set(content) == set(params.Params.model_fields)
-    for block in ("irregular_masks", "localization", "inpainting", "training", "inference", "evaluation", "report"):
-        assert set(content[block]) == set(params.Params.model_fields[block].annotation.model_fields)
+    unused = {"places2": {"composites", "real_sets", "localization"}, "iharmony4": {"sources", "irregular_masks", "inpainting"}}
+    assert set(content) == set(params.Params.model_fields) - unused.get(file.stem, set())
+    for block in {"irregular_masks", "localization", "inpainting", "training", "inference", "evaluation", "report"} & set(content):
+        (kind,) = wording._blocks_in(params.Params.model_fields[block].annotation)
+        assert set(content[block]) == set(kind.model_fields)
 
 
 @pytest.mark.parametrize("file", PRESETS, ids=lambda file: file.stem)
@@ -195,7 +197,20 @@ def test_wrong_types(load, place, value, message):
         ("models.unet.training.optimization.betas", [0.9], "models.unet.training.optimization.betas = [0.9]: expected at least 2 of them, found 1"),
         ("models.unet.training.optimization.betas", [0.9, 1], "models.unet.training.optimization.betas.1 = 1: expected less than 1"),
         ("models.unet.training.augmentation.crop", {"low": -1, "high": 1}, "models.unet.training.augmentation.crop.low = -1: expected greater than or equal to 0"),
-        ("sources", {}, "sources: expected at least 1 of them, found 0"),
+        ("models", {}, "models: expected at least 1 of them, found 0"),
+        ("sources", {}, "composites.subsets.HCOCO.source = 'bundled': expected one of the sources (none)"),
+        ("composites", ..., "composites.subsets is missing, which constant_map and all methods of localization need"),
+        ("composites.subsets", {}, "composites.subsets is missing, which constant_map and all methods of localization need"),
+        ("composites.rendering", ..., "composites.rendering = None: expected a block; HCOCO is made by recipe transfer"),
+        ("localization", ..., "localization is missing, which constant_map and all methods of localization need"),
+        ("irregular_masks", ..., "irregular_masks is missing, which mean_fill and all methods of inpainting need"),
+        ("inpainting", ..., "inpainting is missing, which mean_fill and all methods of inpainting need"),
+        ("sources.bundled.kind", "folder", "composites.subsets.HCOCO.source = 'bundled': expected a source with objects; one of kind folder has none"),
+        ("sources.bundled.lists", {"train": "a.txt"}, "sources.bundled: lists are read by kind folder; kind bundled knows its splits otherwise"),
+        ("composites.subsets.HCOCO.recipe", "paste", "composites.subsets.HCOCO.recipe = 'paste': expected 'transfer', 'renditions', 'day2night' or 'iharmony4'"),
+        ("composites.subsets.Real", {"recipe": "iharmony4"}, "composites.subsets.Real.path is missing; expected a value here"),
+        ("composites.subsets.Real", {"recipe": "iharmony4", "path": "a", "disjont": True}, "composites.subsets.Real.disjont is not a parameter; did you mean 'disjoint'?"),
+        ("composites.subsets.Real", 3, "composites.subsets.Real = 3: expected keys and values"),
     ],
 )
 def test_impossible_values(load, place, value, message):
@@ -256,6 +271,32 @@ def test_names_become_folders_and_must_not_lead_elsewhere(load, embedded):
     block = embedded["sources"]["bundled"]
     for name in ("../elsewhere", "a_b", "1st", ""):
         assert refusal(load, "sources", {"bundled": block, name: block}).endswith("expected text of the form ^[A-Za-z][A-Za-z0-9]*$")
+
+
+@pytest.mark.parametrize("name", ["x;touch pwned;", "$(touch pwned)", "x y", "x\ny", "x&y", "'x'", "../x", "é"])
+def test_names_that_a_shell_would_take_for_more_are_refused_wherever_one_stands(load, embedded, name):
+    real_set = {"kind": "pairs", "path": "there", "max_megapixels": 50, "max_rejected": 0.0}
+    places = {
+        "sources": embedded["sources"]["bundled"], "composites.subsets": embedded["composites"]["subsets"]["HCOCO"], "real_sets": real_set,
+        "models": {},
+    }  # fmt: skip
+    for place, block in places.items():
+        refused = refusal(load, place, {name: block})
+        assert "expected text of the form ^[A-Za-z][A-Za-z0-9" in refused, refused
+    for place in ("inpainting.source", "composites.subsets.HCOCO.source", "composites.subsets.HCOCO.references"):
+        assert "expected text of the form" in refusal(load, place, name)
+
+
+def test_tasks_are_those_that_have_a_method(load, embedded):
+    assert load().tasks == ["localization", "harmonization", "inpainting"]
+    alone = {key: value for key, value in embedded.items() if key not in ("composites", "localization", "real_sets")}
+    alone["models"] = {"telea": {}}
+    loaded = load(None, content=alone)
+    assert loaded.tasks == ["inpainting"] and loaded.subsets == {}
+    real = {key: value for key, value in embedded.items() if key not in ("sources", "irregular_masks", "inpainting", "localization")}
+    real |= {"composites": {"subsets": {"HCOCO": {"recipe": "iharmony4", "path": "../iHarmony4/HCOCO"}}}, "models": {"composite": {}}}
+    loaded = load(None, content=real)
+    assert loaded.tasks == ["harmonization"] and loaded.subsets["HCOCO"].validation_share == 0.02 and not loaded.subsets["HCOCO"].disjoint
 
 
 def test_subsets_must_not_clash(load, embedded):

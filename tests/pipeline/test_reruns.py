@@ -34,8 +34,11 @@ def wide_parameters() -> dict:
     content["sources"]["photos"] = content["sources"]["bundled"] | {"kind": "coco", "path": "photos"}
     subset = content["composites"]["subsets"]["HCOCO"]
     content["composites"]["subsets"] = {"HCOCO": subset, "HFlickr": subset | {"prefix": "f", "source": "photos", "references": "photos"}}
+    content["composites"]["subsets"]["Real"] = {"recipe": "iharmony4", "path": "iHarmony4", "validation_share": 0.1, "disjoint": False, "max_megapixels": 50, "max_rejected": 0.0}
+    content["irregular_masks"]["folder"] = "holes"
     content["real_sets"] = {"rhm": {"kind": "pairs", "path": "pairs", "max_megapixels": 50, "max_rejected": 0.0}}
     content["models"] = {name: content["models"][name] for name in KEPT}
+    content["models"]["unet"]["hyperparameters"] = {"width": 8, "backbone_weights": "backbone.pth"}
     # one network says all that can be said
     content["models"]["unet"]["training"] |= {"max_steps_per_epoch": 3, "validate_every": 1, "channels_last": False, "players": {"network": {"learning_rate": 0.1}}}
     content["models"]["unet"]["training"]["optimization"] = {
@@ -89,7 +92,10 @@ class Project:
         with open(self.folder / "params.yaml", "w") as file:
             YAML_SAFE.dump(content, file)
         if graph_too:
-            (self.folder / "models/dvc.yaml").write_text(graph.written(params.load(self.folder / "params.yaml")))
+            parameters = params.load(self.folder / "params.yaml")
+            (self.folder / "models/dvc.yaml").write_text(graph.written(parameters))
+            contents = self.folder / "dvc.yaml"
+            contents.write_text(graph.table_of_contents(contents.read_text(), parameters))
 
     def marked(self, read_again: bool = False) -> set[str]:
         """The stages that would run, without "models/dvc.yaml:". DVC's files are read again if that could matter."""
@@ -159,22 +165,25 @@ def of_task(*tasks: str, trained: bool) -> set[str]:
 
 TRAIN = {f"train-{name}" for name in TRAINED}
 INFER = {f"infer-{name}" for name in KEPT}
+MASKS = "irregular_masks@bundled"
 INGEST, SYNTHESIZE = {"ingest@bundled", "ingest@photos"}, {"synthesize@HCOCO", "synthesize@HFlickr"}
 EVALUATE = {f"evaluate@{task}" for task in models.TASKS}
 DETECT = {"detect-unet"}
-ALWAYS = {"report"}
-"""The report says in what params.yaml differs from its preset."""
+ALWAYS, REPORT = {"check", "report"}, {"report"}
+"""What reads params.yaml as a whole: the report says in what it differs from its preset."""
 
 
 def affected(place: tuple[str, ...]) -> set[str]:
     """The stages that a leaf of params.yaml can affect."""
     match place:
         case ("seed",):
-            return INGEST | SYNTHESIZE | {"irregular_masks", "detectability"} | TRAIN | EVALUATE
+            return INGEST | SYNTHESIZE | {"iharmony4@Real", MASKS, "detectability"} | TRAIN | EVALUATE
         case ("image_size",):
-            return {"irregular_masks"} | TRAIN | INFER | DETECT | EVALUATE
+            return {MASKS} | TRAIN | INFER | DETECT | EVALUATE
         case ("sources", name, *_):
             return {f"ingest@{name}"}
+        case ("composites", "subsets", "Real", *_):
+            return {"iharmony4@Real"}
         case ("composites", "subsets", name, *_):
             return {f"synthesize@{name}"}
         case ("composites", "rendering", *_):
@@ -182,11 +191,11 @@ def affected(place: tuple[str, ...]) -> set[str]:
         case ("real_sets", name, *_):
             return {f"real@{name}"}
         case ("irregular_masks", *_):
-            return {"irregular_masks"}
+            return {MASKS}
         case ("localization", "max_foreground"):
             return of_task("localization", trained=True) | DETECT
         case ("inpainting", "source"):
-            return {"irregular_masks"} | of_task("inpainting", trained=True)
+            return {"irregular_masks@photos"} | of_task("inpainting", trained=True)
         case ("inpainting", "mask_augmentation", _):
             return {"train-rfr"}
         case ("training", "device"):
@@ -217,7 +226,7 @@ def affected(place: tuple[str, ...]) -> set[str]:
 
 
 def test_nothing_runs_where_nothing_changed(project):
-    expected = INGEST | SYNTHESIZE | {"real@rhm", "lists", "irregular_masks", "published", "detectability"} | TRAIN | INFER | DETECT | EVALUATE | ALWAYS
+    expected = INGEST | SYNTHESIZE | {"iharmony4@Real", "real@rhm", "lists", MASKS, "published", "detectability"} | TRAIN | INFER | DETECT | EVALUATE | ALWAYS
     assert {name.removeprefix("models/dvc.yaml:") for name in project.stages} == expected
     assert project.marked(True) == set()
     assert project.repo.reproduce() == []
@@ -272,7 +281,7 @@ def test_every_file_marks_the_stages_that_import_it_and_nothing_else(project):
 @pytest.mark.parametrize(
     "file, expected",
     [
-        ("pipeline/irregular_masks/recipes.py", {"irregular_masks"}),
+        ("pipeline/irregular_masks/recipes.py", {MASKS}),
         ("pipeline/color_transfer/xiao.py", SYNTHESIZE),
         ("pipeline/data/composites/filters.py", SYNTHESIZE),
         ("pipeline/data/sources/coco.py", INGEST),
@@ -285,10 +294,13 @@ def test_every_file_marks_the_stages_that_import_it_and_nothing_else(project):
         ("models/inpainting/pconv.py", set()),
         ("models/harmonization/composite.py", {"infer-composite"}),
         ("stages/train.py", TRAIN),
-        ("pipeline/report/page.css", ALWAYS),
-        ("presets/paper.yaml", ALWAYS),
+        ("pipeline/report/page.css", REPORT),
+        ("presets/paper.yaml", REPORT),
         ("photos/content", {"ingest@photos"}),
         ("pairs/content", {"real@rhm"}),
+        ("iHarmony4/content", {"iharmony4@Real"}),
+        ("holes/content", {MASKS}),
+        ("backbone.pth", {"train-unet"}),
         ("pipeline/data/sources/bundled.json", {"ingest@bundled"}),
     ],
 )
@@ -309,10 +321,10 @@ def test_files_by_hand(project, file, expected):
     "file, owner, readers",
     [
         ("data/sources/photos/photographs.parquet", "ingest@photos", {"synthesize@HFlickr", "report"}),
-        ("data/sources/bundled/photographs.parquet", "ingest@bundled", {"synthesize@HCOCO", "irregular_masks", "report", "train-rfr", "infer-rfr", "infer-telea"}),
+        ("data/sources/bundled/photographs.parquet", "ingest@bundled", {"synthesize@HCOCO", MASKS, "report", "train-rfr", "infer-rfr", "infer-telea"}),
         ("data/composites/HFlickr/pairs.parquet", "synthesize@HFlickr", {"lists", "report"} | of_task("localization", "harmonization", trained=True) | DETECT),
         ("data/real/rhm/content", "real@rhm", of_task("localization", "harmonization", trained=False) | DETECT),
-        ("data/irregular_masks/content", "irregular_masks", {"report"} | of_task("inpainting", trained=True)),
+        ("data/irregular_masks/content", MASKS, {"report"} | of_task("inpainting", trained=True)),
         ("artifacts/models/unet/weights.safetensors", "train-unet", {"infer-unet", "detect-unet", "report"}),
         ("artifacts/predictions/rainnet/content", "infer-rainnet", {"detect-unet", "report"}),
         ("artifacts/predictions/telea/content", "infer-telea", {"report"}),

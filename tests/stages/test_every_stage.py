@@ -11,9 +11,11 @@ ROOT = Path(__file__).resolve().parents[2]
 STAGES = sorted(file.stem for file in (ROOT / "stages").glob("*.py") if file.stem != "__init__")
 SENSIBLE = {
     "apply": ["--model", "composite", "picture.png", "mask.png", "-o", "out.png"],
+    "check": ["data/params_are_valid.txt"],
     "detect": ["unet", "--weights", "w.safetensors", "--data", "data/composites/HCOCO", "--harmonized", "composite"],
     "detectability": ["artifacts/detectability/unet.parquet"],
     "evaluate": ["localization"],
+    "iharmony4": ["HCOCO", "data/composites/HCOCO"],
     "infer": ["composite", "--data", "data/composites/HCOCO"],
     "ingest": ["bundled", "data/sources/bundled"],
     "irregular_masks": ["data/sources/bundled", "data/irregular_masks"],
@@ -65,6 +67,7 @@ def test_without_parameters_a_stage_says_how_to_get_some(project, stage):
     [
         ("ingest", ["bundle", "out"], "sources has no 'bundle'; did you mean 'bundled'?"),
         ("synthesize", ["HCOC", "a", "a", "out"], "composites.subsets has no 'HCOC'; did you mean 'HCOCO'?"),
+        ("iharmony4", ["HCOCO", "out"], "composites.subsets.HCOCO is of recipe transfer; `python -m stages.synthesize` makes it"),
         ("train", ["unte", "--data", "a"], "no model 'unte'; did you mean 'unet'? (known: "),
         ("infer", ["unte", "--data", "a"], "no model 'unte'; did you mean 'unet'? (known: "),
         ("train", ["rfr", "--data", "a", "b"], "models has no 'rfr'; it has "),

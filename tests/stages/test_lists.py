@@ -14,7 +14,7 @@ NAMES = [f"{kind}_{split}.txt" for kind in ("IHD", "le50") for split in ("train"
 
 def subset(root: Path, name: str, composites: dict[str, tuple[str, float]]) -> Path:
     """A sub-dataset's table: composite -> (split, foreground share)."""
-    rows = {"split": [one[0] for one in composites.values()], "foreground_ratio": [one[1] for one in composites.values()]}
+    rows = {"subset": name, "split": [one[0] for one in composites.values()], "foreground_ratio": [one[1] for one in composites.values()]}
     tables.write(root / name / "pairs.parquet", pd.DataFrame({"composite": [f"composite_images/{one}" for one in composites], **rows}))
     return root / name
 

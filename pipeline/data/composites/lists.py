@@ -29,9 +29,10 @@ def write_lists(folder: Path, subset: str, pairs: pd.DataFrame) -> None:
 
 def write_joint_lists(out: Path, subsets: list[Path]) -> None:
     """Write the lists over sub-datasets, given as their folders data/composites/<subset>, to `out`."""
-    columns = ["split", "composite", "foreground_ratio"]
-    pairs = pd.concat([tables.read(one / "pairs.parquet", columns).assign(subset=one.name) for one in subsets], ignore_index=True)
-    lines = pairs["subset"] + "/" + pairs["composite"]
+    columns = ["subset", "split", "composite", "foreground_ratio"]
+    pairs = pd.concat([tables.read(one / "pairs.parquet", columns) for one in subsets], ignore_index=True)
+    # those of the real iHarmony4 lie elsewhere, and are listed under the name that they have there
+    lines = pairs["subset"] + "/composite_images/" + pairs["composite"].map(lambda file: Path(file).name)
     for listed, splits in SPLITS.items():
         inside = pairs["split"].isin(splits)
         _write(out / f"IHD_{listed}.txt", lines[inside])

@@ -10,6 +10,8 @@ The official lists are not disjoint by photograph (docs/protocol.md): they are t
 unchanged, and how far train and test overlap is counted per sub-dataset (`overlaps`).
 """
 
+import functools
+import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,7 @@ from pipeline.data.sources.base import (
     rejected_file,
     rejected_photograph,
 )
+from pipeline.data.sources.known_files import Facts, KnownFiles
 from pipeline.errors import UserError
 
 PAIRS = {
@@ -55,21 +58,33 @@ class Listed:
 
     @property
     def camera(self) -> str:
-        """In Hday2night the camera, d90 of d90-26; elsewhere the photograph: one camera's frames show one scene."""
-        return self.real.split("-")[0] if self.subset == "Hday2night" else self.real
+        return camera(self.subset, self.real)
 
 
 @dataclass(frozen=True)
 class Checked:
     """What `read` found. Paths in `rows` are relative to root / subset, as in our own pairs.parquet; `overlaps` has
     a row per sub-dataset, see there; `colour_masks` counts the mask files stored with colour channels instead of
-    as grayscale (all of them used)."""
+    as grayscale (all of them used); `sha256` is that of each usable file, by its name below root."""
 
     root: Path
     rows: list[dict]
     rejected: list[dict]
     overlaps: list[dict]
     colour_masks: int
+    sha256: dict[str, str]
+
+
+def camera(subset: str, real: str) -> str:
+    """In Hday2night the camera of a photograph, d90 of d90-26; elsewhere the photograph: one camera's frames show one scene."""
+    return real.split("-")[0] if subset == "Hday2night" else real
+
+
+def known_files(file: Path, max_pixels: int, choice: mask_rule.Choice = mask_rule.Choice()) -> KnownFiles:
+    """What earlier checks kept in `file`, found under the same limit and choice and by the same code."""
+    code = [Path(one).read_text() for one in (__file__, images.__file__, mask_rule.__file__)]
+    rules = [*code, str(max_pixels), str(choice)]
+    return KnownFiles(file, "\n".join(rules))
 
 
 def parse(line: str, split: str, subset: str | None = None) -> Listed:
@@ -165,50 +180,45 @@ def overlaps(entries: Iterable[Listed]) -> list[dict]:
     return rows
 
 
-class _Checker:
-    """Looks at every file once, however many composites share it; keeps sizes and reasons, never pixels."""
+def _look(files: list[tuple[str, str]], *, root: Path, max_pixels: int, choice: mask_rule.Choice) -> list[Facts]:
+    """The facts of the files of one photograph, given as (kind, name below root)."""
+    return [_facts(root, kind, file, max_pixels, choice) for kind, file in files]
 
-    def __init__(self, decode: bool, max_pixels: int, choice: mask_rule.Choice):
-        self.decode, self.max_pixels, self.choice = decode, max_pixels, choice
-        self.known: dict[Path, tuple | images.BadImage] = {}
-        self.colour_masks = 0
 
-    def _once(self, file: Path, look: Callable[[Path], tuple]) -> tuple:
-        if file not in self.known:
-            try:
-                self.known[file] = look(file)
-            except images.BadImage as error:
-                self.known[file] = error
-        known = self.known[file]
-        if isinstance(known, images.BadImage):
-            raise known
-        return known
-
-    def picture(self, file: Path) -> tuple[int, int]:
-        """(height, width). Raises BadImage for a file that is missing or no picture (and, with `decode`, broken)."""
-        if not self.decode:
-            return self._once(file, lambda file: images.header_size(file, max_pixels=self.max_pixels))
-        return self._once(file, lambda file: images.read_rgb(file, max_pixels=self.max_pixels).shape[:2])
-
-    def mask(self, file: Path) -> tuple[tuple[int, int], float]:
-        """((height, width), foreground share). Raises BadImage as `images.read_mask` does, and for an empty mask."""
-
-        def look(file: Path):
-            mask = images.read_mask(file, choice=self.choice, max_pixels=self.max_pixels)
+def _facts(root: Path, kind: str, file: str, max_pixels: int, choice: mask_rule.Choice) -> Facts:
+    path = root / file
+    try:
+        state = path.stat()
+        size, changed = state.st_size, state.st_mtime_ns
+    except OSError:
+        size, changed = -1, -1
+    about = {}
+    try:
+        if kind == "header":
+            about["height"], about["width"] = images.header_size(path, max_pixels=max_pixels)
+        elif kind == "picture":
+            about["height"], about["width"] = images.read_rgb(path, max_pixels=max_pixels).shape[:2]
+        else:
+            mask = images.read_mask(path, choice=choice, max_pixels=max_pixels)
             if not mask.any():
-                raise images.BadImage(file, "empty mask")
-            self.colour_masks += images.stored_in_colour(file, max_pixels=self.max_pixels)
-            return mask.shape, float(mask.mean())
+                raise images.BadImage(path, "empty mask")
+            about["height"], about["width"] = mask.shape
+            about |= {"foreground_ratio": float(mask.mean()), "colour": images.stored_in_colour(path, max_pixels=max_pixels)}
+        with path.open("rb") as stream:
+            about["sha256"] = hashlib.file_digest(stream, "sha256").hexdigest()
+    except images.BadImage as error:
+        about = {"problem": error.reason}
+    return Facts(kind, file, size, changed, **about)
 
-        return self._once(file, look)
 
-
-def _row(root: Path, entry: Listed, check: _Checker) -> dict:
-    """The row of one composite. Raises BadImage if one of its three files can't be used."""
-    size = check.picture(root / entry.composite_file)
-    mask_size, foreground_ratio = check.mask(root / entry.mask_file)
-    images.refuse_other_size(root / entry.mask_file, mask_size, size)
-    images.refuse_other_size(root / entry.real_file, check.picture(root / entry.real_file), size, "real image")
+def _row(entry: Listed, kind: str, facts: Mapping[tuple[str, str], Facts]) -> dict:
+    """The row of one composite. Raises ValueError, saying why, if one of its three files can't be used."""
+    composite, mask, real = facts[kind, entry.composite_file], facts["mask", entry.mask_file], facts[kind, entry.real_file]
+    for found, what in ((composite, None), (mask, "mask"), (real, "real image")):
+        if found.problem:
+            raise ValueError(f"{found.file}: {found.problem}")
+        if what and (found.height, found.width) != (composite.height, composite.width):
+            raise ValueError(f"{found.file}: the {what} is {found.width}x{found.height}, its image {composite.width}x{composite.height}")
 
     def within(file: str) -> str:
         return file.removeprefix(f"{entry.subset}/")
@@ -217,7 +227,7 @@ def _row(root: Path, entry: Listed, check: _Checker) -> dict:
         "pair_id": f"{entry.real}_{entry.object}_{entry.k}", "subset": entry.subset, "split": entry.split,
         "composite": within(entry.composite_file), "mask": within(entry.mask_file), "real": within(entry.real_file),
         "category": "",
-        "foreground_ratio": foreground_ratio, "source_image": entry.real, "reference_image": "",
+        "foreground_ratio": mask.foreground_ratio, "source_image": entry.real, "reference_image": "",
         "transfer": "unknown", "seed": 0,
     }  # fmt: skip
 
@@ -230,7 +240,8 @@ def read(
     max_pixels: int = images.MAX_PIXELS,
     max_rejected: float = 0.0,
     choice: mask_rule.Choice = mask_rule.Choice(),
-    progress: Callable[[int, int], None] | None = None,
+    known: KnownFiles | None = None,
+    parallel_map: Callable[[Callable, list], Iterable] = map,
 ) -> Checked:
     """Check every listed composite, its mask and its real image, and make a row of pairs.parquet of it.
 
@@ -245,8 +256,10 @@ def read(
         there aren't part of this copy: one rejected row says how many there are, and they don't count.
     choice
         Which value or channel of the masks is in.
-    progress
-        Called with (done, total) after each composite.
+    known
+        What earlier checks found; files that were not changed since are not looked at again. It is saved here.
+    parallel_map
+        A map over the photographs, in any order (pipeline.running.parallel.spread, or the builtin one).
 
     What iHarmony4 doesn't publish stays open: category and reference_image are "", transfer is "unknown", seed 0.
     Raises UserError if there is no list, a composite is listed for two splits, too many are refused, or none is
@@ -265,17 +278,43 @@ def read(
     total = len(present) + len(rejected)
     for (subset, split), count in absent.items():
         rejected.append(rejected_file(subset, f"{count} lines for {split} name this folder, which isn't here"))
-    check, rows = _Checker(decode, max_pixels, choice), []
-    for done, entry in enumerate(present, start=1):
+    kind, known = "picture" if decode else "header", known or KnownFiles()
+    facts = _all_facts(root, present, kind, known, functools.partial(_look, root=root, max_pixels=max_pixels, choice=choice), parallel_map)
+    rows = []
+    for entry in present:
         try:
-            rows.append(_row(root, entry, check))
-        except images.BadImage as error:
-            reason = f"{error.path.relative_to(root)}: {error.reason}"
-            rejected.append(rejected_photograph(entry.composite_file, f"{entry.real}_{entry.object}_{entry.k}", reason))
-        if progress is not None:
-            progress(done, len(present))
+            rows.append(_row(entry, kind, facts))
+        except ValueError as error:
+            rejected.append(rejected_photograph(entry.composite_file, f"{entry.real}_{entry.object}_{entry.k}", str(error)))
     refuse_too_many(str(path), rejected, total, max_rejected)
     if not rows:
         reasons = "; ".join(f"{row['file']}: {row['reason']}" for row in rejected[:3])
         raise UserError(f"{path}: no usable composite" + (f", first reasons: {reasons}" if reasons else ""))
-    return Checked(root, rows, rejected, overlaps(present), check.colour_masks)
+    colour_masks = sum(found.colour for found in facts.values())
+    return Checked(root, rows, rejected, overlaps(present), colour_masks, {found.file: found.sha256 for found in facts.values()})
+
+
+def _all_facts(root: Path, entries: list[Listed], kind: str, known: KnownFiles, look: Callable, parallel_map: Callable) -> dict[tuple[str, str], Facts]:
+    """The facts of every file that the entries name, by (kind, name), each file looked at once however many share it."""
+    photographs: dict[str, dict[tuple[str, str], None]] = {}
+    for entry in entries:
+        of_photograph = photographs.setdefault(entry.real_file, {})
+        of_photograph |= dict.fromkeys(((kind, entry.composite_file), ("mask", entry.mask_file), (kind, entry.real_file)))
+    facts, work = {}, []
+    for files in photographs.values():
+        unknown = []
+        for key in files:
+            if (found := known.find(root, *key)) is None:
+                unknown.append(key)
+            else:
+                facts[key] = found
+        if unknown:
+            work.append(unknown)
+    try:
+        for looked_at in parallel_map(look, work):
+            for found in looked_at:
+                facts[found.kind, found.file] = found
+                known.add(found)
+    finally:
+        known.save()
+    return facts

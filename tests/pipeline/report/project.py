@@ -56,7 +56,7 @@ def evaluate(task: str) -> None:
     scores, by_protocol = evaluation.score(task, methods, Path("artifacts/predictions"), SIZE, None)
     options = {"resampling": Resampling(1, 50, 0.95)}
     derived = ("intervals", "differences", "differences_by_size", "ranks", "breakdowns")
-    made = {name: getattr(evaluation, name)(task, scores, **options) for name in derived}
+    made = {name: getattr(summaries, name)(task, scores, **options) for name in derived}
     made |= {"per_image": scores, "summary": summaries.summary(task, scores, methods)}
     made |= {"protocols": protocol_comparison.table(task, by_protocol, SIZE, **options)}
     for name, table in made.items():

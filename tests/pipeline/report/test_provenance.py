@@ -59,7 +59,7 @@ def test_differences_are_leaves(tmp_path):
     assert by_key["seed"] == (str(seed), str(seed + 1))
     assert by_key["training.device"] == ("cpu", "auto")
     assert set(by_key) == {"seed", "training.device", f"models.{name}"} and by_key[f"models.{name}"][1] == "not there"
-    assert block["hyperparameters"] == {}
+    assert block == {}
 
 
 def test_presets_must_be_there_and_valid(tmp_path):

@@ -1,0 +1,54 @@
+"""Relative paths of params.yaml that lead out of the project, in the copies of it that DVC's experiments run in.
+
+`dvc exp run --temp` and DVC's queue work in a copy below .dvc/tmp/exps/, from where ../photos is another folder than from the
+project. A link there leads to the one that the project means, for DVC, which hashes it, as for the stages, which read it.
+"""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from pipeline import params
+
+COPIES = Path(".dvc/tmp/exps")
+
+
+def paths_of(parameters: params.Params) -> list[str]:
+    """Every path in params.yaml that a stage reads."""
+    found = [source.path for source in parameters.sources.values()]
+    found += [subset.path for subset in parameters.subsets.values() if subset.recipe == "iharmony4"]
+    found += [real_set.path for real_set in parameters.real_sets.values()]
+    if parameters.irregular_masks is not None and parameters.irregular_masks.folder is not None:
+        found.append(parameters.irregular_masks.folder)
+    return found + [file for block in parameters.models.values() for file in weight_files(block.hyperparameters)]
+
+
+def weight_files(hyperparameters: dict) -> list[str]:
+    """The files among a network's hyperparameters: weights from elsewhere, where they are no name such as "imagenet"."""
+    given = [value for key, value in hyperparameters.items() if key.endswith("_weights") and isinstance(value, str)]
+    return sorted({value for value in given if "/" in value or Path(value).suffix})
+
+
+def link(root: Path, paths: Iterable[str]) -> list[str]:
+    """Make the links for these paths, as params.yaml of the project `root` has them; nothing in a project without DVC.
+
+    Returns a line for each path that experiments won't find all the same, because it leads too far up or its name is taken.
+    """
+    if not (root / ".dvc").is_dir() or os.environ.get("DVC_ROOT"):  # in a copy itself
+        return []
+    lines = []
+    for path in sorted(set(paths)):
+        parts = Path(os.path.normpath(path)).parts
+        if Path(path).is_absolute() or parts[0] != "..":
+            continue
+        ups = parts.count("..")
+        entry = Path(*parts[: ups + 1])  # ../photos of ../photos/2017
+        place, target = Path(os.path.normpath(root / COPIES / "copy" / entry)), Path(os.path.normpath(root / entry))
+        if len(parts) == ups or not place.is_relative_to(root / COPIES.parent) or (place.exists() and not place.is_symlink()):
+            lines.append(f"{path} is not found by DVC's experiments, which run in copies of the project; an absolute path would be")
+            continue
+        if not place.is_symlink() or place.readlink() != target:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.unlink(missing_ok=True)
+            place.symlink_to(target)
+    return lines
