@@ -37,11 +37,12 @@ def build(name: str):
 
 
 def filled(name: str) -> dict[str, torch.Tensor]:
-    """Small positive numbers, of which variances may be made too; counts of batch normalization are whole."""
+    """Small numbers, so that deep networks stay finite, but variances around 1; counts of batch normalization are whole."""
     generator = torch.Generator().manual_seed(sum(map(ord, name)))
     made = {}
     for entry, shape, *_ in json.loads((RELEASED / f"{name}.json").read_text())["entries"]:
-        value = 0.01 + 0.04 * torch.rand(shape, generator=generator)
+        value = 0.06 * torch.rand(shape, generator=generator) - 0.03
+        value = 1 + value if entry.endswith("running_var") else value
         made[entry] = torch.tensor(7) if entry.endswith("num_batches_tracked") else torch.ones(shape) if "mask_conv" in entry else value
     return made
 
