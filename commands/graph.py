@@ -36,9 +36,16 @@ def main(arguments) -> None:
     for file in stale:
         with atomic.file(file) as path:
             path.write_text(texts[file])
-    for path in graph.stale_outputs(parameters):
+    removable, foreign = graph.stale_outputs(parameters)
+    for path in removable:
         print(f"removed {path.relative_to(graph.ROOT)}: params.yaml names no such method", file=sys.stderr)
         shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for path in foreign:
+        print(
+            f"kept {path.relative_to(graph.ROOT)}: it holds what no stage wrote, and params.yaml names no such method; give pictures "
+            "made elsewhere a folder outside artifacts/ and name that as models.<name>.outputs",
+            file=sys.stderr,
+        )
 
 
 if __name__ == "__main__":

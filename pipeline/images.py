@@ -253,6 +253,22 @@ def read_rgb(path, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     return read(path, max_pixels=max_pixels).pixels
 
 
+def read_map(path, *, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray, str]:
+    """A grey picture of 8 or 16 bits as float32 (H, W) in [0, 1], all 16 bits of it, and its format as Pillow names it.
+
+    Alpha is dropped (and of 16 bits beside alpha the high byte is taken); a picture in colour is refused. Raises BadImage as `read` does.
+    """
+    with _opened(Path(path), max_pixels) as picture:
+        if picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PPM"):
+            picture.load()
+            _refuse_damaged(Path(path), picture)
+            return np.asarray(picture).astype(np.float32) / np.float32(65535), picture.format
+    plain = read(path, max_pixels=max_pixels)
+    if (plain.pixels != plain.pixels[..., :1]).any():
+        raise BadImage(path, "in colour, expected a grey probability map")
+    return plain.pixels[..., 0] / np.float32(255), plain.format
+
+
 def read_mask(
     path, size: tuple[int, int] | None = None, *, choice: mask_rule.Choice = mask_rule.Choice(), max_pixels: int = MAX_PIXELS
 ) -> np.ndarray:

@@ -2,12 +2,13 @@
 
 import functools
 import hashlib
-import json
 from pathlib import Path
 
 from pipeline import atomic, command, params, tables
 from pipeline.data import datasets
+from pipeline.errors import ParameterError
 from pipeline.networks import devices, predictor
+from pipeline.scoring import index
 
 PARAMS = ("image_size", "inference", "training.device", "models.{model}.hyperparameters")
 PARAMS_OF_TASK = {"localization": ("localization.max_foreground",)}
@@ -18,8 +19,11 @@ def main(arguments) -> None:
     task = params.task_of(name)
     parameters = params.load().only(PARAMS + PARAMS_OF_TASK.get(task, ()), model=name)
     weights = Path(arguments.weights).absolute() if arguments.weights else None
+    if arguments.imported and weights is None:
+        raise ParameterError("--imported says that --weights were trained elsewhere; give --weights too")
     build = functools.partial(predictor.ready_model, name, parameters.models[name].hyperparameters, weights)
     n_parameters = sum(one.numel() for one in build().predictor_parameters())
+    sha256 = hashlib.sha256(weights.read_bytes()).hexdigest() if weights else None  # of what was loaded, read before hours may pass
     options = {"max_foreground": parameters.localization.max_foreground} if task == "localization" else {}
     device = devices.resolve_device(parameters.training.device, 1) if weights else "cpu"
     splits = {}
@@ -39,23 +43,12 @@ def main(arguments) -> None:
                 describe=f"infer {name} {split}",
             )
             tables.write(manifest, predictions)
-            splits[split] = {
-                "n_images": len(predictions),
-                "n_scored": datasets.scored(task, build_data()),
-                "predictions": hashlib.sha256(manifest.read_bytes()).hexdigest(),
-            }
-    index = {
-        "task": task,
-        "model": name,
-        "n_parameters": n_parameters,
-        "trained": weights is not None,
-        "data": arguments.data,
-        "options": options,
-        "truth": [hashlib.sha256(one.read_bytes()).hexdigest() for one in datasets.manifests(data)],
-        "splits": splits,
-    }
-    with atomic.file(arguments.index or f"artifacts/index/{task}/{name}.json") as path:
-        path.write_text(json.dumps(index, indent=1) + "\n")
+            splits[split] = index.of_split(task, manifest, predictions, build_data())
+    origin = index.TRAINED if weights is not None else index.WITHOUT_WEIGHTS
+    if arguments.imported:
+        origin = f"weights: imported, sha256 {sha256}"
+    content = index.of_method(task, name, origin=origin, n_parameters=n_parameters, data=arguments.data, options=options, splits=splits)
+    index.write(arguments.index or f"artifacts/index/{task}/{name}.json", content)
 
 
 if __name__ == "__main__":
@@ -63,6 +56,7 @@ if __name__ == "__main__":
     parser.add_argument("model", help="a method of params.yaml")
     parser.add_argument("--data", nargs="+", required=True, help="sub-datasets of composites and real sets, or source and masks for inpainting")
     parser.add_argument("--weights", help="safetensors of a trained network; a method without training has none")
+    parser.add_argument("--imported", action="store_true", help="the weights were trained elsewhere, which tables then say")
     parser.add_argument("--out", help="folder to write (artifacts/predictions/<model> if not given)")
     parser.add_argument("--index", help="file to write (artifacts/index/<task>/<model>.json if not given)")
     command.run(main, parser.parse_args())

@@ -10,7 +10,7 @@ from pipeline.networks import ray_train
 from pipeline.networks.loop import Job, publish
 from pipeline.running import run_folders
 
-PARAMS = ("seed", "image_size", "training", "models.{model}")
+PARAMS = ("seed", "image_size", "training", "models.{model}.hyperparameters", "models.{model}.training")
 PARAMS_OF_TASK = {"localization": ("localization.max_foreground",), "inpainting": ("inpainting.mask_augmentation",)}
 
 
@@ -26,25 +26,34 @@ def main(arguments) -> None:
         options = {"max_foreground": parameters.localization.max_foreground}
     elif task == "inpainting":
         options = {"mask_augmentation": parameters.inpainting.mask_augmentation}
-    build_model = functools.partial(params.build_model, name, block.hyperparameters)
+    training, hyperparameters = block.training, block.hyperparameters
+    start_from = Path(training.start_from).absolute() if training.start_from else None
+    if start_from is not None and "backbone_weights" in hyperparameters:
+        hyperparameters = hyperparameters | {"backbone_weights": "none"}  # which start_from would write over
+    build_model = functools.partial(params.build_model, name, hyperparameters)
+    model = build_model()  # its code then counts as part of the run; wrong hyperparameters are refused at once
+    phases = type(model).phases
+    begins_with = [start_from] if start_from else []
+
+    def folder_of(what: str, until: int) -> Path:
+        """The run folder of what depends on the phases up to this number; of weights to start from the content counts."""
+        part = training.model_copy(update={"start_from": None, "phases": {key: one for key, one in training.phases.items() if key not in phases[until + 1 :]}})
+        depends_on = (parameters.seed, size, parameters.training, hyperparameters, part, options, what, *begins_with, *datasets.manifests(data))
+        return run_folders.run_folder(name, *depends_on)
+
     job = Job(
         name=name,
         seed=parameters.seed,
         shared=parameters.training,
-        own=block.training,
+        own=training,
         build_model=build_model,
         build_data=functools.partial(datasets.for_training, task, [one.absolute() for one in data], size, **options),
-        folder=run_folders.run_folder(
-            name, parameters.seed, size, parameters.training, block, options, _networks_code(build_model), *datasets.manifests(data)
-        ),
+        folder=folder_of("training", len(phases)),
+        start_from=start_from,
+        phase_ends=tuple(folder_of(f"end of {phase}", number) for number, phase in enumerate(phases[:-1])),
     )
     ray_train.train(job)
     publish(job, Path(arguments.out or f"artifacts/models/{name}"))
-
-
-def _networks_code(build_model) -> str:
-    """Import the network's code, which then counts as part of the run; refuse wrong hyperparameters at once."""
-    return type(build_model()).__qualname__
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ Manifests in, uint8 arrays out. A dataset knows nothing of devices or batches; `
 that models/base.py describes.
 """
 
+import copy
 from pathlib import Path
 
 import cv2
@@ -134,6 +135,23 @@ class Composites:
             return {"mask": soft >= 0.5} | {key: images.resize(value, (self.size, self.size), "image") for key, value in pictures.items()}
         return {key: images.resize(value, (self.size, self.size), "mask" if value.dtype == bool else "image") for key, value in full.items()}
 
+    def original_size(self, index: int) -> tuple[int, int]:
+        """(height, width) of the composite's file."""
+        return images.header_size(self.rows.iloc[index]["composite"], max_pixels=images.PILLOW_LIMIT)
+
+    def framed(self, picture: np.ndarray) -> np.ndarray:
+        """What of a picture of the original's size is an item: all of it."""
+        return picture
+
+    def item_at(self, index: int, size: tuple[int, int]) -> Item:
+        """The item at its original size, or fitted to another square."""
+        full = self.original(index)
+        if full["composite"].shape[:2] == size:
+            return full
+        other = copy.copy(self)
+        other.size = size[0]
+        return other.fitted(full)
+
     def augmented(self, index: int, augmentation, *seed) -> Item:
         """A random resized crop and flip that belong to `seed`; colours are never touched, they are the label."""
         rng = seeds.rng(*seed)
@@ -197,6 +215,20 @@ class Holes:
         if picture.shape[:2] != (self.size, self.size):
             picture = np.asarray(Image.fromarray(picture).resize((self.size, self.size), Image.Resampling.BICUBIC))
         return {"image": picture, "hole": self._hole(mask)}
+
+    def original_size(self, index: int) -> tuple[int, int]:
+        """(height, width) of the photograph's file."""
+        return images.header_size(self.files[index], max_pixels=images.PILLOW_LIMIT)
+
+    def framed(self, picture: np.ndarray) -> np.ndarray:
+        """What of a picture of the original's size is an item: its centre square."""
+        return _centre_square(picture)
+
+    def item_at(self, index: int, size: tuple[int, int]) -> Item:
+        """The item in another square than the set's, its mask enlarged or shrunk from the file."""
+        other = copy.copy(self)
+        other.size = size[0]
+        return other.item(index)
 
     def augmented(self, index: int, augmentation, *seed) -> Item:
         """A random square crop and flip, and a random mask, itself varied, that belong to `seed`."""

@@ -22,12 +22,16 @@ def check_methods(parameters: Params) -> None:
     """
     shared = parameters.training
     for name, block in parameters.models.items():
+        if block.outputs is not None:
+            continue
         unpretrained = {key: "none" for key in block.hyperparameters if key.endswith("_weights")}
         with torch.device("meta"):
             model = build_model(name, block.hyperparameters | unpretrained)
         if block.training is None:
-            if model.players:
-                raise ParameterError(f"params.yaml: models.{name}.training is missing, and {name} learns; add the block, or take the method out")
+            if model.players and block.weights is None:
+                raise ParameterError(f"params.yaml: models.{name} has neither training nor weights, and {name} learns; add one of them, or take the method out")
+            if not model.players and block.weights is not None:
+                raise ParameterError(f"params.yaml: models.{name}.weights: the method has none to load; take the line out")
             continue
         require_workers(shared)
         require_trainable(name, block.training, shared.workers, model, on_cpu=shared.device == "cpu")

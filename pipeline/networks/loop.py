@@ -32,11 +32,14 @@ from pipeline.networks.devices import bfloat16_cost
 from pipeline.networks.meter import Meter
 from pipeline.networks.requirements import phases, require_trainable
 from pipeline.networks.schedule import make_optimizer, schedule_factor
-from pipeline.networks.weights import save_weights
+from pipeline.networks.weights import load_weights, save_weights
 from pipeline.params.schema import ModelTraining, Training
 from pipeline.running import cluster
 from pipeline.scoring import image_scores
 from pipeline.tasks import METRICS, TASKS
+
+KEPT_WITH_PHASE_END = ("best.safetensors", "training.log")
+"""Files of a run folder that belong to the end of a phase, beside its checkpoint."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +53,12 @@ class Job:
     build_model: Callable[[], Model]
     build_data: Callable[[], tuple]  # () -> (training set, validation set) of pipeline/data/datasets.py
     folder: Path
+    start_from: Path | None = None
+    """Weights that training begins with; None for random ones."""
+    phase_ends: tuple[Path, ...] = ()
+    """A folder for each phase but the last, in their order, where its end is kept. Its name belongs to what that end depends
+    on, so that a training whose later phases are others finds it there."""
+
 
 def train_plain(job: Job) -> None:
     """Train in this process, without Ray, by one worker (for tests, and machines that have torch alone)."""
@@ -120,7 +129,10 @@ class Loop:
             self._say(f"{job.name}: training.precision is bf16, in which this CPU's products take {cost:.1f} times as long as in fp32")
         torch.manual_seed(seeds.derive(job.seed, job.name, "weights"))
         self.memory_format = torch.channels_last if job.own.channels_last else torch.contiguous_format
-        self.model = job.build_model().to(self.device).to(memory_format=self.memory_format)
+        self.model = job.build_model()
+        if job.start_from is not None and (drawn := load_weights(self.model, job.start_from)) and rank == 0:
+            self._say(f"{job.name}: {job.start_from} has no {drawn[0]} ({len(drawn)} entries in all); what it lacks begins at random")
+        self.model = self.model.to(self.device).to(memory_format=self.memory_format)
         require_trainable(job.name, job.own, world, self.model, on_cpu=self.device.type == "cpu")
         self.thawed = [one for one in self.model.parameters() if one.requires_grad]
         self.training_set, self.validation_set = job.build_data()
@@ -261,6 +273,8 @@ class Loop:
         self.epoch += 1
         if self.rank == 0:
             self._save()
+            if self.epoch == epochs and self.phase < len(self.job.phase_ends):
+                self._keep_phase_end(self.job.phase_ends[self.phase])
             meter.saved()
         self.epoch -= 1
         if self.report is not None:
@@ -335,15 +349,47 @@ class Loop:
     # -- checkpoints
 
     def _save(self) -> None:
-        state = {
+        optimizers = {player: optimizer.state_dict() for player, optimizer in self.optimizers.items()}
+        checkpoints.save(self.job.folder, self._state(optimizers))
+
+    def _state(self, optimizers: dict) -> dict:
+        return {
             "model": self.model.state_dict(),
-            "optimizers": {player: optimizer.state_dict() for player, optimizer in self.optimizers.items()},
+            "optimizers": optimizers,
             "position": [self.phase, self.epoch, self.step],
             "history": self.history,
             "sums": self.sums,
             "best": self.best,
         }
-        checkpoints.save(self.job.folder, state)
+
+    def _keep_phase_end(self, folder: Path) -> None:
+        """The checkpoint of a phase's end, without optimizers, of which the next phase makes new ones. It is written last:
+        where it stands, what belongs to it is whole."""
+        if (folder / checkpoints.NEWEST).exists():
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in KEPT_WITH_PHASE_END:
+            (folder / name).unlink(missing_ok=True)
+            if (self.job.folder / name).exists():
+                shutil.copyfile(self.job.folder / name, folder / name)
+        checkpoints.save(folder, self._state({}))
+
+    def _latest_phase_end(self) -> dict | None:
+        """The end of the latest phase that another training with the same beginning has kept."""
+        for folder in reversed(self.job.phase_ends):
+            saved, said = checkpoints.load(folder, self.device)
+            if self.rank == 0:
+                for line in said:
+                    self._say(line)
+            if saved is None:
+                continue
+            if self.rank == 0:
+                for name in KEPT_WITH_PHASE_END:
+                    if (folder / name).exists():
+                        shutil.copyfile(folder / name, self.job.folder / name)
+                self._say(f"{self.job.name}: phase {self.phases[saved['position'][0]][0]} was trained before, with the same settings, and is taken from there")
+            return saved
+        return None
 
     def _load(self) -> dict | None:
         """Take up the checkpoint of the run folder, if there is one."""
@@ -351,6 +397,8 @@ class Loop:
         if self.rank == 0:
             for line in said:
                 self._say(line)
+        if saved is None:
+            saved = self._latest_phase_end()
         if saved is None:
             return None
         self.model.load_state_dict(saved["model"])

@@ -5,6 +5,8 @@ touches anything.
 """
 
 import importlib
+import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -76,8 +78,7 @@ def merged(recipe: dict, own: dict) -> dict:
 
 def _remember_places(content: dict, params: Params) -> None:
     for name, block in content["models"].items():
-        if "hyperparameters" in (block or {}):
-            params._states_hyperparameters.add(name)
+        params._stated[name] = set(block or {})
         training = (block or {}).get("training") or {}
         if "recipe" in training:
             places = leaves_of(content["recipes"][training["recipe"]])
@@ -107,7 +108,15 @@ def _check_names(path: Path, params: Params) -> None:
         refuse("inference.resolutions", params.inference.resolutions, f"sides other than image_size = {params.image_size}, which is scored anyway")
     if params.inpainting is not None and params.inpainting.source not in params.sources:
         refuse("inpainting.source", params.inpainting.source, f"one of the sources ({', '.join(params.sources) or 'none'})")
-    for name in params.models:
+    for name, block in params.models.items():
+        if block.outputs is not None:
+            if name in models.names():
+                refuse(f"models.{name}.outputs", block.outputs, f"another name for the method, as {name} is one of this repository")
+            if name == "All" or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):
+                refuse("models", name, "a name of letters, digits, _ and - that begins with a letter and is not All")
+            if "artifacts" in (parts := Path(os.path.normpath(block.outputs)).parts)[:1] or not parts:
+                refuse(f"models.{name}.outputs", block.outputs, "a folder of your own outside artifacts/, which stages empty and write")
+            continue
         try:
             models.task_of(name)
         except ValueError as error:

@@ -292,6 +292,7 @@ class ModelTraining(Block):
     augmentation: Augmentation
     validate_every: Count = 1
     keep: Literal["best", "last"] = Field("best", description="which weights are used, by validation score or the last")
+    start_from: str | None = Field(None, description="safetensors that training begins with in place of random weights; what it lacks of a discriminator is drawn")
     channels_last: bool = Field(
         False, description="train in the memory format that puts channels last: often faster, equal but for rounding"
     )
@@ -299,10 +300,40 @@ class ModelTraining(Block):
 
 class ModelBlock(Block):
     """One method; the key is the name of its file. `hyperparameters` go to its constructor; what is left out takes the
-    published value (`python -m commands.graph --explain NAME` prints them)."""
+    published value (`python -m commands.graph --explain NAME` prints them).
+
+    With `outputs` the method was run elsewhere: the key is a name of one's own, and a folder of files holds what it made.
+    """
 
     hyperparameters: dict[str, Any] = {}
     training: ModelTraining | None = None
+    weights: str | None = Field(None, description="safetensors trained elsewhere, as commands.import_weights writes them: inference without training")
+    outputs: str | None = Field(None, description="folder of pictures made elsewhere, named after the images (pipeline/scoring/outputs.py)")
+    task: Literal["localization", "harmonization", "inpainting"] | None = Field(None, description="of `outputs`, and given with them alone")
+    outputs_side: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="side in pixels of square `outputs` that have neither image_size nor the size of the originals"
+    )
+    outputs_filter: Literal["nearest", "box", "bilinear", "bicubic", "lanczos"] = Field(
+        "bilinear", description="Pillow's filter that brings `outputs` of another size to image_size"
+    )
+    n_parameters: Annotated[int, Field(ge=0)] | None = Field(None, description="of the network that made `outputs`, if known")
+
+    @model_validator(mode="after")
+    def _one_origin(self):
+        given = self.model_fields_set
+        if self.outputs is not None:
+            for key in ("hyperparameters", "training", "weights"):
+                if key in given:
+                    raise ValueError(f"outputs were made elsewhere, so {key} can't be given with them")
+            if self.task is None:
+                raise ValueError(f"outputs need a task, one of {', '.join(models.TASKS)}")
+            return self
+        for key in ("task", "outputs_side", "outputs_filter", "n_parameters"):
+            if key in given:
+                raise ValueError(f"{key} belongs to outputs, a folder, which is missing")
+        if self.weights is not None and self.training is not None:
+            raise ValueError("weights are used as they are and training makes its own; training.start_from begins with a file")
+        return self
 
 
 class Inference(Block):
@@ -366,21 +397,19 @@ class Params(Block):
 
     # models.<name>: the places below `recipes` that its training takes values from
     _recipe_leaves: dict[str, list[str]] = PrivateAttr(default_factory=dict)
-    # models whose block in the file states hyperparameters
-    _states_hyperparameters: set[str] = PrivateAttr(default_factory=set)
+    # models.<name>: the keys that its block in the file states
+    _stated: dict[str, set[str]] = PrivateAttr(default_factory=dict)
 
     def read_of(self, name: str, key: str) -> list[str]:
         """The places of params.yaml that hold `key` ("models.{model}" or a part of it) of one method, as DVC tracks them.
 
         A training that names a recipe also reads those leaves of the recipe that its block doesn't override.
-        Hyperparameters that the block leaves out are no place in the file, so the whole block is tracked.
+        A key that the block leaves out is no place in the file, so the whole block is tracked.
         """
-        place = key.format(model=name)
-        if place == f"models.{name}":
-            return [place, *self._recipe_leaves.get(name, ())]
-        if place == f"models.{name}.hyperparameters" and name not in self._states_hyperparameters:
-            return [f"models.{name}"]
-        return [place]
+        place, block = key.format(model=name), f"models.{name}"
+        inside = place.removeprefix(block).lstrip(".").split(".")[0]
+        stated = place if not inside or inside in self._stated.get(name, ()) else block
+        return [stated, *(self._recipe_leaves.get(name, ()) if inside in ("", "training") else ())]
 
     def only(self, declared: tuple[str, ...], **names: str) -> View:
         """The part that a stage declares in its PARAMS, such as ("seed", "models.{model}"), with names filled in.
@@ -410,6 +439,10 @@ class Params(Block):
         """The sub-datasets of composites, by name; none without composites."""
         return self.composites.subsets if self.composites is not None else {}
 
+    def task_of(self, name: str) -> str:
+        """The task of a method of the file, whether it is one of this repository or made its outputs elsewhere."""
+        return self.models[name].task or models.task_of(name)
+
     def models_of(self, task: str) -> list[str]:
         """Names of the methods of one task, in the order of the file."""
-        return [name for name in self.models if models.task_of(name) == task]
+        return [name for name in self.models if self.task_of(name) == task]

@@ -17,6 +17,9 @@ from pipeline.errors import UserError
 from pipeline.scoring import index as scoring_index
 from pipeline.tasks import METRICS, TASKS
 
+HERE = (scoring_index.TRAINED, scoring_index.WITHOUT_WEIGHTS)
+"""Origins of predictions of which tables need say no more."""
+
 RESULT_TABLES = ("per_image", "summary", "intervals", "differences", "ranks", "breakdowns")
 FEW_PHOTOGRAPHS = 30
 """Below so many test photographs the page says that intervals can't be trusted far."""
@@ -114,7 +117,9 @@ def between(low: float, high: float, metric: str) -> str:
 
 
 def count(value: float) -> str:
-    """A number of parameters: 0, 812, 12.3 k, 4.5 M."""
+    """A number of parameters: 0, 812, 12.3 k, 4.5 M; a dash where nobody knows."""
+    if pd.isna(value):
+        return "–"
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if value >= size:
             return f"{value / size:.1f} {unit}"
@@ -126,7 +131,7 @@ def score_table(results: Results, subset: str, split: str = "test") -> dict:
 
     {"metrics": [...], "rows": [...], "n_images", "n_photographs", "simulated" (share of the images), "excluded", ...}; a row holds model, trained,
     parameters, n_images, rank, cells (text, interval, best) and `behind`, its paired difference from the first row in
-    the leading metric; `excluded` names methods with images that a metric is undefined for. Intervals, ranks and
+    the leading metric; `brought` says what was trained or made elsewhere; `excluded` names methods with images that a metric is undefined for. Intervals, ranks and
     differences exist for the test split alone.
     """
     chosen = results.summary[(results.summary["subset"] == subset) & (results.summary["split"] == split)].set_index("model")
@@ -162,6 +167,7 @@ def score_table(results: Results, subset: str, split: str = "test") -> dict:
         "simulated": float(chosen["simulated"].max()) if "simulated" in chosen else 0.0,
         "n_photographs": int(scored["photograph"].nunique()),
         "excluded": _excluded(scored, list(results.metrics), order),
+        "brought": [f"{model} ({origin})" for model in order if (origin := results.methods[model]["origin"]) not in HERE],
     }
 
 

@@ -127,7 +127,7 @@ def by_kind(results: Results, by: str, metric: str, most: int = 12) -> str | Non
 @matplotlib.rc_context(_SETTINGS)
 def size_against_quality(results: Results) -> str | None:
     """Parameters against the leading metric, over all test images, with intervals; methods without parameters stand
-    at the left, apart from the logarithmic scale. None when no method has parameters."""
+    at the left, apart from the logarithmic scale, and those whose size nobody knows are left out. None when no method has parameters."""
     metric = results.leading
     rows = results.intervals[(results.intervals["subset"] == "All") & (results.intervals["metric"] == metric)].set_index("model")
     sizes = {model: results.methods[model]["n_parameters"] for model in results.order}
@@ -139,6 +139,8 @@ def size_against_quality(results: Results) -> str | None:
     figure, axes = _panel(f"{METRICS[metric].label} {_arrow(results, metric)} by number of parameters")
     look, points = styles(results), {}
     for model, style in _drawn_in_order(results):
+        if sizes[model] is None:
+            continue
         at = np.log10(sizes[model]) if sizes[model] else none
         _intervals(axes, [at], rows.loc[[model]], style)
         axes.plot([at], [rows.loc[model, "mean"]], linestyle="none", **_mark(style, 5))

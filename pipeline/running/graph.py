@@ -7,7 +7,9 @@ dvc.yaml are held to the same rule by a test.
 
 import ast
 import functools
+import hashlib
 import re
+import shlex
 import textwrap
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedSeq
 
 import models
-from pipeline import params
+from pipeline import params, tables
 from pipeline.errors import UserError
 from pipeline.running import outside
 from pipeline.tasks import TASKS
@@ -35,7 +37,7 @@ of them before the names were found to be names."""
 
 HEAD = """\
 # Written by `python -m commands.graph` from params.yaml and the code; edits here are lost.
-# Two stages for each method, a third for a trained localizer: its deps are its import closure, its params the leaves it reads.
+# Two stages for each method, a third for a localizer with weights: its deps are its import closure, its params the leaves it reads.
 
 """
 
@@ -188,46 +190,71 @@ def read_parameters(module: str, task: str | None = None, **names: str) -> list[
     return [key.format(**names) for key in keys]
 
 
-def stages_of(name: str, parameters: params.Params) -> dict[str, dict]:
-    """The stages of one method, as models/dvc.yaml holds them: training, inference, and for a trained localizer what it
-    finds once composites were harmonized. Without training there is only the second."""
-    task = models.task_of(name)
-    network = f"models.{task}.{name}"
+def folders_of(task: str, parameters: params.Params) -> tuple[list[str], list[str]]:
+    """Folders that a task's networks are trained on, and folders that its methods are tested on."""
     if TASKS[task].trains_on == "photographs":
         data = [f"data/sources/{parameters.inpainting.source}", "data/irregular_masks"]
-    else:
-        data = [f"data/composites/{subset}" for subset in parameters.subsets]
-    tested = data if TASKS[task].trains_on == "photographs" else data + [f"data/real/{name}" for name in parameters.real_sets]
-    weights = f"artifacts/models/{name}/weights.safetensors"
+        return data, data
+    data = [f"data/composites/{subset}" for subset in parameters.subsets]
+    return data, data + [f"data/real/{name}" for name in parameters.real_sets]
+
+
+def weights_of(name: str, parameters: params.Params) -> str | None:
+    """The file that a method's weights come from: of its training, or brought along; None for one that has none."""
+    block = parameters.models[name]
+    return f"artifacts/models/{name}/weights.safetensors" if block.training is not None else block.weights
+
+
+def stages_of(name: str, parameters: params.Params) -> dict[str, dict]:
+    """The stages of one method, as models/dvc.yaml holds them: training, inference, and for a localizer with weights what it
+    finds once composites were harmonized. Without training there is no first, and of pictures made elsewhere only the
+    second, which takes them in."""
+    task, block = parameters.task_of(name), parameters.models[name]
+    network = f"models.{task}.{name}"
+    data, tested = folders_of(task, parameters)
+
     def places(stage: str, of_task: str | None) -> list[str]:
         keys = read_parameters(stage, of_task, model="{model}")
-        return [place for key in keys for place in (parameters.read_of(name, key) if "{model}" in key else [key])]
+        return list(dict.fromkeys(place for key in keys for place in (parameters.read_of(name, key) if "{model}" in key else [key])))
 
+    outs = [f"artifacts/predictions/{name}", f"artifacts/index/{task}/{name}.json"]
+    if block.outputs is not None:
+        taken_in = {
+            "wdir": "..",
+            "cmd": f"python -m stages.take_in {name} --data {' '.join(tested)}",
+            "params": places("stages.take_in", task),
+            "deps": closure("stages.take_in") + tested + [block.outputs],
+            "outs": outs,
+        }
+        return {f"infer-{name}": taken_in}
     made = {}
-    trained = parameters.models[name].training is not None
-    files = outside.weight_files(parameters.models[name].hyperparameters)
-    # of a trained network the backbone's weights are read no more: its own hold them
-    predicting = outside.weight_files({key: value for key, value in parameters.models[name].hyperparameters.items() if not trained or key != "backbone_weights"})
+    trained = block.training is not None
+    files = outside.weight_files(block.hyperparameters)
+    # of a network with weights the backbone's are read no more: its own hold them
+    weights, imported = weights_of(name, parameters), block.weights is not None
+    predicting = outside.weight_files({key: value for key, value in block.hyperparameters.items() if not weights or key != "backbone_weights"})
     if trained:
+        begins = [block.training.start_from] if block.training.start_from else []
         made[f"train-{name}"] = {
             "wdir": "..",
             "cmd": f"python -m stages.train {name} --data {' '.join(data)}",
             "params": places("stages.train", task),
-            "deps": closure("stages.train", network) + data + files,
+            "deps": closure("stages.train", network) + data + files + begins,
             "outs": [f"artifacts/models/{name}"],
         }
+    options = f"--weights {shlex.quote(weights)} {'--imported ' if imported else ''}" if weights else ""
     made[f"infer-{name}"] = {
         "wdir": "..",
-        "cmd": f"python -m stages.infer {name} {f'--weights {weights} ' if trained else ''}--data {' '.join(tested)}",
+        "cmd": f"python -m stages.infer {name} {options}--data {' '.join(tested)}",
         "params": places("stages.infer", task),
-        "deps": closure("stages.infer", network) + tested + ([weights] if trained else []) + predicting,
-        "outs": [f"artifacts/predictions/{name}", f"artifacts/index/{task}/{name}.json"],
+        "deps": closure("stages.infer", network) + tested + ([weights] if weights else []) + predicting,
+        "outs": outs,
     }
     if name in detecting(parameters):
         harmonizers = parameters.models_of("harmonization")
         made[f"detect-{name}"] = {
             "wdir": "..",
-            "cmd": f"python -m stages.detect {name} --weights {weights} --data {' '.join(tested)} --harmonized {' '.join(harmonizers)}",
+            "cmd": f"python -m stages.detect {name} --weights {shlex.quote(weights)} --data {' '.join(tested)} --harmonized {' '.join(harmonizers)}",
             "params": places("stages.detect", None),
             "deps": closure("stages.detect", network) + tested + [weights] + [f"artifacts/predictions/{one}" for one in harmonizers] + predicting,
             "outs": [f"artifacts/detectability/{name}.parquet"],
@@ -236,8 +263,8 @@ def stages_of(name: str, parameters: params.Params) -> dict[str, dict]:
 
 
 def detecting(parameters: params.Params) -> list[str]:
-    """The localizers that look at harmonized composites: those that are trained, where there are harmonizers."""
-    trained = [name for name in parameters.models_of("localization") if parameters.models[name].training is not None]
+    """The localizers that look at harmonized composites: those that have weights, where there are harmonizers."""
+    trained = [name for name in parameters.models_of("localization") if weights_of(name, parameters)]
     return trained if parameters.models_of("harmonization") else []
 
 
@@ -310,13 +337,55 @@ def written(parameters: params.Params) -> str:
     return HEAD + re.sub(r" +$", "", text.getvalue(), flags=re.MULTILINE)
 
 
-def stale_outputs(parameters: params.Params) -> list[Path]:
-    """Outputs of methods that params.yaml no longer names; evaluation would go on counting them."""
+def stale_outputs(parameters: params.Params) -> tuple[list[Path], list[Path]]:
+    """What lies in artifacts/ of methods that params.yaml no longer names, and evaluation would go on counting: outputs of
+    stages, which may be removed, and folders with something in them that no stage wrote, which may not."""
     kinds = ("models", "predictions", *(f"index/{task}" for task in models.TASKS), "detectability")
     folders = [ROOT / "artifacts" / kind for kind in kinds]
-    stale = [one for folder in folders if folder.is_dir() for one in sorted(folder.iterdir()) if one.stem not in parameters.models]
+    unnamed = [path for folder in folders if folder.is_dir() for path in sorted(folder.iterdir()) if _method(path) not in parameters.models]
+    stale = [path for path in unnamed if _made_by_a_stage(path)]
     table = ROOT / "results/detectability"
-    return stale + ([table] if table.is_dir() and not detecting(parameters) else [])
+    made = stale + ([table] if table.is_dir() and not detecting(parameters) else [])
+    return made, [path for path in unnamed if path not in stale]
+
+
+def _method(path: Path) -> str:
+    """The method that an output in artifacts/ is named after: by its folder, or by its file without the suffix."""
+    return path.name if path.is_dir() else path.stem
+
+
+def _made_by_a_stage(path: Path) -> bool:
+    """Whether an output of a method can be told to hold only what a stage wrote, byte for byte where a table states it."""
+    if path.is_symlink():
+        return False
+    if path.name.startswith("."):  # what a stage that was killed had begun
+        return path.name.endswith(".part")
+    kind = path.parent.name
+    if kind == "predictions":
+        return path.is_dir() and all(_written_by_inference(one) for one in path.iterdir())
+    if kind == "models":
+        return path.is_dir() and {one.name for one in path.iterdir()} <= set(TRAINING_LEAVES)
+    if kind == "detectability":
+        return path.suffix == ".parquet" and path.is_file()
+    return path.suffix == ".json" and path.is_file() and '"predictions"' in path.read_text(errors="replace")
+
+
+TRAINING_LEAVES = ("weights.safetensors", "last.safetensors", "history.parquet", "history.csv", "training.json", "training.log")
+"""Files of artifacts/models/<model>."""
+
+
+def _written_by_inference(split: Path) -> bool:
+    """Whether a folder of predictions holds exactly the files, and the bytes, that its table states."""
+    table = split / "predictions.parquet"
+    if not table.is_file():
+        return False
+    try:
+        stated = tables.read(table, ["prediction", "sha256"])
+    except UserError:
+        return False
+    sha256 = dict(zip(stated["prediction"], stated["sha256"]))
+    there = {file.name for file in split.iterdir()} - {table.name}
+    return there == set(sha256) and all(hashlib.sha256((split / name).read_bytes()).hexdigest() == sha256[name] for name in there)
 
 
 @functools.cache

@@ -20,7 +20,10 @@ from pipeline.data import datasets
 from pipeline.errors import UserError
 from pipeline.scoring import image_scores, index, protocols
 from pipeline.scoring import predictions as saved
-from pipeline.tasks import TASKS
+from pipeline.tasks import TASKS, share_touched
+
+TOUCHED = "background_touched"
+"""A column of per-image scores and of summaries."""
 
 
 class Scores(NamedTuple):
@@ -28,7 +31,8 @@ class Scores(NamedTuple):
 
     per_image: pd.DataFrame
     """A row per model, split and image: task, model, subset, split, image_id, photograph, what describes the image,
-    metrics."""
+    background_touched (of tasks with a region: which share of the pixels outside it the method changed, 0 to 1, before
+    they were taken from the input), metrics."""
     by_protocol: pd.DataFrame
     """The rows at image_size again (model, subset, split, image_id, photograph) with a column "<protocol> <metric>" for every
     score under a named protocol."""
@@ -39,8 +43,9 @@ class _Work(NamedTuple):
 
     split: str
     number: int
-    predictions: tuple[tuple[str, Path, str], ...]
-    """Model, file and the sha256 that inference stated."""
+    predictions: tuple[tuple[str, Path, str, float | None], ...]
+    """Model, file, the sha256 that inference stated, and the share of the background that was touched in the size that the
+    picture was made in, where it was made elsewhere."""
 
 
 def indexes(folder: Path) -> list[dict]:
@@ -69,10 +74,12 @@ def score(
     size: int,
     named: Sequence[str] | None = (),
     spread: Callable[[Callable, list], Iterable] = map,
+    splits: list[str] | None = None,
 ) -> Scores:
     """Scores of every prediction; under seam-256, and at `size` under the protocols `named` too (None: all of the task's).
     A composite without ground truth has nothing to score in harmonization, and no row.
 
+    splits: those to score; None for all that the data have, and further sides that a method was run at.
     spread: a map over the images, in order (pipeline.running.parallel.spread, or the builtin one).
 
     Raises UserError naming the method and the file where a prediction is missing, was changed after inference, isn't a
@@ -86,12 +93,14 @@ def score(
     truth = [hashlib.sha256(one.read_bytes()).hexdigest() for one in datasets.manifests(folders)]
     sides = {split for one in methods for split in one["splits"] if datasets.side_of(split)}
     sets, work = {}, []
-    for split in [*datasets.test_splits(task, folders), *sorted(sides, key=lambda one: datasets.side_of(one) or 0)]:
+    for split in splits or [*datasets.test_splits(task, folders), *sorted(sides, key=lambda one: datasets.side_of(one) or 0)]:
         sets[split] = dataset = datasets.for_testing(task, folders, size, split, **methods[0]["options"])
         dataset.decoded = datasets.Latest()
         stated = [(one["model"], predictions / one["model"] / split, _manifest(one, split, predictions, task, dataset, truth)) for one in methods]
         for number, name in enumerate(dataset.ids):
-            files = tuple((model, folder / rows["prediction"][name], rows["sha256"][name]) for model, folder, rows in stated)
+            files = tuple(
+                (model, folder / rows["prediction"][name], rows["sha256"][name], rows.get(TOUCHED, {}).get(name)) for model, folder, rows in stated
+            )
             work.append(_Work(split, number, files))
     records = protocols.chosen(task, named)
     one_image = functools.partial(_score_image, root=Path.cwd(), task=task, sets=sets, records=records)
@@ -104,7 +113,8 @@ def score(
     if not rows:
         raise UserError(f"{task}: no image in {', '.join(methods[0]['data'])} has a ground truth to be scored by")
     key, leading = ["model", "subset", "split", "image_id", "photograph"], ["task", "model", "subset", "split", "image_id", "photograph"]
-    return Scores(_ordered(rows, [*leading, *TASKS[task].described_by]), _ordered(others, key, TASKS[task].described_by) if others else pd.DataFrame(columns=key))
+    touched = [TOUCHED] if TASKS[task].region else []
+    return Scores(_ordered(rows, [*leading, *TASKS[task].described_by, *touched]), _ordered(others, key, TASKS[task].described_by) if others else pd.DataFrame(columns=key))
 
 
 def _ordered(rows: list[dict], leading: list[str], without: tuple[str, ...] = ()) -> pd.DataFrame:
@@ -122,9 +132,11 @@ def _score_image(item: _Work, *, root: Path, task: str, sets: dict, records: tup
         truth = dataset.fitted(full) if full else dataset.item(item.number)
         further = None if datasets.side_of(item.split) or not records else _further(task, dataset, item.number, full, truth, records)
         found = []
-        for _, file, sha256 in item.predictions:
+        for _, file, sha256, touched in item.predictions:
             prediction = _prediction(file, sha256, task, dataset.size)
             scores = image_scores.score(task, prediction, truth)
+            if scores and TASKS[task].region:
+                scores = {TOUCHED: share_touched(task, prediction, truth) if touched is None else touched} | scores
             values = {}
             if scores and further is not None:
                 values = {f"{protocols.SEAM} {metric}": scores[metric] for metric in TASKS[task].seam_metrics}
@@ -154,7 +166,9 @@ def _manifest(method: dict, split: str, predictions: Path, task: str, dataset, t
     if split not in method["splits"]:
         raise UserError(f"{method['model']} has no predictions for {split}; `dvc repro models/dvc.yaml:infer-{method['model']}` makes them")
     stated = method["splits"][split]
-    manifest = tables.read(file, ["image_id", "prediction", "sha256"])
+    manifest = tables.read(file)
+    if lacking := [column for column in saved.COLUMNS if column not in manifest]:
+        raise UserError(f"{file}: no column {lacking[0]!r}")
     if hashlib.sha256(file.read_bytes()).hexdigest() != stated["predictions"]:
         raise UserError(f"{file} is not the one that inference wrote")
     if method["truth"] != truth:

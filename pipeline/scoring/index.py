@@ -1,14 +1,21 @@
 """artifacts/index/<task>/<model>.json: what inference states of a method, read back only as inference writes it."""
 
+import hashlib
+import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pipeline import reading
+from pipeline import atomic, reading
+from pipeline.data import datasets
 from pipeline.errors import UserError
 
 Count = Field(ge=0)
+
+TRAINED, WITHOUT_WEIGHTS = "trained here", "no weights"
+"""Origins of predictions that this repository's methods make by themselves."""
 
 
 class Split(BaseModel):
@@ -22,14 +29,16 @@ class Split(BaseModel):
 
 
 class Index(BaseModel):
-    """`truth` holds the sha256 of the tables that the data folders `data` had."""
+    """`truth` holds the sha256 of the tables that the data folders `data` had; `origin` says in words where predictions come
+    from; `n_parameters` is missing where nobody knows."""
 
     model_config = ConfigDict(strict=True)
 
     task: Literal["localization", "harmonization", "inpainting"]
     model: str
-    n_parameters: int = Count
+    n_parameters: Annotated[int, Count] | None
     trained: bool
+    origin: str
     data: list[str]
     options: dict[str, Any]
     truth: list[str]
@@ -59,3 +68,34 @@ def _content(file: Path, anew: str) -> Any:
         return reading.as_json(file)
     except UserError as error:
         raise UserError(f"{error}; {anew} anew") from None
+
+
+def of_split(task: str, manifest: Path, predictions: pd.DataFrame, dataset: datasets.Composites | datasets.Holes) -> dict:
+    """What an index states of one split, from its predictions.parquet, `manifest`."""
+    return {
+        "n_images": len(predictions),
+        "n_scored": datasets.scored(task, dataset),
+        "predictions": hashlib.sha256(manifest.read_bytes()).hexdigest(),
+    }
+
+
+def of_method(task: str, model: str, *, origin: str, n_parameters: int | None, data: list[str], options: dict, splits: dict[str, dict]) -> dict:
+    """The content of a method's index. data: folders as they stand in the command. options: further arguments of the test
+    set. splits: `of_split` of each."""
+    return {
+        "task": task,
+        "model": model,
+        "n_parameters": n_parameters,
+        "trained": origin == TRAINED,
+        "origin": origin,
+        "data": data,
+        "options": options,
+        "truth": [hashlib.sha256(one.read_bytes()).hexdigest() for one in datasets.manifests([Path(one).absolute() for one in data])],
+        "splits": splits,
+    }
+
+
+def write(file: str | Path, content: dict) -> None:
+    """Write an index, which appears whole or not at all."""
+    with atomic.file(file) as path:
+        path.write_text(json.dumps(content, indent=1) + "\n")

@@ -8,6 +8,9 @@ import numpy as np
 from pipeline import images
 from pipeline.errors import UserError
 
+COLUMNS = ("image_id", "prediction", "sha256")
+"""Columns of predictions.parquet that evaluation reads; of pictures made elsewhere the table has more."""
+
 
 def read(file: Path, sha256: str, side: int) -> np.ndarray:
     """uint8 RGB (side, side, 3), the bytes that predictions.parquet states the `sha256` of.

@@ -12,6 +12,7 @@ from pipeline import tables
 from pipeline.data import datasets
 from pipeline.errors import UserError
 from pipeline.scoring import statistics
+from pipeline.scoring.evaluation import TOUCHED
 from pipeline.scoring.statistics import Resampling
 from pipeline.tasks import METRICS, TASKS
 
@@ -19,11 +20,13 @@ from pipeline.tasks import METRICS, TASKS
 def summary(task: str, scores: pd.DataFrame, methods: list[dict]) -> pd.DataFrame:
     """One row per model, split and sub-dataset, and "All": the mean over all images of the split pooled.
 
-    Columns: task, model, subset, split, n_images, n_parameters, simulated (of composites: which share of the images a
+    Columns: task, model, subset, split, n_images, n_parameters (missing where nobody knows), origin (trained here, no
+    weights, or which weights or pictures were brought along), background_touched (of tasks with a region: the mean share
+    of the pixels outside it that the method changed, which are scored as the input has them), simulated (of composites: which share of the images a
     camera model made, 0 to 1), the means, and n_excluded, the images that some metric is undefined for (they are left
     out of that metric's mean alone).
     """
-    parameters = {one["model"]: one["n_parameters"] for one in methods}
+    about = {one["model"]: one for one in methods}
     expected = {(one["model"], split): two["n_scored"] for one in methods for split, two in one["splits"].items()}
     metrics = metric_columns(task, scores)
     pooled = pd.concat([scores, scores.assign(subset="All")])
@@ -33,11 +36,15 @@ def summary(task: str, scores: pd.DataFrame, methods: list[dict]) -> pd.DataFram
         if (found := int(there.get((model, split), 0))) != count:
             raise UserError(f"{model}: {found} scores for the {count} images with a truth in its manifest ({split})")
     for (model, subset, split), part in pooled.groupby(["model", "subset", "split"], sort=True):
-        head = {"task": task, "model": model, "subset": subset, "split": split, "n_images": len(part), "n_parameters": parameters[model]}
+        head = {"task": task, "model": model, "subset": subset, "split": split, "n_images": len(part), "n_parameters": about[model]["n_parameters"]}
+        head["origin"] = about[model]["origin"]
+        if TOUCHED in part:
+            head[TOUCHED] = part[TOUCHED].mean()
         if "simulated" in part:
             head["simulated"] = part["simulated"].mean()
         rows.append(head | part[metrics].mean().to_dict() | {"n_excluded": int(part[metrics].isna().any(axis=1).sum())})
-    return pd.DataFrame(rows)
+    frame = pd.DataFrame(rows)
+    return frame.astype({"n_parameters": "Int64"})
 
 
 def intervals(task: str, scores: pd.DataFrame, resampling: Resampling) -> pd.DataFrame:
@@ -155,7 +162,7 @@ def headline(task: str, table: pd.DataFrame) -> dict:
     The metric is the one that chooses epochs. DVC makes a column of each number, so that more of them, or those of
     methods that no parameter moves, would push what changed between two experiments off the screen.
     """
-    pooled = table[(table["subset"] == "All") & (table["split"] == "test") & (table["n_parameters"] > 0)]
+    pooled = table[(table["subset"] == "All") & (table["split"] == "test") & (table["n_parameters"].fillna(0) > 0)]
     metric = TASKS[task].leading
     return {row["model"]: {metric: round(float(row[metric]), 4)} for _, row in pooled.iterrows()}
 
@@ -176,5 +183,5 @@ def _tested_and_pooled(scores: pd.DataFrame) -> pd.DataFrame:
 
 def metric_columns(task: str, scores: pd.DataFrame) -> list[str]:
     """The columns of per-image scores that are metrics."""
-    about = {"task", "model", "subset", "split", "image_id", "photograph", *TASKS[task].described_by}
+    about = {"task", "model", "subset", "split", "image_id", "photograph", *TASKS[task].described_by, TOUCHED}
     return [column for column in scores if column not in about]

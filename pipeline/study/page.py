@@ -59,7 +59,7 @@ def make(
     Raises ParameterError for methods that can't be compared or numbers that are too small, and UserError naming what is
     missing, was changed after inference, or makes the page larger than MAX_BYTES.
     """
-    task = _task(names)
+    task = _task(names, index)
     if design not in DESIGNS:
         raise ParameterError(f"design {design!r}: expected one of {', '.join(DESIGNS)}")
     question = question or DESIGNS[design]
@@ -101,11 +101,13 @@ def make(
     return Study(html, key)
 
 
-def _task(names: list[str]) -> str:
+def _task(names: list[str], index: Path) -> str:
     if len(set(names)) != len(names) or len(names) < 2:
         raise ParameterError(f"methods {', '.join(names)}: a study compares two or more different ones")
     try:
-        (task,) = {models.task_of(name) for name in names}
+        # a method whose pictures were made elsewhere is known by its index alone
+        indexed = {name: [task for task in TASKS if (index / task / f"{name}.json").is_file()] for name in names}
+        (task,) = {indexed[name][0] if len(indexed[name]) == 1 else models.task_of(name) for name in names}
     except ValueError as error:
         reason = str(error) if str(error).startswith("no model") else "they are of different tasks"
         raise ParameterError(f"methods {', '.join(names)}: {reason}") from None

@@ -22,6 +22,7 @@ SENSIBLE = {
     "real": ["rhm", "data/real/rhm"],
     "report": [],
     "synthesize": ["HCOCO", "data/sources/bundled", "data/sources/bundled", "data/composites/HCOCO"],
+    "take_in": ["theirs", "--data", "data/composites/HCOCO"],
     "train": ["unet", "--data", "data/composites/HCOCO"],
 }
 """Arguments of the stages that read parameters."""

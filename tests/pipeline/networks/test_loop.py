@@ -455,7 +455,95 @@ def test_a_gpu_that_is_not_there_is_refused_in_words(tmp_path):
     assert devices.resolve_device("auto", 1) == "cpu"
 
 
+# ---- phases that were trained before, and weights to start from
+
+
+def two_phases(folder: Path, ends: Path, joint: int = 2) -> Job:
+    one = job(folder, Adversarial, phases={"joint": {"epochs": joint, "learning_rate": 0.005}})
+    return dataclasses.replace(one, phase_ends=(ends,))
+
+
+def losses_counted(monkeypatch, one: Job) -> int:
+    calls = []
+    original = Adversarial.loss
+    with monkeypatch.context() as patch:
+        patch.setattr(Adversarial, "loss", lambda self, *arguments: calls.append(1) or original(self, *arguments))
+        train_plain(one)
+    return len(calls)
+
+
+def test_other_epochs_of_the_second_phase_do_not_train_the_first_anew(tmp_path, monkeypatch, capsys):
+    assert losses_counted(monkeypatch, two_phases(tmp_path / "short", tmp_path / "end")) == 6 + 12
+    whole = two_phases(tmp_path / "whole", tmp_path / "elsewhere", joint=3)
+    assert losses_counted(monkeypatch, whole) == 6 + 18
+    capsys.readouterr()
+    longer = two_phases(tmp_path / "longer", tmp_path / "end", joint=3)
+    assert losses_counted(monkeypatch, longer) == 18
+    assert "tiny: phase warm was trained before, with the same settings, and is taken from there" in capsys.readouterr().out
+    assert result(longer, tmp_path / "a") == result(whole, tmp_path / "b")
+    assert losses_counted(monkeypatch, longer) == 0, "finished"
+
+
+def test_interrupted_around_the_end_of_a_phase_and_resumed_equals_uninterrupted(tmp_path, monkeypatch):
+    whole = two_phases(tmp_path / "whole", tmp_path / "whole_end")
+    train_plain(whole)
+    expected = result(whole, tmp_path / "out")
+    for owner, name in ((Loop, "_keep_phase_end"), (Loop, "_latest_phase_end"), (loop_module.shutil, "copyfile")):
+        for after in (False, True):
+            one = two_phases(tmp_path / f"{name}{after}", tmp_path / f"{name}{after}_end")
+            assert interrupted(monkeypatch, owner, name, 1, one, after=after)
+            train_plain(one)
+            assert result(one, tmp_path / f"{name}{after}" / "out") == expected
+            other = two_phases(tmp_path / f"{name}{after}_other", tmp_path / f"{name}{after}_end")
+            train_plain(other)
+            assert result(other, tmp_path / f"{name}{after}_other" / "out") == expected
+
+
+def test_training_starts_from_a_file(tmp_path, capsys):
+    first = job(tmp_path / "first", Network)
+    train_plain(first)
+    file = tmp_path / "first/last.safetensors"
+    again = dataclasses.replace(job(tmp_path / "again", Network, epochs=0), start_from=file)
+    train_plain(again)
+    assert result(again, tmp_path / "out")["weights.safetensors"] == file.read_bytes()
+    less = {key: value for key, value in torch.load(tmp_path / "first/checkpoint.pt", weights_only=True)["model"].items() if key != "body.4.bias"}
+    save_file(less, tmp_path / "less.safetensors")
+    with pytest.raises(UserError, match=r"less\.safetensors does not fit the network: it lacks body\.4\.bias \(1 in all\)"):
+        train_plain(dataclasses.replace(again, start_from=tmp_path / "less.safetensors"))
+
+
+def test_a_file_without_the_discriminator_is_enough_to_start_from(tmp_path, capsys):
+    """Released files hold the network that predicts, and no other."""
+
+    class Judged(Adversarial):
+        def predictor_parameters(self):
+            return list(self.body.parameters())
+
+    model = Judged()
+    save_file({key: value + 1 for key, value in model.state_dict().items() if not key.startswith("critic")}, tmp_path / "released.safetensors")
+    one = dataclasses.replace(job(tmp_path / "run", Judged, epochs=0, phases={"joint": {"epochs": 0, "learning_rate": 0.1}}), start_from=tmp_path / "released.safetensors")
+    train_plain(one)
+    assert "released.safetensors has no critic.0.weight (4 entries in all); what it lacks begins at random" in capsys.readouterr().out
+    found, random = load_file(tmp_path / "run/last.safetensors"), Loop(dataclasses.replace(one, folder=tmp_path, start_from=None), "cpu", 0, 1).model.state_dict()
+    assert torch.equal(found["critic.0.weight"], random["critic.0.weight"])
+    assert torch.equal(found["body.0.weight"], load_file(tmp_path / "released.safetensors")["body.0.weight"])
+
+
 # ---- weights
+
+
+def test_buffers_belong_to_the_prediction_as_the_module_around_them_does():
+    class Both(Adversarial):
+        def predictor_parameters(self):
+            return list(self.body.parameters())
+
+    model = Both()
+    model.body[0].register_buffer("stored", torch.zeros(1))
+    model.critic[0].register_buffer("stored", torch.zeros(1))
+    model.body.add_module("constant", nn.Module())
+    model.body.constant.register_buffer("kernel", torch.zeros(1))
+    assert weights.predictor_entries(model) == [name for name in model.state_dict() if name.startswith("body.")]
+    assert "body.constant.kernel" in weights.predictor_entries(model) and "body.1.running_mean" in weights.predictor_entries(model)
 
 
 def test_weights_are_safetensors_and_load_back(tmp_path):

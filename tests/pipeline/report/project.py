@@ -208,6 +208,7 @@ def _predict(task: str, name: str, trained: bool, data: list[str]) -> None:
         "model": name,
         "n_parameters": 1_234_567 if trained else 0,
         "trained": trained,
+        "origin": "trained here" if trained else "no weights",
         "data": data,
         "options": options,
         "truth": [hashlib.sha256(one.read_bytes()).hexdigest() for one in datasets.manifests(folders)],

@@ -101,7 +101,7 @@ def test_params_of_a_hand_written_stage_are_those_its_module_declares(stage):
 
 
 def test_every_stage_module_stands_in_one_of_the_two_files():
-    generated = {"train", "infer", "lists", "detect", "detectability", "published"}
+    generated = {"train", "infer", "take_in", "lists", "detect", "detectability", "published"}
     assert set(STAGES) == set(HAND_WRITTEN) | generated
     assert not set(HAND_WRITTEN) & generated
 
@@ -130,7 +130,7 @@ def test_stages_of_a_trained_network(embedded):
     assert infer["cmd"] == f"python -m stages.infer rfr --weights {weights} --data {source} data/irregular_masks"
     assert train["deps"] == graph.closure("stages.train", "models.inpainting.rfr") + [source, "data/irregular_masks"]
     assert infer["deps"] == graph.closure("stages.infer", "models.inpainting.rfr") + [source, "data/irregular_masks", weights]
-    assert "models.rfr" in train["params"] and "seed" in train["params"] and "models.rfr.hyperparameters" in infer["params"]
+    assert "models.rfr.training" in train["params"] and "seed" in train["params"] and "models.rfr.hyperparameters" in infer["params"]
     assert "seed" not in infer["params"] and not any(key.startswith("models.") and "rfr" not in key for key in train["params"])
     assert train["outs"] == ["artifacts/models/rfr"]
     assert infer["outs"] == ["artifacts/predictions/rfr", "artifacts/index/inpainting/rfr.json"]
@@ -160,11 +160,11 @@ def test_without_trained_localizers_or_harmonizers_nothing_is_detected(embedded,
     kinds = ([name for name in embedded.models if name != "unet"], [name for name in embedded.models if models.task_of(name) != "harmonization"])
     monkeypatch.setattr(graph, "ROOT", tmp_path)
     (tmp_path / "results/detectability").mkdir(parents=True)
-    assert graph.stale_outputs(embedded) == []
+    assert graph.stale_outputs(embedded) == ([], [])
     for names in kinds:
         fewer = embedded.model_copy(update={"models": {name: embedded.models[name] for name in names}})
         assert graph.detecting(fewer) == [] and graph.detectability_stage(fewer) == {}
-        assert graph.stale_outputs(fewer) == [tmp_path / "results/detectability"]
+        assert graph.stale_outputs(fewer) == ([tmp_path / "results/detectability"], [])
 
 
 def test_what_is_read_for_one_task_alone_is_a_parameter_of_that_task_alone(embedded):
@@ -181,8 +181,8 @@ def test_methods_that_are_no_longer_named_leave_nothing_behind(embedded, tmp_pat
     for name in ("unet", "gone"):
         (tmp_path / f"artifacts/detectability/{name}.parquet").touch()
     for name in ("rfr", "gone"):
-        (tmp_path / f"artifacts/index/inpainting/{name}.json").touch()
-    found = {str(path.relative_to(tmp_path)) for path in graph.stale_outputs(embedded)}
+        (tmp_path / f"artifacts/index/inpainting/{name}.json").write_text('{"splits": {"test": {"predictions": "0"}}}')
+    found = {str(path.relative_to(tmp_path)) for path in graph.stale_outputs(embedded)[0]}
     assert found == {"artifacts/models/gone", "artifacts/predictions/gone", "artifacts/index/inpainting/gone.json", "artifacts/detectability/gone.parquet"}
 
 
@@ -216,7 +216,7 @@ def declared_leaves(key: str, of_subset=schema.Subset) -> set[str]:
 def test_every_declared_leaf_is_read_in_the_closure(stage):
     declared = graph.read_parameters(f"stages.{stage}", **{name: f"{{{name}}}" for name in ("model", "source", "subset", "name")})
     modules = [f"stages.{stage}"]
-    if stage in ("train", "infer"):
+    if stage in ("train", "infer", "take_in"):
         declared += [key for task in models.TASKS for key in graph.read_parameters(f"stages.{stage}", task, model="{model}")]
     read = set()
     for file in graph.closure(*modules):

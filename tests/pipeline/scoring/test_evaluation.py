@@ -46,7 +46,7 @@ def index_of(task: str, model: str, data: list[Path], predictions: Path, by: flo
         splits[split] = {"n_images": len(dataset), "n_scored": datasets.scored(task, dataset), "predictions": sha256(out / "predictions.parquet")}
     truth = [sha256(file) for file in datasets.manifests(data)]
     return {
-        "task": task, "model": model, "n_parameters": 7 if model == "a" else 9, "trained": True, "data": [str(one) for one in data],
+        "task": task, "model": model, "n_parameters": 7 if model == "a" else 9, "trained": True, "origin": "trained here", "data": [str(one) for one in data],
         "options": options, "truth": truth, "splits": splits,
     }  # fmt: skip
 
