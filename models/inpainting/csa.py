@@ -137,7 +137,7 @@ def _decay(known: Tensor, units: Tensor, likeness: Tensor) -> Tensor:
     projections, weights = ahead[0], [torch.zeros_like(columns[0])]
     for index in range(1, len(ahead)):
         before = projections[:, index : index + 1].clamp(min=0)
-        weight = before / (before + likeness[index])
+        weight = before / (before + columns[index])
         projections = torch.lerp(ahead[index], projections, weight)
         weights.append(weight)
     return torch.stack(weights, dim=1)
