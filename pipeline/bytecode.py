@@ -35,5 +35,5 @@ def mend_on_import() -> None:
         def get_code(self, fullname):
             return mending(self, fullname)
 
-        get_code.mending = mending
-        loader.get_code = get_code
+        get_code.mending = mending  # type: ignore[attr-defined]  # a mark that it was done
+        loader.get_code = get_code  # type: ignore[method-assign]  # which is what mends

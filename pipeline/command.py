@@ -24,7 +24,8 @@ _OF_THE_MACHINE = (*_FULL, errno.EMFILE, errno.ENFILE, errno.EROFS, errno.EIO)
 
 def _refused_by_machine(error: BaseException) -> str | None:
     """What to say of an error that a file system raised; None for any other."""
-    names, seen = [], error
+    names: list[str] = []
+    seen: BaseException | None = error
     while seen is not None:
         full = (isinstance(seen, OSError) and seen.errno in _FULL) or "No space left on device" in str(seen) or "[Errno 28]" in str(seen)
         names += [str(seen.filename)] if isinstance(seen, OSError) and seen.filename else []

@@ -20,10 +20,11 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import cast
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from pipeline import atomic, mask_rule
 from pipeline.errors import UserError
@@ -143,7 +144,7 @@ def _eight_bit(picture: Image.Image) -> Image.Image:
 
 def _shallow(path: Path, picture: Image.Image, plain: Image.Image) -> tuple[Image.Image, str] | None:
     """A file of 16 bits whose values use the lowest ones alone: (8-bit picture, what is to be said of it); None for others."""
-    high_byte = max(channel[1] for channel in plain.convert("RGB").getextrema())
+    high_byte = max(high for _, high in cast("tuple[tuple[int, int], ...]", plain.convert("RGB").getextrema()))
     bits = _declared_bits(path, picture)
     if bits is not None and high_byte < 2 ** (bits - 8):
         grey = picture.mode == "I" or picture.mode.startswith("I;16")
@@ -170,10 +171,10 @@ def _refuse_damaged(path: Path, picture: Image.Image) -> None:
 
 def _declared_bits(path: Path, picture: Image.Image) -> int | None:
     """How many of 16 bits a file declares to use, 9 to 15; None where it declares nothing or all."""
-    if picture.format == "TIFF":
+    if isinstance(picture, TiffImagePlugin.TiffImageFile):
         tags = [picture.tag_v2.get(number) for number in (258, 281, 341)]  # BitsPerSample, MaxSampleValue, SMaxSampleValue
         bits, *brightest = [max(tag) if isinstance(tag, tuple) else tag for tag in tags]
-        stated = [bits] + [int(value).bit_length() for value in brightest if value]
+        stated = [bits or 0] + [int(value).bit_length() for value in brightest if value]
     elif picture.format == "PNG":
         stated = _significant_bits(path)
     else:
@@ -305,9 +306,9 @@ def stored_in_colour(path, *, max_pixels: int = MAX_PIXELS) -> bool:
         return not (picture.mode in ("1", "L", "LA", "La", "I", "F") or picture.mode.startswith("I;16"))
 
 
-def _planes(path: Path, picture: Image.Image) -> mask_rule.Planes:
+def _planes(path: Path, opened: ImageFile.ImageFile) -> mask_rule.Planes:
     """The values of an opened file as they are stored, upright."""
-    deep = _is_16_bit(picture)
+    deep, picture = _is_16_bit(opened), cast("Image.Image", opened)
     lossy = picture.format in ("JPEG", "MPO", "WEBP", "JPEG2000")
     orientation = _orientation(picture)
     picture.load()

@@ -89,7 +89,10 @@ def _channel(planes: Planes, channel: str) -> np.ndarray:
         if planes.alpha is None:
             raise ValueError("this file has no alpha channel; leave mask_channel out, or choose red, green or blue")
         return planes.alpha
-    return planes.grey if planes.colour is None else planes.colour[..., CHANNELS.index(channel)]
+    if planes.colour is not None:
+        return planes.colour[..., CHANNELS.index(channel)]
+    assert planes.grey is not None  # a file has grey or colour
+    return planes.grey
 
 
 def _of_value(planes: Planes, choice: Choice) -> np.ndarray:
@@ -99,7 +102,7 @@ def _of_value(planes: Planes, choice: Choice) -> np.ndarray:
         plane = planes.indices
     elif planes.grey is not None:
         plane = planes.grey
-    elif (planes.colour == planes.colour[..., :1]).all():
+    elif planes.colour is not None and (planes.colour == planes.colour[..., :1]).all():
         plane = planes.colour[..., 0]
     else:
         raise ValueError(f"mask_value {choice.value}: the file is in colour; choose mask_channel too (--mask-channel red, green, blue or alpha)")
@@ -124,7 +127,7 @@ def _levels(plane: np.ndarray, full: int | None, lossy: bool) -> np.ndarray:
         raise _Doubt(f"every pixel of this mask is {low}; 0 = out, {full or 'one other value'} = in")
     if len(values) == 2 and (low == 0 or (half is not None and low < half <= high)):
         return np.where(plane == high, np.uint8(255), np.uint8(0))
-    if half is None or not low < half <= high:
+    if full is None or half is None or not low < half <= high:
         reach = "" if half is None or low >= half else f"no pixel of this mask reaches {half}; the brightest is {high}, {full} = in; "
         raise _Doubt(f"{reach}{_listed(plane)}{_CHOOSE}")
     near = NEAR * (full // 255)
@@ -163,6 +166,7 @@ def _holds_classes(plane: np.ndarray, values: np.ndarray, counts: np.ndarray, fu
 def _coloured(planes: Planes) -> np.ndarray:
     """The mask in a file of colours. Raises _Doubt."""
     colour = planes.colour
+    assert colour is not None  # a file has grey or colour
     darkest, brightest = colour.min(axis=2), colour.max(axis=2)
     n_coloured = int((brightest - darkest > COLOURED).sum())
     if n_coloured <= 0.02 * int((brightest >= HALF).sum()):

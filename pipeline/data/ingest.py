@@ -78,16 +78,15 @@ def _splits(
 ) -> dict:
     """The split of each group; groups that copies join get one split, but for those that the source itself splits."""
     splits = _own_splits(source, photographs)
-    own = splits is not None
-    if not own:
+    shares = "the source's own splits"
+    if splits is None:
         joined = copies.joined([photograph.group for photograph in photographs], found)
         drawn = split_by_hash(list(joined.values()), seed, val_share, test_share)
         splits = {group: drawn[first] for group, first in joined.items()}
+        shares = f"{len(drawn)} groups, val_share {val_share}, test_share {test_share}"
     for split in SPLITS:
         if split not in splits.values():
-            shares = f"{len(splits) if own else len(drawn)} groups, val_share {val_share}, test_share {test_share}"
-            how = "the source's own splits" if own else shares
-            raise UserError(f"{source}: no usable photograph is in {split} ({how})")
+            raise UserError(f"{source}: no usable photograph is in {split} ({shares})")
     return splits
 
 
@@ -265,7 +264,7 @@ def _lost_objects(source: str, rejected: Sequence[Mapping], n_used: int, limit: 
     if not lost:
         return []
     total = n_used + len(lost)
-    of_reason = {}
+    of_reason: dict[str, list[str]] = {}
     for row in lost:
         of_reason.setdefault(row["reason"], []).append(f"{row['file']}, {row['item']}")
     reasons = "; ".join(f"{len(rows)} ({rows[0]}{', ...' if rows[1:] else ''}): {reason}" for reason, rows in list(of_reason.items())[:3])

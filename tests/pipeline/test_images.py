@@ -312,11 +312,12 @@ def test_inside_lets_names_through(tmp_path, name):
     assert images.inside(tmp_path, name) == tmp_path / name
 
 
-@pytest.mark.parametrize("name", ["../../x", "a/../../x", "a/../x", "..", "/etc/passwd", "", ".", " ", "a\0b", None, 7])
+@pytest.mark.parametrize("name", ["../../x", "a/../../x", "a/../x", "..", "/etc/passwd", ".", "", " ", "a\0b", None, 7])
 def test_inside_refuses_in_one_line(tmp_path, name):
     with pytest.raises(UserError) as caught:
         images.inside(tmp_path, name)
-    assert repr(name).strip("'") in str(caught.value) or repr(name) in str(caught.value)
+    shown = repr(name) if name in ("", " ", "a\0b", None, 7) else f"{name}: "
+    assert str(caught.value).startswith(shown)
     assert "\n" not in str(caught.value)
 
 

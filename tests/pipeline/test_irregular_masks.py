@@ -218,7 +218,7 @@ def test_the_random_walk_moves_by_one_pixel_and_waits_only_at_the_border():
     steps = np.abs(np.diff(y)) + np.abs(np.diff(x))
     assert set(steps) == {0, 1}
     waits = np.flatnonzero(steps == 0)
-    assert all(y[i] in (0, height - 1) or x[i] in (0, width - 1) for i in waits)
+    assert len(waits) and all(y[i] in (0, height - 1) or x[i] in (0, width - 1) for i in waits)
     inside = np.flatnonzero((y[:-1] > 0) & (y[:-1] < height - 1) & (x[:-1] > 0) & (x[:-1] < width - 1))
     assert len(inside) and (steps[inside] == 1).all()
 
@@ -654,7 +654,7 @@ def test_what_a_folder_could_not_give_is_recorded(source, tmp_path):
     assert rejected["large.png"] == "outside the buckets at 40x40"
     assert rejected["black.png"] == "the mask is all black; it needs hole and valid pixels"
     assert rejected["torn.png"].startswith("not a picture in one of the formats")
-    assert rejected["copy.png"] == "same picture as 05.png" or rejected["05.png"] == "same picture as copy.png"
+    assert rejected["copy.png"] == "same picture as 05.png"
     assert sum(rows.attrs["rejected"].values()) == len(rejected)
     assert rows.attrs["rejected"]["same picture as another"] == 1
 

@@ -196,7 +196,8 @@ def _declared(entry: Mapping) -> tuple[float, float] | None:
             kind = "text" if isinstance(value, str) else "no number"
             raise ValueError(f"its {key} is {kind} ({str(value)[:40]!r})")
         size.append(value)
-    return None if None in size else tuple(size)
+    height, width = size
+    return None if height is None or width is None else (height, width)
 
 
 def _split(path: Path, entry: Mapping, splits: Mapping[str, str] | None) -> str | None:

@@ -78,6 +78,7 @@ def test_other_splits_have_neither_ranks_nor_intervals(finished):
     scores = pd.concat([results.per_image, results.per_image.assign(split="realhm")])
     both = numbers.Results(results.task, results.methods, scores, summary, results.intervals, results.differences, results.ranks, results.breakdowns)
     table = numbers.score_table(both, "All", "realhm")
+    assert table["rows"] and all(row["cells"] for row in table["rows"])
     assert not table["stated"] and all(row["rank"] == "" and row["behind"] == "" for row in table["rows"])
     assert all(cell["interval"] == "" for row in table["rows"] for cell in row["cells"])
 
