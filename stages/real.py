@@ -19,7 +19,7 @@ def main(arguments) -> None:
     choice = Choice(real_set.mask_value, real_set.mask_channel)
     options: dict = {"name": arguments.name, "kind": real_set.kind, "path": Path(real_set.path), "max_pixels": max_pixels, "max_rejected": real_set.max_rejected, "choice": choice}
     if real_set.kind == "iharmony4":
-        known = iharmony4.known_files(run_folders.kept("checked", f"real-{arguments.name}"), max_pixels, choice)
+        known = iharmony4.known_files(run_folders.kept("checked_real", arguments.name), max_pixels, choice)
         spread = functools.partial(parallel.spread, describe=describe, unit="photographs", chunk=32)
         real_sets.build(Path(arguments.out), known=known, parallel_map=spread, **options)
         return
