@@ -324,7 +324,7 @@ def test_check_says_whether_the_files_are_fresh(monkeypatch, capsys, checkout):
     del edited["models"]["gaussian_map"]
     YAML(typ="safe").dump(edited, checkout / "params.yaml")
     assert run_graph(monkeypatch, "--check") == 1
-    assert "models/dvc.yaml is stale; `python -m commands.graph` writes it anew" in capsys.readouterr().err
+    assert "dvc.yaml is stale; `python -m commands.graph` writes it anew" in capsys.readouterr().err
 
 
 DVC_YAML = """\
