@@ -70,8 +70,15 @@ def compare(method: str, pairs: list, peer: Callable, rounds: int) -> list[str]:
             ours += milliseconds(lambda: transfer(method, target, reference))
     ratio = np.median(theirs) / np.median(ours)
     difference = np.abs(differences)
-    return [f"{np.median(theirs):.2f}", f"{np.median(ours):.2f}", f"{ratio:.1f}", "yes" if ratio >= TARGET else "NO",
-            f"{(difference > 0).mean():.4%}", f"{difference.mean():.3f}", f"{difference.max():.0f}"]
+    return [
+        f"{np.median(theirs):.2f}",
+        f"{np.median(ours):.2f}",
+        f"{ratio:.1f}",
+        "yes" if ratio >= TARGET else "NO",
+        f"{(difference > 0).mean():.4%}",
+        f"{difference.mean():.3f}",
+        f"{difference.max():.0f}",
+    ]
 
 
 def main() -> None:
@@ -87,8 +94,10 @@ def main() -> None:
         try:
             import color_matcher as _  # noqa: F401
         except ImportError:
-            print("color-matcher is not installed: pip install --no-deps --target FOLDER color-matcher, then run with "
-                  "PYTHONPATH=FOLDER; only pitie is measured")
+            print(
+                "color-matcher is not installed: pip install --no-deps --target FOLDER color-matcher, then run with "
+                "PYTHONPATH=FOLDER; only pitie is measured"
+            )
         else:
             for method, name in PEERS.items():
                 row = compare(method, pairs, lambda *pair, name=name: color_matcher(name, *pair), rounds)

@@ -53,7 +53,13 @@ def crops(out: Path, count: int, height: int, width: int) -> Path:
     from skimage import data
     from sklearn.datasets import load_sample_image
 
-    originals = [data.astronaut(), data.coffee(), data.chelsea(), load_sample_image("china.jpg"), load_sample_image("flower.jpg")]
+    originals = [
+        data.astronaut(),
+        data.coffee(),
+        data.chelsea(),
+        load_sample_image("china.jpg"),
+        load_sample_image("flower.jpg"),
+    ]
     files, photographs = out.with_name(f"{out.name}-files"), []
     y, x = np.mgrid[:height, :width]
     for number in range(count):
@@ -63,11 +69,18 @@ def crops(out: Path, count: int, height: int, width: int) -> Path:
         high, wide = int(original.shape[0] * side), int(original.shape[1] * side)
         top, left = rng.integers(original.shape[0] - high), rng.integers(original.shape[1] - wide)
         name = f"p{number:06d}"
-        images.write_jpeg(files / f"{name}.jpg", cv2.resize(original[top : top + high, left : left + wide], (width, height), interpolation=cv2.INTER_AREA))
+        images.write_jpeg(
+            files / f"{name}.jpg",
+            cv2.resize(original[top : top + high, left : left + wide], (width, height), interpolation=cv2.INTER_AREA),
+        )
         centre, radius = rng.uniform(0.3, 0.7, 2), rng.uniform(0.15, 0.35)
         mask = np.hypot(y / height - centre[0], x / width - centre[1]) < radius
         split = ("train", "train", "val", "test")[number % 4]
-        photographs.append(Photograph(name, files / f"{name}.jpg", split, name, "", (Instance("1", "object", "", lambda mask=mask: mask),)))
+        photographs.append(
+            Photograph(
+                name, files / f"{name}.jpg", split, name, "", (Instance("1", "object", "", lambda mask=mask: mask),)
+            )
+        )
     ingest.ingest(
         photographs, [], out, source="crops", seed=0, val_share=0.0, test_share=0.0, longest_side=None, min_side=8,
         max_pixels=10**7, max_rejected=0.0,
@@ -78,8 +91,16 @@ def crops(out: Path, count: int, height: int, width: int) -> Path:
 def measure(source: Path, workers: int) -> dict:
     """Run a synthesis in a process of its own: wall seconds, processor seconds per pair of the workers (`cpu`) and of the
     driving process (`own`), and both peaks in MB."""
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | {"SEAMBENCH_CPUS": str(workers)}
-    done = subprocess.run([sys.executable, "-m", "benchmarks.composites", "--measure", source], env=environment, check=True, capture_output=True, text=True)
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | {
+        "SEAMBENCH_CPUS": str(workers)
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.composites", "--measure", source],
+        env=environment,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -101,7 +122,9 @@ def run_measured(source: Path) -> dict:
                     continue
 
     def parallel_map(work, plan):
-        for result, seconds in parallel.ordered_map(functools.partial(_timed, work), plan, describe="benchmark", unit="objects"):
+        for result, seconds in parallel.ordered_map(
+            functools.partial(_timed, work), plan, describe="benchmark", unit="objects"
+        ):
             spent.append(seconds)
             yield result
 
@@ -110,12 +133,25 @@ def run_measured(source: Path) -> dict:
         threading.Thread(target=watch, daemon=True).start()
         start, own = time.perf_counter(), time.process_time()
         options = {"subset": subset, "rendering": rendering, "source": source, "references": source, "seed": 1}
-        build(Path(folder) / "HCOCO", name="HCOCO", staging=Path(folder) / "staging", parallel_map=parallel_map, **options)
+        build(
+            Path(folder) / "HCOCO", name="HCOCO", staging=Path(folder) / "staging", parallel_map=parallel_map, **options
+        )
         wall, own = time.perf_counter() - start, time.process_time() - own
         over.set()
     # of this program alone: the peak that getrusage tells is never below that of the process that started this one
-    driver = next(int(line.split()[1]) * 1024 for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    return {"wall": wall, "pairs": len(spent), "cpu": float(np.mean(spent)), "own": own / len(spent), "driver": driver / 1e6, "worker": largest[0] / 1e6}
+    driver = next(
+        int(line.split()[1]) * 1024
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith("VmHWM")
+    )
+    return {
+        "wall": wall,
+        "pairs": len(spent),
+        "cpu": float(np.mean(spent)),
+        "own": own / len(spent),
+        "driver": driver / 1e6,
+        "worker": largest[0] / 1e6,
+    }
 
 
 def _timed(work, item) -> tuple:
@@ -159,17 +195,31 @@ def main() -> None:
 
 def speed_up(root: Path, pairs: int, rounds: int) -> None:
     source = crops(root / "speed", pairs, 256, 256)
-    rows, walls = [["round", "load", "1 worker s", "2 workers s", "speed-up", "worker ms 1", "2", "driver ms 1", "2"]], {1: [], 2: []}
+    rows, walls = (
+        [["round", "load", "1 worker s", "2 workers s", "speed-up", "worker ms 1", "2", "driver ms 1", "2"]],
+        {1: [], 2: []},
+    )
     for round_ in range(1, rounds + 1):
         load = os.getloadavg()[0]
         one, two = measure(source, 1), measure(source, 2)
         walls[1].append(one["wall"])
         walls[2].append(two["wall"])
         spent = [f"{1e3 * each[key]:.1f}" for key in ("cpu", "own") for each in (one, two)]
-        rows.append([str(round_), f"{load:.1f}", f"{one['wall']:.1f}", f"{two['wall']:.1f}", f"{one['wall'] / two['wall']:.2f}", *spent])
+        rows.append(
+            [
+                str(round_),
+                f"{load:.1f}",
+                f"{one['wall']:.1f}",
+                f"{two['wall']:.1f}",
+                f"{one['wall'] / two['wall']:.2f}",
+                *spent,
+            ]
+        )
     ratio = np.median(walls[1]) / np.median(walls[2])
     rows.append(["median", "", *(f"{np.median(walls[one]):.1f}" for one in (1, 2)), f"{ratio:.2f}", "", "", "", ""])
-    print(f"{pairs} pairs of 256x256; two workers at least 1.7 times one: {'yes' if ratio >= 1.7 else 'NO'}; processor ms are per pair")
+    print(
+        f"{pairs} pairs of 256x256; two workers at least 1.7 times one: {'yes' if ratio >= 1.7 else 'NO'}; processor ms are per pair"
+    )
     show(rows)
 
 
@@ -188,12 +238,21 @@ def memory(root: Path, pairs: int) -> dict:
 def cost(root: Path, pairs: int, many: dict | None) -> None:
     full = measure(crops(root / "full", max(pairs // 5, 8), 480, 640), 1)
     own = (many or full)["own"]
-    print(f"640x480: {1e3 * full['cpu']:.0f} ms a pair, {1e3 * own:.1f} ms of the driving process; HCOCO's {HCOCO_PAIRS:,} pairs:")
+    print(
+        f"640x480: {1e3 * full['cpu']:.0f} ms a pair, {1e3 * own:.1f} ms of the driving process; HCOCO's {HCOCO_PAIRS:,} pairs:"
+    )
     rows = [["cores", "minutes", "core hours", "limited by"]]
     for cores in (1, 16, 256):
         work, driving = HCOCO_PAIRS * full["cpu"] / cores, HCOCO_PAIRS * own
         seconds = work + driving if cores == 1 else max(work, driving)
-        rows.append([str(cores), f"{seconds / 60:.1f}", f"{cores * seconds / 3600:.1f}", "workers" if work > driving else "driving process"])
+        rows.append(
+            [
+                str(cores),
+                f"{seconds / 60:.1f}",
+                f"{cores * seconds / 3600:.1f}",
+                "workers" if work > driving else "driving process",
+            ]
+        )
     show(rows)
 
 

@@ -36,20 +36,39 @@ def build(count: int, side: int) -> dict:
     for number in range(count):
         rng = seeds.rng("benchmark", number)
         real, mask = picture(rng, 640)[:480], region(rng, 640)[80:560]
-        composite = np.where(mask[..., None], np.clip(real.astype(int) + rng.integers(-40, 40, 3), 0, 255), real).astype(np.uint8)
+        composite = np.where(
+            mask[..., None], np.clip(real.astype(int) + rng.integers(-40, 40, 3), 0, 255), real
+        ).astype(np.uint8)
         name = f"c{number:05d}_1_1"
         files = {"composite": f"composite/{name}.jpg", "mask": f"mask/{name}.png", "real": f"real/{name}.jpg"}
         images.write_jpeg(data / files["composite"], composite)
         images.write_jpeg(data / files["real"], real)
         images.write_png(data / files["mask"], mask)
-        about = {"category": "thing", "transfer": "none", "simulated": False, "source_image": name, "foreground_ratio": float(mask.mean())}
+        about = {
+            "category": "thing",
+            "transfer": "none",
+            "simulated": False,
+            "source_image": name,
+            "foreground_ratio": float(mask.mean()),
+        }
         pairs.append({"pair_id": name, "subset": "set", "split": "test"} | files | about)
         file = out / f"{name}.png"
-        images.write_png(file, np.clip(images.resize(composite, (side, side)).astype(int) + rng.integers(-3, 4, (side, side, 3)), 0, 255).astype(np.uint8))
-        manifest.append({"image_id": name, "prediction": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()})
+        images.write_png(
+            file,
+            np.clip(
+                images.resize(composite, (side, side)).astype(int) + rng.integers(-3, 4, (side, side, 3)), 0, 255
+            ).astype(np.uint8),
+        )
+        manifest.append(
+            {"image_id": name, "prediction": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+        )
     tables.write(data / "pairs.parquet", pd.DataFrame(pairs))
     tables.write(out / "predictions.parquet", pd.DataFrame(manifest))
-    stated = {"n_images": count, "n_scored": count, "predictions": hashlib.sha256((out / "predictions.parquet").read_bytes()).hexdigest()}
+    stated = {
+        "n_images": count,
+        "n_scored": count,
+        "predictions": hashlib.sha256((out / "predictions.parquet").read_bytes()).hexdigest(),
+    }
     truth = [hashlib.sha256(one.read_bytes()).hexdigest() for one in datasets.manifests([data])]
     return {"task": "harmonization", "model": "drawn", "n_parameters": 0, "trained": False, "data": [str(data)], "options": {}, "truth": truth,
             "splits": {"test": stated}}  # fmt: skip
@@ -79,13 +98,24 @@ def main() -> None:
     arguments = parser.parse_args()
     os.environ.pop("RAY_ADDRESS", None)
     os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[1])
-    table = Table("", "one worker s", "two workers s", "times faster", f"{IHARMONY4} images, two workers, s", title=f"{arguments.images} images at {arguments.side} pixels")
+    table = Table(
+        "",
+        "one worker s",
+        "two workers s",
+        "times faster",
+        f"{IHARMONY4} images, two workers, s",
+        title=f"{arguments.images} images at {arguments.side} pixels",
+    )
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         index = build(arguments.images, arguments.side)
         for name, named in (("seam-256", []), ("all protocols", None)):
             (one, alone), (two, shared) = (seconds(index, arguments.side, named, workers) for workers in (1, 2))
-            assert all(first.equals(second) for first, second in zip(alone, shared)), "the number of workers changed a score"
-            table.add_row(name, f"{one:.1f}", f"{two:.1f}", f"{one / two:.2f}", f"{two * IHARMONY4 / arguments.images:.0f}")
+            assert all(first.equals(second) for first, second in zip(alone, shared)), (
+                "the number of workers changed a score"
+            )
+            table.add_row(
+                name, f"{one:.1f}", f"{two:.1f}", f"{one / two:.2f}", f"{two * IHARMONY4 / arguments.images:.0f}"
+            )
     Console().print(table)
 
 

@@ -71,7 +71,14 @@ def measure(case: str, height: int, width: int, threads: int) -> dict[str, float
     with tempfile.TemporaryDirectory() as folder:
         images.write_png(Path(folder) / "out.png", np.where(mask[..., None], drawn, image), effort=1)
     end = time.perf_counter()
-    return {"draw": middle - start, "cpu": worked, "all": end - start, "before": before, "peak": held(), "seen": f"{seen[1]}x{seen[0]}"}
+    return {
+        "draw": middle - start,
+        "cpu": worked,
+        "all": end - start,
+        "before": before,
+        "peak": held(),
+        "seen": f"{seen[1]}x{seen[0]}",
+    }
 
 
 def main() -> None:
@@ -85,8 +92,12 @@ def main() -> None:
     if given.measure:
         print(json.dumps(measure(given.measure, given.height, given.width, given.threads)))
         return
-    print(f"{given.width}x{given.height}, {given.threads} threads; target {SECONDS:g} s and {GIB:g} GiB for networks that work at two sizes")
-    print(f"{'case':<20} {'seen at':>10} {'draw s':>8} {'core s':>8} {'and write':>10} {'GiB before':>11} {'peak GiB':>9}")
+    print(
+        f"{given.width}x{given.height}, {given.threads} threads; target {SECONDS:g} s and {GIB:g} GiB for networks that work at two sizes"
+    )
+    print(
+        f"{'case':<20} {'seen at':>10} {'draw s':>8} {'core s':>8} {'and write':>10} {'GiB before':>11} {'peak GiB':>9}"
+    )
     for case in given.only:
         command = [sys.executable, "-m", "benchmarks.full_resolution", "--measure", case]
         command += ["--width", str(given.width), "--height", str(given.height), "--threads", str(given.threads)]
@@ -98,7 +109,10 @@ def main() -> None:
         verdict = ""
         if case.startswith("pct"):
             verdict = "  met" if row["all"] <= SECONDS and row["peak"] <= GIB else "  missed"
-        print(f"{case:<20} {row['seen']:>10} {row['draw']:>8.1f} {row['cpu']:>8.1f} {row['all']:>10.1f} {row['before']:>11.2f} {row['peak']:>9.2f}{verdict}", flush=True)
+        print(
+            f"{case:<20} {row['seen']:>10} {row['draw']:>8.1f} {row['cpu']:>8.1f} {row['all']:>10.1f} {row['before']:>11.2f} {row['peak']:>9.2f}{verdict}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

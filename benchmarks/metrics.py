@@ -46,7 +46,10 @@ def region(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def plain_localization(probability: np.ndarray, mask: np.ndarray) -> dict[str, float]:
-    scores = {"ap": average_precision_score(mask.ravel(), probability.ravel()), "ap_inverted": average_precision_score(mask.ravel(), -probability.ravel())}
+    scores = {
+        "ap": average_precision_score(mask.ravel(), probability.ravel()),
+        "ap_inverted": average_precision_score(mask.ravel(), -probability.ravel()),
+    }
     stretched = (probability - probability.min()) / (probability.max() - probability.min())
     for end, shown in (("", probability), ("_minmax", stretched)):
         found = shown > 0.5

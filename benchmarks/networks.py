@@ -64,7 +64,15 @@ FIRST = (None,)
 class Subject:
     """One network with its optimizers, timed in one precision and layout."""
 
-    def __init__(self, name: str, phase: str | None, device: str, half: bool = False, channels_last: bool = False, compiled: bool = False):
+    def __init__(
+        self,
+        name: str,
+        phase: str | None,
+        device: str,
+        half: bool = False,
+        channels_last: bool = False,
+        compiled: bool = False,
+    ):
         self.name, self.device, self.half = name, torch.device(device), half
         self.model = build(name).to(self.device)
         self.phase = phase or self.model.phases[0]
@@ -74,7 +82,9 @@ class Subject:
         self.model.enter(self.phase)
         thawed = {id(one) for one in self.model.parameters() if one.requires_grad}
         self.moved = {one: [p for p in self.model.parameters_of(one) if id(p) in thawed] for one in self.model.players}
-        self.optimizers = {one: torch.optim.Adam(moved, lr=1e-4, fused=True) for one, moved in self.moved.items() if moved}
+        self.optimizers = {
+            one: torch.optim.Adam(moved, lr=1e-4, fused=True) for one, moved in self.moved.items() if moved
+        }
         if compiled:
             self.model.compile()
             self.model.loss = torch.compile(self.model.loss)
@@ -162,7 +172,13 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=2, help="images per step")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--compile", nargs="*", choices=SPEC, default=[], help="networks to time with torch.compile too (a GPU's minutes)")
+    parser.add_argument(
+        "--compile",
+        nargs="*",
+        choices=SPEC,
+        default=[],
+        help="networks to time with torch.compile too (a GPU's minutes)",
+    )
     options = parser.parse_args()
     names = options.only or [name for name in SPEC if options.task in (None, models.task_of(name))]
 
@@ -198,8 +214,14 @@ def main() -> None:
                     for subject in subjects:
                         subject.run(batch, repeats=5 if gpu else 1, counts=turn >= 0)
                         if not gpu:  # minutes pass; what was measured shouldn't be lost to an impatient Ctrl-C
-                            print(f"  round {turn + 1}: {subject.name} {subject.steps[-1]:.2f} s", file=sys.stderr, flush=True)
-            except RuntimeError as error:  # out of memory, or an operation that this device lacks: the others can be timed
+                            print(
+                                f"  round {turn + 1}: {subject.name} {subject.steps[-1]:.2f} s",
+                                file=sys.stderr,
+                                flush=True,
+                            )
+            except (
+                RuntimeError
+            ) as error:  # out of memory, or an operation that this device lacks: the others can be timed
                 print(f"{subject.name}: {str(error).splitlines()[0]}", flush=True)
                 continue
             for subject in subjects:

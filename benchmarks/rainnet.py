@@ -263,9 +263,7 @@ def rain_rows(size: int, batch: int, width: int, repeats: int) -> list[tuple]:
     return [*rows, ("RAIN, all of these", total, memory, max(row[3] for row in rows))]
 
 
-def step_row(
-    size: int, batch: int, width: int, repeats: int, adversarial: bool, bfloat16: bool, fused: bool
-) -> tuple:
+def step_row(size: int, batch: int, width: int, repeats: int, adversarial: bool, bfloat16: bool, fused: bool) -> tuple:
     """One training step of all players."""
     levels, dropout = size.bit_length() - 1, 0.5
     torch.manual_seed(0)

@@ -146,8 +146,12 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
 
-    print(f"PTL on {options.batch} x {2 * options.width} x {options.size // 2} x {options.size // 2}, forward and backward")
-    print(f"{'patch, stride':16}{'plain MB':>10}{'ours':>8}{'ratio':>7}{'plain s':>10}{'ours s':>9}{'ratio':>7}{'difference':>12}{'gradients':>11}")
+    print(
+        f"PTL on {options.batch} x {2 * options.width} x {options.size // 2} x {options.size // 2}, forward and backward"
+    )
+    print(
+        f"{'patch, stride':16}{'plain MB':>10}{'ours':>8}{'ratio':>7}{'plain s':>10}{'ours s':>9}{'ratio':>7}{'difference':>12}{'gradients':>11}"
+    )
     # memory first: children start with the parent's memory, which timing would have filled
     memory = {shape: {kind: apart(layer_peak, kind, *shape, options) for kind in ("plain", "ours")} for shape in LAYERS}
     attention = apart(self_attention_peak, options)

@@ -193,6 +193,7 @@ def main() -> None:
     model.eval()
     passes = {}
     for count in (6, 8):
+
         def run(count=count):
             model.iter_num = count
             forward_only(model.draw, image, hole)

@@ -32,22 +32,54 @@ def main(arguments) -> None:
         weights = Path(f"artifacts/models/{name}/weights.safetensors")
     model = predictor.ready_model(name, block.hyperparameters, weights)
     if weights is None and model.players:
-        raise ParameterError(f"{name} has weights to learn and params.yaml has no models.{name}.training; give its file as --weights")
+        raise ParameterError(
+            f"{name} has weights to learn and params.yaml has no models.{name}.training; give its file as --weights"
+        )
     device = apply.local_device(arguments.device)
     model = model.to("cuda" if device == "gpu" else "cpu").eval()
-    apply.run(task, model, work, out, device=device, longest_side=arguments.longest_side, overlay=arguments.overlay, say=print, choice=choice)
+    apply.run(
+        task,
+        model,
+        work,
+        out,
+        device=device,
+        longest_side=arguments.longest_side,
+        overlay=arguments.overlay,
+        say=print,
+        choice=choice,
+    )
 
 
 if __name__ == "__main__":
     parser = command.parser(__doc__)
     parser.add_argument("--model", required=True, help="a method of params.yaml, which holds its hyperparameters")
     parser.add_argument("image", help="a picture, or a folder of pictures")
-    parser.add_argument("mask", nargs="?", help="its mask of the same size, or a folder of masks of the same names; not for localization")
-    parser.add_argument("--mask-value", type=int, metavar="N", help="pixels of the mask of exactly this value are in; of a palette file: this class number")
+    parser.add_argument(
+        "mask",
+        nargs="?",
+        help="its mask of the same size, or a folder of masks of the same names; not for localization",
+    )
+    parser.add_argument(
+        "--mask-value",
+        type=int,
+        metavar="N",
+        help="pixels of the mask of exactly this value are in; of a palette file: this class number",
+    )
     parser.add_argument("--mask-channel", choices=CHANNELS, help="the channel of the mask file that holds the mask")
     parser.add_argument("-o", "--out", required=True, help="PNG file to write, or folder; it must not be there yet")
-    parser.add_argument("--weights", help="safetensors (artifacts/models/<model>/weights.safetensors of a trained network if not given)")
-    parser.add_argument("--longest-side", type=int, metavar="PIXELS", help="shrink larger pictures to this for the network; without it, it sees every pixel")
-    parser.add_argument("--overlay", action="store_true", help="localization: also <name>_overlay.png, what was found in red on the picture")
+    parser.add_argument(
+        "--weights", help="safetensors (artifacts/models/<model>/weights.safetensors of a trained network if not given)"
+    )
+    parser.add_argument(
+        "--longest-side",
+        type=int,
+        metavar="PIXELS",
+        help="shrink larger pictures to this for the network; without it, it sees every pixel",
+    )
+    parser.add_argument(
+        "--overlay",
+        action="store_true",
+        help="localization: also <name>_overlay.png, what was found in red on the picture",
+    )
     parser.add_argument("--device", choices=["auto", "cpu", "gpu"], default="auto", help="where the network runs")
     command.run(main, parser.parse_args())

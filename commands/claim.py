@@ -48,7 +48,10 @@ def main(arguments) -> None:
             print(f"the means stand as claimed under {len(agree)} of {len(agree) + len(differ)} protocols{others}")
     if arguments.table is None:
         repeats = scores["repeat"].nunique() if "repeat" in scores else 1
-        print(f"training seeds: {repeats}" + ("; how much of the difference is the seed's is not known" if repeats == 1 else ""))
+        print(
+            f"training seeds: {repeats}"
+            + ("; how much of the difference is the seed's is not known" if repeats == 1 else "")
+        )
 
 
 def _task(claim: claims.Claim, metric: str) -> str:
@@ -61,16 +64,24 @@ def _task(claim: claims.Claim, metric: str) -> str:
             tasks.append(models.task_of(name))
         except ValueError:
             continue  # pictures made elsewhere have a name of their own
-    fitting = [task for task in tasks or TASKS if metric in TASKS[task].metrics or Path("results", task, "per_image.parquet").is_file()]
+    fitting = [
+        task
+        for task in tasks or TASKS
+        if metric in TASKS[task].metrics or Path("results", task, "per_image.parquet").is_file()
+    ]
     if not fitting or len(set(tasks)) > 1:
-        raise ParameterError(f"{claim.first} and {claim.second} are not methods of one task that this folder has results of")
+        raise ParameterError(
+            f"{claim.first} and {claim.second} are not methods of one task that this folder has results of"
+        )
     return fitting[0]
 
 
 if __name__ == "__main__":
     parser = command.parser(__doc__)
     parser.add_argument("claim", help='two methods and < or > between them, in quotes: "rainnet < dovenet"')
-    parser.add_argument("--metric", required=True, help="a column of the table: ap, f1, iou, mse, fmse, psnr, ssim, l1, ...")
+    parser.add_argument(
+        "--metric", required=True, help="a column of the table: ap, f1, iou, mse, fmse, psnr, ssim, l1, ..."
+    )
     parser.add_argument("--subset", default="All", help="a sub-dataset; All pools them")
     parser.add_argument("--split", default="test", help="test, or the name of a real set")
     parser.add_argument("--table", help="a Parquet or CSV table of per-image scores from elsewhere")

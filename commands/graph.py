@@ -24,7 +24,10 @@ def main(arguments) -> None:
     for line in outside.link(graph.ROOT, outside.paths_of(parameters)):
         print(line, file=sys.stderr)
     contents = graph.ROOT / graph.TABLE_OF_CONTENTS
-    texts = {contents: graph.table_of_contents(contents.read_text(), parameters), graph.ROOT / graph.FILE: graph.written(parameters)}
+    texts = {
+        contents: graph.table_of_contents(contents.read_text(), parameters),
+        graph.ROOT / graph.FILE: graph.written(parameters),
+    }
     stale = [file for file, text in texts.items() if not file.exists() or file.read_text() != text]
     if arguments.check:
         from pipeline.networks import check  # torch, which writing the files does without
@@ -50,6 +53,10 @@ def main(arguments) -> None:
 
 if __name__ == "__main__":
     parser = command.parser(__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; fail when a file is stale or a parameter can't work")
-    parser.add_argument("--explain", metavar="NAME", help="print a method's hyperparameters: type, default, range, meaning")
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; fail when a file is stale or a parameter can't work"
+    )
+    parser.add_argument(
+        "--explain", metavar="NAME", help="print a method's hyperparameters: type, default, range, meaning"
+    )
     command.run(main, parser.parse_args())

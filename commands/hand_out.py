@@ -24,7 +24,9 @@ def main(arguments) -> None:
     options = {"max_foreground": parameters.localization.max_foreground} if TASKS[task].region is None else {}
     dataset = datasets.for_testing(task, data, parameters.image_size, arguments.split, **options)
     with atomic.folder(out) as folder:
-        count = inputs.write(task, dataset, arguments.split, folder, original=arguments.size == "original", spread=parallel.spread)
+        count = inputs.write(
+            task, dataset, arguments.split, folder, original=arguments.size == "original", spread=parallel.spread
+        )
     print(f"{out}: {count} images of {task}, split {arguments.split}; {out}/README.md says what to give back")
 
 

@@ -41,12 +41,18 @@ def main(arguments) -> None:
     for entry, own in found.pairs:
         print(f"{entry} -> {own}")
     sources = [{"file": one.name, "sha256": _sha256(one)} for one in files]
-    about = {"network": name, "hyperparameters": json.dumps(hyperparameters, sort_keys=True), "sources": json.dumps(sources)}
+    about = {
+        "network": name,
+        "hyperparameters": json.dumps(hyperparameters, sort_keys=True),
+        "sources": json.dumps(sources),
+    }
     importing.write(out, found, about)
     print(f"{out}: {len(found.pairs)} entries of {name}, paired by {found.by}; sha256 {_sha256(out)}")
     for remark in found.remarks:
         print(f"  {remark}")
-    print(f"  params.yaml runs it as  models: {{{name}: {{hyperparameters: {json.dumps(hyperparameters)}, weights: {out}}}}}")
+    print(
+        f"  params.yaml runs it as  models: {{{name}: {{hyperparameters: {json.dumps(hyperparameters)}, weights: {out}}}}}"
+    )
 
 
 def _hyperparameters(name: str, given: str | None) -> dict:
@@ -66,7 +72,9 @@ def _hyperparameters(name: str, given: str | None) -> dict:
 
 def _without_weights(name: str) -> dict[str, str]:
     """Hyperparameters that name further files, of backbones and of losses: what they hold is written over, or no part of the network."""
-    return {key: "none" for key in inspect.signature(models.class_of(name).__init__).parameters if key.endswith("_weights")}
+    return {
+        key: "none" for key in inspect.signature(models.class_of(name).__init__).parameters if key.endswith("_weights")
+    }
 
 
 def _sha256(file: Path) -> str:
@@ -77,9 +85,20 @@ def _sha256(file: Path) -> str:
 if __name__ == "__main__":
     parser = command.parser(__doc__)
     parser.add_argument("model", help="a network of this repository")
-    parser.add_argument("files", nargs="+", help=f"{', '.join(importing.SUFFIXES)}; several of one network in the order of its parts")
+    parser.add_argument(
+        "files", nargs="+", help=f"{', '.join(importing.SUFFIXES)}; several of one network in the order of its parts"
+    )
     parser.add_argument("-o", "--out", required=True, help="safetensors file to write; it must not be there yet")
-    parser.add_argument("--hyperparameters", metavar="YAML", help="of the network, such as '{norm: batch}', in place of those in params.yaml")
+    parser.add_argument(
+        "--hyperparameters",
+        metavar="YAML",
+        help="of the network, such as '{norm: batch}', in place of those in params.yaml",
+    )
     parser.add_argument("--key", help="which state dict is meant, in files that hold several")
-    parser.add_argument("--kernels", choices=["detect", "torch", "keras"], default="detect", help="order of the axes of kernels in the files")
+    parser.add_argument(
+        "--kernels",
+        choices=["detect", "torch", "keras"],
+        default="detect",
+        help="order of the axes of kernels in the files",
+    )
     command.run(main, parser.parse_args())

@@ -27,7 +27,9 @@ def main(arguments) -> None:
     parameters = params.load()
     resampling = Resampling(parameters.seed, parameters.evaluation.bootstrap, parameters.evaluation.confidence)
     if name in parameters.models or name in ("", "All"):
-        raise ParameterError(f"--name {name}: {'params.yaml has a method of this name' if name in parameters.models else 'expected a name'}; give another")
+        raise ParameterError(
+            f"--name {name}: {'params.yaml has a method of this name' if name in parameters.models else 'expected a name'}; give another"
+        )
     if arguments.out and Path(arguments.out).exists():
         raise UserError(f"{arguments.out} is there already; remove it or give another name")
     known = [record.name for record in protocols.RECORDS[task]]
@@ -43,7 +45,13 @@ def main(arguments) -> None:
     with tempfile.TemporaryDirectory(prefix="seambench-") as temporary:
         predictions = Path(temporary)
         stated, origin = outputs.take_in(
-            reading, data, parameters.image_size, [arguments.split], predictions / name, options=options, spread=parallel.spread
+            reading,
+            data,
+            parameters.image_size,
+            [arguments.split],
+            predictions / name,
+            options=options,
+            spread=parallel.spread,
         )
         method = saved.index(task, name, origin=origin, n_parameters=None, data=given, options=options, splits=stated)
         found = evaluation.score(
@@ -87,7 +95,9 @@ def _ours(task: str, method: dict, split: str) -> pd.DataFrame | None:
     for file in sorted(index.glob("*.json")):
         one = json.loads(file.read_text())
         if any(one.get(key) != method[key] for key in ("data", "options", "truth")):
-            raise UserError(f"{file}: {file.stem} was run on other data than now stand here; `dvc repro` evaluates anew")
+            raise UserError(
+                f"{file}: {file.stem} was run on other data than now stand here; `dvc repro` evaluates anew"
+            )
     scores = tables.read(table)
     scores = scores[scores["split"] == split]
     return scores if len(scores) else None
@@ -100,31 +110,56 @@ def _best(task: str, scores: pd.DataFrame) -> str:
 
 
 def _page(
-    task: str, name: str, origin: str, means: pd.DataFrame, intervals: pd.DataFrame, best: str | None, differences: pd.DataFrame, by_protocol: pd.DataFrame
+    task: str,
+    name: str,
+    origin: str,
+    means: pd.DataFrame,
+    intervals: pd.DataFrame,
+    best: str | None,
+    differences: pd.DataFrame,
+    by_protocol: pd.DataFrame,
 ) -> str:
     """The terminal's text."""
     summary = means.set_index("subset")
     lines = [f"{name}: {origin}"]
     if evaluation.TOUCHED in summary:
-        lines.append(f"background: {summary.loc['All', evaluation.TOUCHED]:.1%} of its pixels were touched, and are scored as the input has them")
+        lines.append(
+            f"background: {summary.loc['All', evaluation.TOUCHED]:.1%} of its pixels were touched, and are scored as the input has them"
+        )
     lines.append("")
     rows = []
     for subset in [*sorted(set(summary.index) - {"All"}), "All"]:
         for metric in TASKS[task].metrics:
             (found,) = intervals[(intervals["subset"] == subset) & (intervals["metric"] == metric)].itertuples()
-            row = {"subset": subset, "metric": f"{METRICS[metric].label} {'↑' if METRICS[metric].higher_is_better else '↓'}"}
+            row = {
+                "subset": subset,
+                "metric": f"{METRICS[metric].label} {'↑' if METRICS[metric].higher_is_better else '↓'}",
+            }
             row |= {"mean": _number(found.mean, metric), "interval": _interval(found, metric), "n": str(found.n)}
             if best is not None:
                 (gap,) = differences[(differences["subset"] == subset) & (differences["metric"] == metric)].itertuples()
-                row |= {f"less {best}": _number(gap.mean, metric, "+"), "its interval": _interval(gap, metric), "": "tied" if gap.low <= 0 <= gap.high else ""}
+                row |= {
+                    f"less {best}": _number(gap.mean, metric, "+"),
+                    "its interval": _interval(gap, metric),
+                    "": "tied" if gap.low <= 0 <= gap.high else "",
+                }
             rows.append(row)
     lines.append(pd.DataFrame(rows).to_string(index=False, justify="left"))
     if best is None:
-        lines += ["", "No method here was evaluated on this split, so there is nothing to compare with; `make repro` evaluates."]
+        lines += [
+            "",
+            "No method here was evaluated on this split, so there is nothing to compare with; `make repro` evaluates.",
+        ]
     pooled = by_protocol[by_protocol["subset"] == "All"] if len(by_protocol) else by_protocol
     if len(pooled):
         shown = [
-            {"protocol": row.protocol, "metric": row.metric, "mean": f"{row.mean:.4f}", "interval": f"{row.low:.4f} to {row.high:.4f}", "caveat": row.caveat}
+            {
+                "protocol": row.protocol,
+                "metric": row.metric,
+                "mean": f"{row.mean:.4f}",
+                "interval": f"{row.low:.4f} to {row.high:.4f}",
+                "caveat": row.caveat,
+            }
             for row in pooled.itertuples()
         ]
         lines += ["", pd.DataFrame(shown).to_string(index=False, justify="left")]
@@ -142,11 +177,22 @@ def _interval(found: statistics.Interval | statistics.Difference, metric: str) -
 if __name__ == "__main__":
     parser = command.parser(__doc__)
     parser.add_argument("task", choices=list(TASKS))
-    parser.add_argument("folder", help="folder of files named after the images (`python -m commands.hand_out` lists them)")
+    parser.add_argument(
+        "folder", help="folder of files named after the images (`python -m commands.hand_out` lists them)"
+    )
     parser.add_argument("--name", required=True, help="what tables call it")
     parser.add_argument("--split", default="test", help="test, or a real set")
-    parser.add_argument("--side", type=int, metavar="PIXELS", help="side of square files that have neither image_size nor the originals' size")
-    parser.add_argument("--filter", choices=list(outputs.FILTERS), default="bilinear", help="what resizes files of another size")
-    parser.add_argument("--protocols", nargs="+", default=[], metavar="NAME", help="further public protocols to score under")
+    parser.add_argument(
+        "--side",
+        type=int,
+        metavar="PIXELS",
+        help="side of square files that have neither image_size nor the originals' size",
+    )
+    parser.add_argument(
+        "--filter", choices=list(outputs.FILTERS), default="bilinear", help="what resizes files of another size"
+    )
+    parser.add_argument(
+        "--protocols", nargs="+", default=[], metavar="NAME", help="further public protocols to score under"
+    )
     parser.add_argument("--out", help="folder to write the tables to; it must not be there yet")
     command.run(main, parser.parse_args())

@@ -24,6 +24,10 @@ if __name__ == "__main__":
     parser = command.parser(__doc__)
     parser.add_argument("task", choices=list(TASKS))
     parser.add_argument("--format", choices=paper_tables.FORMATS, default="markdown")
-    parser.add_argument("--by", choices=paper_tables.BY, default="subset", help="what the columns are; bucket: holes by ratio")
-    parser.add_argument("--metrics", nargs="+", help="columns of the tables; those that the task leads with if not given")
+    parser.add_argument(
+        "--by", choices=paper_tables.BY, default="subset", help="what the columns are; bucket: holes by ratio"
+    )
+    parser.add_argument(
+        "--metrics", nargs="+", help="columns of the tables; those that the task leads with if not given"
+    )
     command.run(main, parser.parse_args())

@@ -67,7 +67,9 @@ def _check(name: str, cls: "type[Model]", hyperparameters: dict) -> None:
     accepted = {
         key: parameter
         for key, parameter in inspect.signature(cls.__init__).parameters.items()  # type: ignore[misc]  # of a class
-        if key != "self" and parameter.kind is not parameter.VAR_KEYWORD and parameter.kind is not parameter.VAR_POSITIONAL
+        if key != "self"
+        and parameter.kind is not parameter.VAR_KEYWORD
+        and parameter.kind is not parameter.VAR_POSITIONAL
     }
     hints = typing.get_type_hints(cls.__init__)  # type: ignore[misc]  # of a class
     for key, value in hyperparameters.items():

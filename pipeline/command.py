@@ -27,7 +27,11 @@ def _refused_by_machine(error: BaseException) -> str | None:
     names: list[str] = []
     seen: BaseException | None = error
     while seen is not None:
-        full = (isinstance(seen, OSError) and seen.errno in _FULL) or "No space left on device" in str(seen) or "[Errno 28]" in str(seen)
+        full = (
+            (isinstance(seen, OSError) and seen.errno in _FULL)
+            or "No space left on device" in str(seen)
+            or "[Errno 28]" in str(seen)
+        )
         names += [str(seen.filename)] if isinstance(seen, OSError) and seen.filename else []
         if full:
             return "the disk is full" + (f" ({names[-1]})" if names else "") + "; free some space and start again"

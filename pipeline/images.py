@@ -172,7 +172,9 @@ def _refuse_damaged(path: Path, picture: Image.Image) -> None:
 def _declared_bits(path: Path, picture: Image.Image) -> int | None:
     """How many of 16 bits a file declares to use, 9 to 15; None where it declares nothing or all."""
     if isinstance(picture, TiffImagePlugin.TiffImageFile):
-        tags = [picture.tag_v2.get(number) for number in (258, 281, 341)]  # BitsPerSample, MaxSampleValue, SMaxSampleValue
+        tags = [
+            picture.tag_v2.get(number) for number in (258, 281, 341)
+        ]  # BitsPerSample, MaxSampleValue, SMaxSampleValue
         bits, *brightest = [max(tag) if isinstance(tag, tuple) else tag for tag in tags]
         stated = [bits or 0] + [int(value).bit_length() for value in brightest if value]
     elif picture.format == "PNG":
@@ -271,14 +273,22 @@ def read_map(path, *, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray, str]:
 
 
 def read_mask(
-    path, size: tuple[int, int] | None = None, *, choice: mask_rule.Choice = mask_rule.Choice(), max_pixels: int = MAX_PIXELS
+    path,
+    size: tuple[int, int] | None = None,
+    *,
+    choice: mask_rule.Choice = mask_rule.Choice(),
+    max_pixels: int = MAX_PIXELS,
 ) -> np.ndarray:
     """A mask file as bool (H, W), True = in; soft edges are cut at 128. See `read_soft_mask`."""
     return read_soft_mask(path, size, choice=choice, max_pixels=max_pixels) >= mask_rule.HALF
 
 
 def read_soft_mask(
-    path, size: tuple[int, int] | None = None, *, choice: mask_rule.Choice = mask_rule.Choice(), max_pixels: int = MAX_PIXELS
+    path,
+    size: tuple[int, int] | None = None,
+    *,
+    choice: mask_rule.Choice = mask_rule.Choice(),
+    max_pixels: int = MAX_PIXELS,
 ) -> np.ndarray:
     """A mask file as uint8 (H, W), 255 = in, with the greys of soft edges.
 
@@ -329,7 +339,9 @@ def _planes(path: Path, opened: ImageFile.ImageFile) -> mask_rule.Planes:
         return mask_rule.Planes(grey=np.asarray(picture.getchannel("L")), alpha=alpha, lossy=lossy)
     indices = np.asarray(picture.getchannel("P") if mode == "PA" else picture) if mode in ("P", "PA") else None
     colour = np.asarray(picture.convert("RGB"))
-    if deep and orientation == 1 and not colour.any():  # Pillow keeps the high bytes alone, in which masks of zeros and ones vanish
+    if (
+        deep and orientation == 1 and not colour.any()
+    ):  # Pillow keeps the high bytes alone, in which masks of zeros and ones vanish
         colour = np.minimum(_all_16_bits(path), 255).astype(np.uint8)
     return mask_rule.Planes(colour=colour, indices=indices, alpha=alpha, lossy=lossy)
 

@@ -73,7 +73,11 @@ def soft(planes: Planes, choice: Choice = Choice()) -> np.ndarray:
         return _of_value(planes, choice)
     try:
         if choice.channel is not None:
-            return _levels(_channel(planes, choice.channel), 255 if planes.grey is None or choice.channel == "alpha" else planes.full, planes.lossy)
+            return _levels(
+                _channel(planes, choice.channel),
+                255 if planes.grey is None or choice.channel == "alpha" else planes.full,
+                planes.lossy,
+            )
         mask = _levels(planes.grey, planes.full, planes.lossy) if planes.grey is not None else _coloured(planes)
     except _Doubt as doubt:
         raise ValueError(f"{doubt}{_alpha_hint(planes, choice)}") from None
@@ -105,7 +109,9 @@ def _of_value(planes: Planes, choice: Choice) -> np.ndarray:
     elif planes.colour is not None and (planes.colour == planes.colour[..., :1]).all():
         plane = planes.colour[..., 0]
     else:
-        raise ValueError(f"mask_value {choice.value}: the file is in colour; choose mask_channel too (--mask-channel red, green, blue or alpha)")
+        raise ValueError(
+            f"mask_value {choice.value}: the file is in colour; choose mask_channel too (--mask-channel red, green, blue or alpha)"
+        )
     mask = plane == choice.value
     if not mask.any():
         raise ValueError(f"mask_value {choice.value}: no pixel has this value; {_listed(plane)}")
@@ -128,14 +134,20 @@ def _levels(plane: np.ndarray, full: int | None, lossy: bool) -> np.ndarray:
     if len(values) == 2 and (low == 0 or (half is not None and low < half <= high)):
         return np.where(plane == high, np.uint8(255), np.uint8(0))
     if full is None or half is None or not low < half <= high:
-        reach = "" if half is None or low >= half else f"no pixel of this mask reaches {half}; the brightest is {high}, {full} = in; "
+        reach = (
+            ""
+            if half is None or low >= half
+            else f"no pixel of this mask reaches {half}; the brightest is {high}, {full} = in; "
+        )
         raise _Doubt(f"{reach}{_listed(plane)}{_CHOOSE}")
     near = NEAR * (full // 255)
     dark, bright = plane <= int(low) + near, plane >= int(high) - near
     between = 1 - dark.mean() - bright.mean()
     if between > FEW_BETWEEN:
         what = "" if len(values) > FEW_LEVELS else f": {_listed(plane)}{_CHOOSE}"
-        raise _Doubt(f"{between:.0%} of its pixels lie between black and white, where a mask has {FEW_BETWEEN:.0%} at most (a photograph?){what}")
+        raise _Doubt(
+            f"{between:.0%} of its pixels lie between black and white, where a mask has {FEW_BETWEEN:.0%} at most (a photograph?){what}"
+        )
     if not lossy and _holds_classes(plane, values, counts, full):
         raise _Doubt(f"looks like a file of class numbers, not a mask: {_listed(plane)}{_CHOOSE}")
     return (plane >> 8).astype(np.uint8) if full > 255 else plane.astype(np.uint8)
@@ -176,11 +188,17 @@ def _coloured(planes: Planes) -> np.ndarray:
     if len(found) == 2 and found[0] == 0:
         return np.where(codes > 0, np.uint8(255), np.uint8(0))
     if planes.indices is not None:
-        raise _Doubt(f"a palette file of {len(found)} colours, perhaps of class numbers: {_listed(planes.indices)}{_CHOOSE}")
+        raise _Doubt(
+            f"a palette file of {len(found)} colours, perhaps of class numbers: {_listed(planes.indices)}{_CHOOSE}"
+        )
     held = [name for name, number in zip(CHANNELS, range(3)) if _is_mask(colour[..., number], planes.lossy)]
     if held:
-        raise _Doubt(f"a mask in colour; choose the channel that holds it with mask_channel (--mask-channel {' or '.join(held)})")
-    raise _Doubt(f"in colour at {n_coloured / codes.size:.0%} of its pixels, where a mask is black and white (a photograph?)")
+        raise _Doubt(
+            f"a mask in colour; choose the channel that holds it with mask_channel (--mask-channel {' or '.join(held)})"
+        )
+    raise _Doubt(
+        f"in colour at {n_coloured / codes.size:.0%} of its pixels, where a mask is black and white (a photograph?)"
+    )
 
 
 def _is_mask(plane: np.ndarray, lossy: bool) -> bool:
@@ -213,4 +231,6 @@ def _counted(plane: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _listed(plane: np.ndarray, most: int = 8) -> str:
     values, counts = _counted(plane)
     named = [f"{value:g} ({count:,} pixels)" for value, count in zip(values[:most], counts)]
-    return f"values {', '.join(named)}" + (f" and {len(values) - most} more up to {values[-1]:g}" if len(values) > most else "")
+    return f"values {', '.join(named)}" + (
+        f" and {len(values) - most} more up to {values[-1]:g}" if len(values) > most else ""
+    )

@@ -27,14 +27,28 @@ class Metric:
 METRICS = {
     metric.name: metric
     for metric in (
-        Metric("ap", "AP", 3, True, "average precision over the pixels of an image, the area under its precision-recall curve"),
-        Metric("ap_inverted", "AP of the inverse", 3, False, "AP of 1 - p, a control: near AP where a map marks contrast and not the region"),
+        Metric(
+            "ap",
+            "AP",
+            3,
+            True,
+            "average precision over the pixels of an image, the area under its precision-recall curve",
+        ),
+        Metric(
+            "ap_inverted",
+            "AP of the inverse",
+            3,
+            False,
+            "AP of 1 - p, a control: near AP where a map marks contrast and not the region",
+        ),
         Metric("f1", "F1", 3, True, "harmonic mean of precision and recall of the pixels above 0.5"),
         Metric("iou", "IoU", 3, True, "intersection over union of the pixels above 0.5 and the mask"),
         Metric("precision", "precision", 3, True, "share of the pixels above 0.5 that lie in the mask"),
         Metric("recall", "recall", 3, True, "share of the mask's pixels that are above 0.5"),
         Metric("f1_minmax", "F1 (min-max)", 3, True, "F1 of the map stretched to the range 0 to 1 of its own values"),
-        Metric("iou_minmax", "IoU (min-max)", 3, True, "IoU of the map stretched to the range 0 to 1 of its own values"),
+        Metric(
+            "iou_minmax", "IoU (min-max)", 3, True, "IoU of the map stretched to the range 0 to 1 of its own values"
+        ),
         Metric("precision_minmax", "precision (min-max)", 3, True, "precision of the map stretched to its own range"),
         Metric("recall_minmax", "recall (min-max)", 3, True, "recall of the map stretched to its own range"),
         Metric("mse", "MSE", 1, False, "mean squared error over all pixels and channels, on the scale 0 to 255"),
@@ -42,9 +56,21 @@ METRICS = {
         Metric("psnr", "PSNR", 2, True, "peak signal-to-noise ratio in dB, at most 100"),
         Metric("ssim", "SSIM", 4, True, "structural similarity, Gaussian window of 11 pixels"),
         Metric("fssim", "fSSIM", 4, True, "the structural similarity map's mean over the foreground"),
-        Metric("fssim_iih", "fSSIM (IIH)", 4, True, "fSSIM with the constants of IIH's evaluator, meant for images in 0 to 1"),
+        Metric(
+            "fssim_iih",
+            "fSSIM (IIH)",
+            4,
+            True,
+            "fSSIM with the constants of IIH's evaluator, meant for images in 0 to 1",
+        ),
         Metric("l1", "L1", 4, False, "mean absolute error over all pixels and channels, on the scale 0 to 1"),
-        Metric("ssim_ec", "SSIM (EdgeConnect)", 4, True, "structural similarity of grey images in a uniform window of 51 pixels"),
+        Metric(
+            "ssim_ec",
+            "SSIM (EdgeConnect)",
+            4,
+            True,
+            "structural similarity of grey images in a uniform window of 51 pixels",
+        ),
     )
 }
 

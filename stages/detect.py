@@ -8,7 +8,13 @@ from pipeline.detectability import localizer_scores
 from pipeline.errors import ParameterError
 from pipeline.networks import devices, predictor
 
-PARAMS = ("image_size", "inference.batch_size", "training.device", "models.{model}.hyperparameters", "localization.max_foreground")
+PARAMS = (
+    "image_size",
+    "inference.batch_size",
+    "training.device",
+    "models.{model}.hyperparameters",
+    "localization.max_foreground",
+)
 
 
 def main(arguments) -> None:
@@ -26,7 +32,9 @@ def main(arguments) -> None:
     }
     scores = localizer_scores.look(
         name,
-        functools.partial(predictor.ready_model, name, parameters.models[name].hyperparameters, Path(arguments.weights).absolute()),
+        functools.partial(
+            predictor.ready_model, name, parameters.models[name].hyperparameters, Path(arguments.weights).absolute()
+        ),
         shown,
         table.with_name(f".{table.stem}.maps").absolute(),
         batch_size=parameters.inference.batch_size,
@@ -40,6 +48,11 @@ if __name__ == "__main__":
     parser.add_argument("model", help="a localizer of params.yaml that was trained")
     parser.add_argument("--weights", required=True, help="its safetensors")
     parser.add_argument("--data", nargs="+", required=True, help="sub-datasets of composites and real sets")
-    parser.add_argument("--harmonized", nargs="+", required=True, help="harmonization methods whose predictions stand in artifacts/predictions")
+    parser.add_argument(
+        "--harmonized",
+        nargs="+",
+        required=True,
+        help="harmonization methods whose predictions stand in artifacts/predictions",
+    )
     parser.add_argument("--out", help="file to write (artifacts/detectability/<localizer>.parquet if not given)")
     command.run(main, parser.parse_args())

@@ -41,7 +41,9 @@ def main(arguments) -> None:
         by_kind = summaries.breakdowns(task, scores, resampling)
         by_resolution = summaries.by_resolution(task, scores, methods, parameters.image_size, resampling)
         tables.write(out / "breakdowns.parquet", pd.concat([by_kind, by_resolution]) if len(by_resolution) else by_kind)
-        tables.write(out / "protocols.parquet", protocol_comparison.table(task, by_protocol, parameters.image_size, resampling))
+        tables.write(
+            out / "protocols.parquet", protocol_comparison.table(task, by_protocol, parameters.image_size, resampling)
+        )
         if (overlaps := summaries.overlaps(methods)) is not None:
             tables.write(out / "overlaps.parquet", overlaps)
         (out / "metrics.json").write_text(json.dumps(summaries.headline(task, means), indent=1) + "\n")

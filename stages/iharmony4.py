@@ -18,15 +18,21 @@ def main(arguments) -> None:
     parameters = params.load().only(PARAMS, subset=arguments.subset)
     subset = parameters.composites.subsets[arguments.subset]
     if subset.recipe != "iharmony4":
-        raise ParameterError(f"composites.subsets.{arguments.subset} is of recipe {subset.recipe}; `python -m stages.synthesize` makes it")
+        raise ParameterError(
+            f"composites.subsets.{arguments.subset} is of recipe {subset.recipe}; `python -m stages.synthesize` makes it"
+        )
     choice = Choice(subset.mask_value, subset.mask_channel)
     lines = listed_subsets.build(
         Path(arguments.out),
         name=arguments.subset,
         subset=subset,
         seed=parameters.seed,
-        known=iharmony4.known_files(run_folders.kept("checked", arguments.subset), int(subset.max_megapixels * 1e6), choice),
-        parallel_map=functools.partial(parallel.spread, describe=f"iharmony4 {arguments.subset}", unit="photographs", chunk=32),
+        known=iharmony4.known_files(
+            run_folders.kept("checked", arguments.subset), int(subset.max_megapixels * 1e6), choice
+        ),
+        parallel_map=functools.partial(
+            parallel.spread, describe=f"iharmony4 {arguments.subset}", unit="photographs", chunk=32
+        ),
     )
     for line in lines:
         print(line, file=sys.stderr)

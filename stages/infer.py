@@ -23,7 +23,9 @@ def main(arguments) -> None:
         raise ParameterError("--imported says that --weights were trained elsewhere; give --weights too")
     build = functools.partial(predictor.ready_model, name, parameters.models[name].hyperparameters, weights)
     n_parameters = sum(one.numel() for one in build().predictor_parameters())
-    sha256 = hashlib.sha256(weights.read_bytes()).hexdigest() if weights else None  # of what was loaded, read before hours may pass
+    sha256 = (
+        hashlib.sha256(weights.read_bytes()).hexdigest() if weights else None
+    )  # of what was loaded, read before hours may pass
     options = {"max_foreground": parameters.localization.max_foreground} if task == "localization" else {}
     device = devices.resolve_device(parameters.training.device, 1) if weights else "cpu"
     splits = {}
@@ -47,16 +49,25 @@ def main(arguments) -> None:
     origin = index.TRAINED if weights is not None else index.WITHOUT_WEIGHTS
     if arguments.imported:
         origin = f"weights: imported, sha256 {sha256}"
-    content = index.of_method(task, name, origin=origin, n_parameters=n_parameters, data=arguments.data, options=options, splits=splits)
+    content = index.of_method(
+        task, name, origin=origin, n_parameters=n_parameters, data=arguments.data, options=options, splits=splits
+    )
     index.write(arguments.index or f"artifacts/index/{task}/{name}.json", content)
 
 
 if __name__ == "__main__":
     parser = command.parser(__doc__)
     parser.add_argument("model", help="a method of params.yaml")
-    parser.add_argument("--data", nargs="+", required=True, help="sub-datasets of composites and real sets, or source and masks for inpainting")
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        required=True,
+        help="sub-datasets of composites and real sets, or source and masks for inpainting",
+    )
     parser.add_argument("--weights", help="safetensors of a trained network; a method without training has none")
-    parser.add_argument("--imported", action="store_true", help="the weights were trained elsewhere, which tables then say")
+    parser.add_argument(
+        "--imported", action="store_true", help="the weights were trained elsewhere, which tables then say"
+    )
     parser.add_argument("--out", help="folder to write (artifacts/predictions/<model> if not given)")
     parser.add_argument("--index", help="file to write (artifacts/index/<task>/<model>.json if not given)")
     command.run(main, parser.parse_args())

@@ -10,7 +10,13 @@ from pipeline.mask_rule import Choice
 from pipeline.progress import Progress
 
 PARAMS = ("seed", "sources.{source}")
-READERS = {"bundled": bundled.read, "coco": coco.read, "fivek": fivek.read, "timelapse": timelapse.read, "folder": folder.read}
+READERS = {
+    "bundled": bundled.read,
+    "coco": coco.read,
+    "fivek": fivek.read,
+    "timelapse": timelapse.read,
+    "folder": folder.read,
+}
 
 
 def main(arguments) -> None:
@@ -26,7 +32,9 @@ def main(arguments) -> None:
     photographs, rejected = READERS[source.kind](Path(source.path), **options)
     told = []
     if source.kind == "folder":
-        photographs, told = folder.with_all_splits(photographs, parameters.seed, source.validation_share, source.test_share)
+        photographs, told = folder.with_all_splits(
+            photographs, parameters.seed, source.validation_share, source.test_share
+        )
     with Progress(f"ingest {arguments.source}", len(photographs), "photographs") as progress:
         lines = ingest(
             photographs,

@@ -20,14 +20,23 @@ def main(arguments) -> None:
     photographs = tables.read(Path(arguments.source) / "photographs.parquet", ["image_id", "split"])
     tested = sorted(photographs.loc[photographs["split"] == "test", "image_id"])
     with atomic.folder(Path(arguments.out).absolute()) as out:
-        options = {"per_bucket": per_bucket, "size": parameters.image_size, "border": settings.border, "seed": parameters.seed}
-        options["parallel_map"] = functools.partial(parallel.ordered_map, describe="irregular masks", unit="masks", chunk=32)
+        options = {
+            "per_bucket": per_bucket,
+            "size": parameters.image_size,
+            "border": settings.border,
+            "seed": parameters.seed,
+        }
+        options["parallel_map"] = functools.partial(
+            parallel.ordered_map, describe="irregular masks", unit="masks", chunk=32
+        )
         try:
             if settings.folder is None:
                 masks = build(out, kinds=settings.kinds, **options)
             else:
                 choice = Choice(settings.mask_value, settings.mask_channel)
-                masks = build_from_folder(out, Path(settings.folder).absolute(), polarity=settings.polarity, choice=choice, **options)
+                masks = build_from_folder(
+                    out, Path(settings.folder).absolute(), polarity=settings.polarity, choice=choice, **options
+                )
         except ValueError as error:
             raise ParameterError(f"params.yaml: irregular_masks: {error}") from None
         tables.write(out / "assigned.parquet", assign(tested, masks[masks["split"] == "test"], parameters.seed))

@@ -15,7 +15,11 @@ def main(arguments) -> None:
     printed = published.table()
     found = []
     for folder in map(Path, arguments.results):
-        found.append(published.measured(*(tables.read(folder / f"{name}.parquet") for name in TASKS[folder.name].compared_tables)))
+        found.append(
+            published.measured(
+                *(tables.read(folder / f"{name}.parquet") for name in TASKS[folder.name].compared_tables)
+            )
+        )
     compared = published.compare(pd.concat(found, ignore_index=True), printed)
     with atomic.folder(arguments.out) as out:
         tables.write(out / "published.parquet", printed)

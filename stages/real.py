@@ -17,7 +17,14 @@ def main(arguments) -> None:
     real_set = params.load().only(PARAMS, name=arguments.name).real_sets[arguments.name]
     describe, max_pixels = f"real {arguments.name}", int(real_set.max_megapixels * 1e6)
     choice = Choice(real_set.mask_value, real_set.mask_channel)
-    options: dict = {"name": arguments.name, "kind": real_set.kind, "path": Path(real_set.path), "max_pixels": max_pixels, "max_rejected": real_set.max_rejected, "choice": choice}
+    options: dict = {
+        "name": arguments.name,
+        "kind": real_set.kind,
+        "path": Path(real_set.path),
+        "max_pixels": max_pixels,
+        "max_rejected": real_set.max_rejected,
+        "choice": choice,
+    }
     if real_set.kind == "iharmony4":
         known = iharmony4.known_files(run_folders.kept("checked_real", arguments.name), max_pixels, choice)
         spread = functools.partial(parallel.spread, describe=describe, unit="photographs", chunk=32)

@@ -15,9 +15,13 @@ def main(arguments) -> None:
     parameters = params.load().only(PARAMS, subset=arguments.subset)
     subset, rendering = parameters.composites.subsets[arguments.subset], parameters.composites.rendering
     if subset.recipe == "iharmony4":
-        raise ParameterError(f"composites.subsets.{arguments.subset} is of recipe iharmony4; `python -m stages.iharmony4` checks it")
+        raise ParameterError(
+            f"composites.subsets.{arguments.subset} is of recipe iharmony4; `python -m stages.iharmony4` checks it"
+        )
     source, references = Path(arguments.source).absolute(), Path(arguments.references).absolute()
-    manifests = [folder / name for folder in (source, references) for name in ("photographs.parquet", "instances.parquet")]
+    manifests = [
+        folder / name for folder in (source, references) for name in ("photographs.parquet", "instances.parquet")
+    ]
     build(
         Path(arguments.out),
         name=arguments.subset,
@@ -26,7 +30,9 @@ def main(arguments) -> None:
         source=source,
         references=references,
         seed=parameters.seed,
-        staging=run_folders.run_folder(f"synthesize-{arguments.subset}", parameters.seed, subset, rendering, *manifests),
+        staging=run_folders.run_folder(
+            f"synthesize-{arguments.subset}", parameters.seed, subset, rendering, *manifests
+        ),
         parallel_map=functools.partial(parallel.ordered_map, describe=f"synthesize {arguments.subset}", unit="objects"),
     )
 

@@ -20,13 +20,19 @@ def main(arguments) -> None:
     parameters = params.load().only((*PARAMS, *PARAMS_OF_TASK["localization"]), model=name)
     block, task = parameters.models[name], parameters.models[name].task
     if block.outputs is None:
-        raise ParameterError(f"models.{name}.outputs is missing; a method of this repository is run by `python -m stages.infer {name}`")
+        raise ParameterError(
+            f"models.{name}.outputs is missing; a method of this repository is run by `python -m stages.infer {name}`"
+        )
     options = {"max_foreground": parameters.localization.max_foreground} if task in PARAMS_OF_TASK else {}
     reading = outputs.Reading(task, Path(block.outputs), block.outputs_side, block.outputs_filter)
     splits = [*datasets.test_splits(task, data), *map(datasets.at_side, parameters.inference.resolutions)]
     with atomic.folder(arguments.out or f"artifacts/predictions/{name}") as folder:
-        stated, origin = outputs.take_in(reading, data, parameters.image_size, splits, folder, options=options, spread=parallel.spread)
-    content = index.of_method(task, name, origin=origin, n_parameters=block.n_parameters, data=arguments.data, options=options, splits=stated)
+        stated, origin = outputs.take_in(
+            reading, data, parameters.image_size, splits, folder, options=options, spread=parallel.spread
+        )
+    content = index.of_method(
+        task, name, origin=origin, n_parameters=block.n_parameters, data=arguments.data, options=options, splits=stated
+    )
     index.write(arguments.index or f"artifacts/index/{task}/{name}.json", content)
     print(f"{name}: {sum(one['n_images'] for one in stated.values())} images, {origin}")
 
@@ -34,7 +40,12 @@ def main(arguments) -> None:
 if __name__ == "__main__":
     parser = command.parser(__doc__)
     parser.add_argument("model", help="a method of params.yaml with `outputs`")
-    parser.add_argument("--data", nargs="+", required=True, help="sub-datasets of composites and real sets, or source and masks for inpainting")
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        required=True,
+        help="sub-datasets of composites and real sets, or source and masks for inpainting",
+    )
     parser.add_argument("--out", help="folder to write (artifacts/predictions/<model> if not given)")
     parser.add_argument("--index", help="file to write (artifacts/index/<task>/<model>.json if not given)")
     command.run(main, parser.parse_args())

@@ -20,7 +20,9 @@ def main(arguments) -> None:
     parameters = params.load().only(PARAMS + PARAMS_OF_TASK.get(task, ()), model=name)
     block, size = parameters.models[name], parameters.image_size
     if block.training is None:
-        raise ParameterError(f"models.{name}.training is missing; a method without training has only `python -m stages.infer {name}`")
+        raise ParameterError(
+            f"models.{name}.training is missing; a method without training has only `python -m stages.infer {name}`"
+        )
     options = {}
     if task == "localization":
         options = {"max_foreground": parameters.localization.max_foreground}
@@ -37,8 +39,23 @@ def main(arguments) -> None:
 
     def folder_of(what: str, until: int) -> Path:
         """The run folder of what depends on the phases up to this number; of weights to start from the content counts."""
-        part = training.model_copy(update={"start_from": None, "phases": {key: one for key, one in training.phases.items() if key not in phases[until + 1 :]}})
-        depends_on = (parameters.seed, size, parameters.training, hyperparameters, part, options, what, *begins_with, *datasets.manifests(data))
+        part = training.model_copy(
+            update={
+                "start_from": None,
+                "phases": {key: one for key, one in training.phases.items() if key not in phases[until + 1 :]},
+            }
+        )
+        depends_on = (
+            parameters.seed,
+            size,
+            parameters.training,
+            hyperparameters,
+            part,
+            options,
+            what,
+            *begins_with,
+            *datasets.manifests(data),
+        )
         return run_folders.run_folder(name, *depends_on)
 
     job = Job(
@@ -59,6 +76,8 @@ def main(arguments) -> None:
 if __name__ == "__main__":
     parser = command.parser(__doc__)
     parser.add_argument("model", help="a method of params.yaml that has a training block")
-    parser.add_argument("--data", nargs="+", required=True, help="sub-datasets of composites, or source and masks for inpainting")
+    parser.add_argument(
+        "--data", nargs="+", required=True, help="sub-datasets of composites, or source and masks for inpainting"
+    )
     parser.add_argument("--out", help="folder to write (artifacts/models/<model> if not given)")
     command.run(main, parser.parse_args())

@@ -80,7 +80,10 @@ class Project:
         return done.code, done.err.removeprefix(f"{stage}: ").rstrip("\n")
 
     def make_composites(self) -> list[str]:
-        rows = [{"pair_id": f"c{number}_1_1", "split": split, "foreground_ratio": 0.25} for number, split in enumerate(["train"] * 3 + ["val"] + ["test"] * 3)]
+        rows = [
+            {"pair_id": f"c{number}_1_1", "split": split, "foreground_ratio": 0.25}
+            for number, split in enumerate(["train"] * 3 + ["val"] + ["test"] * 3)
+        ]
         subset(self.folder / "data/composites/HCOCO", rows)
         return ["data/composites/HCOCO"]
 
@@ -89,7 +92,9 @@ class Project:
         rows = []
         for number, split in enumerate(("train", "val", "test", "test")):
             images.write_png(source / f"images/p{number}.png", random_picture(number))
-            rows.append({"image_id": f"p{number}", "split": split, "image": f"images/p{number}.png", "sha256": str(number)})
+            rows.append(
+                {"image_id": f"p{number}", "split": split, "image": f"images/p{number}.png", "sha256": str(number)}
+            )
         tables.write(source / "photographs.parquet", pd.DataFrame(rows))
         return ["data/sources/bundled", "data/irregular_masks"]
 

@@ -58,7 +58,11 @@ def project(folder: Path, parameters: dict | None = None) -> Path:
 def environment(**more: str) -> dict:
     kept = {key: value for key, value in os.environ.items() if key not in ("RAY_ADDRESS", "PYTHONPATH")}
     path = f"{Path(sys.executable).parent}:{kept['PATH']}"
-    return kept | {"PATH": path, "DVC_NO_ANALYTICS": "1", "OMP_NUM_THREADS": "1", "SEAMBENCH_CHECKPOINT_SECONDS": "0"} | more
+    return (
+        kept
+        | {"PATH": path, "DVC_NO_ANALYTICS": "1", "OMP_NUM_THREADS": "1", "SEAMBENCH_CHECKPOINT_SECONDS": "0"}
+        | more
+    )
 
 
 def run(folder: Path, *command: str, **more: str) -> str:
@@ -71,7 +75,9 @@ def killed_while_training(folder: Path, name: str, **more: str) -> None:
     """Start `dvc repro`, wait until the network has a checkpoint, and kill the whole session with SIGKILL."""
     command = [sys.executable, "-m", "commands.cluster", "dvc", "repro"]
     with open(folder / "killed.log", "w") as log:
-        process = subprocess.Popen(command, cwd=folder, env=environment(**more), stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment(**more), stdout=log, stderr=log, start_new_session=True
+        )
         deadline = time.monotonic() + 600
         while not list((folder / ".runs").glob(f"{name}-*/checkpoint.pt")):
             assert process.poll() is None and time.monotonic() < deadline, (folder / "killed.log").read_text()[-3000:]
@@ -99,7 +105,14 @@ def test_tables_keep_their_contract(undisturbed, task):
     summary = pd.read_parquet(undisturbed / "results" / task / "summary.parquet")
     assert {"task", "model", "subset", "n_images", "n_parameters"} | CONTRACT[task] <= set(summary)
     pooled = summary[summary["subset"] == "All"].set_index("model")
-    assert set(pooled.index) == {"localization": {"constant_map", "unet"}, "harmonization": {"composite", "rainnet"}, "inpainting": {"mean_fill", "rfr"}}[task]
+    assert (
+        set(pooled.index)
+        == {
+            "localization": {"constant_map", "unet"},
+            "harmonization": {"composite", "rainnet"},
+            "inpainting": {"mean_fill", "rfr"},
+        }[task]
+    )
     for model, part in scores.groupby("model"):
         assert pooled.loc[model, "n_images"] == len(part)
         for metric in CONTRACT[task]:
@@ -124,11 +137,15 @@ def test_what_stands_beside_the_scores(undisturbed):
     assert (found[found["model"] == "composite"]["ap_credit"] == 0).all()
 
 
-@pytest.mark.parametrize("subset, prefix, simulated", [("HCOCO", "c", False), ("HAdobe5k", "a", True), ("Hday2night", "d", True)])
+@pytest.mark.parametrize(
+    "subset, prefix, simulated", [("HCOCO", "c", False), ("HAdobe5k", "a", True), ("Hday2night", "d", True)]
+)
 def test_composites_keep_their_contract(undisturbed, subset, prefix, simulated):
     folder = undisturbed / "data" / "composites"
     pairs = pd.read_parquet(folder / subset / "pairs.parquet")
-    columns = "pair_id subset split composite mask real category foreground_ratio source_image reference_image transfer seed"
+    columns = (
+        "pair_id subset split composite mask real category foreground_ratio source_image reference_image transfer seed"
+    )
     assert set(columns.split()) <= set(pairs)
     assert (pairs["simulated"] == simulated).all()
     reals = {split: set(part["real"]) for split, part in pairs.groupby("split")}

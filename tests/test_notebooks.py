@@ -31,7 +31,9 @@ def outputs(notebook) -> tuple[str, int]:
     """What was printed, and the number of plots."""
     made = [one for cell in notebook.cells if cell.cell_type == "code" for one in cell.outputs]
     assert not [one for one in made if one.output_type == "stream" and one.name == "stderr"]
-    return "".join(one.text for one in made if one.output_type == "stream"), sum("image/png" in one.get("data", {}) for one in made)
+    return "".join(one.text for one in made if one.output_type == "stream"), sum(
+        "image/png" in one.get("data", {}) for one in made
+    )
 
 
 def test_one_for_each_task():

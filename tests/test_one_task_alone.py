@@ -30,7 +30,9 @@ def iharmony4(root: Path) -> Path:
             names["train" if number < 7 else "test"].append(f"{real}_1_1.jpg")
         if letter == "c":
             (root / subset / "masks/c0_2.png").write_bytes((root / subset / "masks/c0_1.png").read_bytes())
-            (root / subset / "composite_images/c0_2_1.jpg").write_bytes((root / subset / "composite_images/c0_1_1.jpg").read_bytes())
+            (root / subset / "composite_images/c0_2_1.jpg").write_bytes(
+                (root / subset / "composite_images/c0_1_1.jpg").read_bytes()
+            )
             names["test"].append("c0_2_1.jpg")
         for split, of_split in names.items():
             (root / subset / f"{subset}_{split}.txt").write_text("".join(f"{name}\n" for name in of_split))
@@ -46,7 +48,10 @@ def alone(*left_out: str, **models: str) -> dict:
 
 
 def stages(folder: Path) -> set[str]:
-    return {line.split()[0].removeprefix("models/dvc.yaml:") for line in run(folder, "dvc", "stage", "list", "--all").splitlines()}
+    return {
+        line.split()[0].removeprefix("models/dvc.yaml:")
+        for line in run(folder, "dvc", "stage", "list", "--all").splitlines()
+    }
 
 
 def up_to_date(folder: Path) -> bool:
@@ -74,14 +79,29 @@ def test_harmonization_alone_on_the_real_iharmony4(harmonized):
         "published", "report",
     }  # fmt: skip
     summary = pd.read_parquet(harmonized / "results/harmonization/summary.parquet").set_index(["model", "subset"])
-    assert summary["n_images"].to_dict() == {(model, subset): n for model in ("composite", "rainnet") for subset, n in (("All", 7), ("HCOCO", 4), ("Hday2night", 3))}
+    assert summary["n_images"].to_dict() == {
+        (model, subset): n
+        for model in ("composite", "rainnet")
+        for subset, n in (("All", 7), ("HCOCO", 4), ("Hday2night", 3))
+    }
     pairs = pd.read_parquet(harmonized / "data/composites/HCOCO/pairs.parquet")
-    assert set(pairs["split"]) == {"train", "val", "test"} and "c0_1_1" not in set(pairs["pair_id"]), "c0 is tested, so it isn't trained on"
-    assert sorted(file.name for file in (harmonized / "data/composites/HCOCO").iterdir()) == ["checks.json", "overlaps.parquet", "pairs.parquet", "rejected.parquet"]
+    assert set(pairs["split"]) == {"train", "val", "test"} and "c0_1_1" not in set(pairs["pair_id"]), (
+        "c0 is tested, so it isn't trained on"
+    )
+    assert sorted(file.name for file in (harmonized / "data/composites/HCOCO").iterdir()) == [
+        "checks.json",
+        "overlaps.parquet",
+        "pairs.parquet",
+        "rejected.parquet",
+    ]
     # cameras d0, d1, d2 and d3 are trained on, d3 and d4 tested: stated, and left as published
     overlaps = pd.read_parquet(harmonized / "results/harmonization/overlaps.parquet").set_index("set")
     assert overlaps.loc["HCOCO", ["photographs_shared", "composites_left_out"]].tolist() == [1, 1]
-    assert overlaps.loc["Hday2night", ["photographs_shared", "cameras_shared", "composites_left_out"]].tolist() == [0, 1, 0]
+    assert overlaps.loc["Hday2night", ["photographs_shared", "cameras_shared", "composites_left_out"]].tolist() == [
+        0,
+        1,
+        0,
+    ]
     printed = pd.read_parquet(harmonized / "results/published/compared.parquet")
     assert {"HCOCO", "Hday2night", "All"} <= set(printed["subset"]) and set(printed["task"]) == {"harmonization"}
     listed = (harmonized / "data/composites/IHD_test.txt").read_text().split()
@@ -97,7 +117,9 @@ def test_a_copy_made_by_dvc_finds_the_folder_outside_and_a_changed_picture_is_no
         assert (harmonized / file).is_file()
     run(harmonized, "git", "add", "--all")
     run(harmonized, "git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "all")
-    said = run(harmonized, "dvc", "exp", "run", "--temp", "-S", "composites.subsets.HCOCO.disjoint=false", "iharmony4@HCOCO")
+    said = run(
+        harmonized, "dvc", "exp", "run", "--temp", "-S", "composites.subsets.HCOCO.disjoint=false", "iharmony4@HCOCO"
+    )
     assert "Ran experiment" in said, said
     picture = harmonized / "../iHarmony4/HCOCO/composite_images/c1_1_1.jpg"
     images.write_jpeg(picture, making.picture(55))
@@ -115,8 +137,10 @@ def test_inpainting_alone_on_a_folder_of_photographs_and_one_of_masks(tmp_path):
             rows, start = round(64 * (low + 4 + number) / 100), int(rng.integers(0, 20))
             hole[start : start + rows, :] = True
             images.write_png(tmp_path / f"holes/{low}_{number}.png", hole)
-    parameters = alone("composites", "real_sets", "localization", a="telea", b="rfr") if "telea" in tiny()["models"] else alone(
-        "composites", "real_sets", "localization", a="mean_fill", b="rfr"
+    parameters = (
+        alone("composites", "real_sets", "localization", a="telea", b="rfr")
+        if "telea" in tiny()["models"]
+        else alone("composites", "real_sets", "localization", a="mean_fill", b="rfr")
     )
     parameters["sources"] = {"Places2": {"kind": "folder", "path": "../photos"}}
     parameters["inpainting"]["source"] = "Places2"
@@ -127,8 +151,13 @@ def test_inpainting_alone_on_a_folder_of_photographs_and_one_of_masks(tmp_path):
     assert stages(folder) == {
         "check", "ingest@Places2", "irregular_masks@Places2", "infer-mean_fill", "train-rfr", "infer-rfr", "evaluate@inpainting", "published", "report",
     }  # fmt: skip
-    buckets = pd.read_parquet(folder / "results/inpainting/breakdowns.parquet").query("by == 'hole_ratio_bucket' and metric == 'psnr'")
-    assert set(buckets["value"]) == {"0-10", "10-20", "20-30", "30-40", "40-50", "50-60"} and set(buckets["model"]) == {"mean_fill", "rfr"}
+    buckets = pd.read_parquet(folder / "results/inpainting/breakdowns.parquet").query(
+        "by == 'hole_ratio_bucket' and metric == 'psnr'"
+    )
+    assert set(buckets["value"]) == {"0-10", "10-20", "20-30", "30-40", "40-50", "50-60"} and set(buckets["model"]) == {
+        "mean_fill",
+        "rfr",
+    }
     printed = pd.read_parquet(folder / "results/published/compared.parquet")
     assert set(printed["subset"]) == {"Places2"} and set(printed["model"]) == {"rfr"}
     assert "HCOCO" not in (folder / "report/index.html").read_text()
@@ -142,9 +171,13 @@ def test_a_name_that_a_shell_would_take_for_more_never_reaches_one(tmp_path):
     folder = project(tmp_path)
     text = (folder / "params.yaml").read_text()
     for place, written in (("params.yaml", text), ("dvc.yaml", (folder / "dvc.yaml").read_text())):
-        (folder / place).write_text(written.replace("bundled:", "'x;touch pwned;':", 1).replace("${sources.bundled}", "${sources}"))
+        (folder / place).write_text(
+            written.replace("bundled:", "'x;touch pwned;':", 1).replace("${sources.bundled}", "${sources}")
+        )
     YAML().load((folder / "dvc.yaml").read_text())
     done = subprocess.run(["dvc", "repro"], cwd=folder, env=environment(), capture_output=True, text=True, timeout=300)
     assert done.returncode != 0 and not list(folder.rglob("pwned*"))
-    assert "check: params.yaml: sources.x;touch pwned; = " in done.stdout + done.stderr, (done.stdout + done.stderr)[-2000:]
+    assert "check: params.yaml: sources.x;touch pwned; = " in done.stdout + done.stderr, (done.stdout + done.stderr)[
+        -2000:
+    ]
     assert (ROOT / "dvc.yaml").is_file()

@@ -43,13 +43,17 @@ class Checkout:
 
     def setup(self) -> tuple[int, str]:
         kept = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
-        done = subprocess.run(["make", "-s", "setup", f"PYTHON={self.python}"], cwd=self.folder, env=kept, capture_output=True, text=True)
+        done = subprocess.run(
+            ["make", "-s", "setup", f"PYTHON={self.python}"], cwd=self.folder, env=kept, capture_output=True, text=True
+        )
         return done.returncode, done.stderr.partition("make: ***")[0]
 
     def ready(self) -> bool:
         """Whether the environment says that it holds the lock's packages, and does."""
         lock = (self.folder / "requirements.lock").read_bytes()
-        return (self.environment / "ready").read_text().strip() == hashlib.sha256(lock).hexdigest() and (self.environment / "installed").read_bytes() == lock
+        return (self.environment / "ready").read_text().strip() == hashlib.sha256(lock).hexdigest() and (
+            self.environment / "installed"
+        ).read_bytes() == lock
 
 
 @pytest.fixture
@@ -84,7 +88,9 @@ def test_nothing_and_an_empty_folder_are_no_obstacle(checkout, left):
 def test_a_folder_that_set_up_did_not_make_is_never_emptied(checkout):
     subprocess.run([checkout.python, "-m", "venv", checkout.environment], check=True)
     code, said = checkout.setup()
-    assert code == 2 and said.startswith(".venv was not made by make setup and lacks packages") and said.count("\n") == 1
+    assert (
+        code == 2 and said.startswith(".venv was not made by make setup and lacks packages") and said.count("\n") == 1
+    )
     assert (checkout.environment / "bin" / "python").exists() and not (checkout.environment / "ready").exists()
     # with the packages it is used, and after a change of the lock still not emptied
     shutil.copy(checkout.folder / "requirements.lock", checkout.environment / "installed")
@@ -100,7 +106,11 @@ def test_a_link_is_never_followed_to_empty_what_it_leads_to(checkout, tmp_path):
     assert checkout.setup() == (0, "") and checkout.ready()
     checkout.lock("numpy==2")
     code, said = checkout.setup()
-    assert code == 2 and said.startswith(f".venv is a link to {shared.environment}, which lacks packages") and said.count("\n") == 1
+    assert (
+        code == 2
+        and said.startswith(f".venv is a link to {shared.environment}, which lacks packages")
+        and said.count("\n") == 1
+    )
     assert shared.ready() and checkout.environment.is_symlink()
     shared.environment.rename(tmp_path / "moved")
     assert checkout.setup()[0] == 2 and checkout.environment.is_symlink()
@@ -119,5 +129,7 @@ def test_git_ignores_the_environment_and_a_link_to_one(checkout, tmp_path):
     shutil.copy(ROOT / ".gitignore", checkout.folder)
     subprocess.run(["git", "init", "-q"], cwd=checkout.folder, check=True)
     checkout.environment.symlink_to(tmp_path)
-    said = subprocess.run(["git", "status", "--porcelain"], cwd=checkout.folder, capture_output=True, text=True, check=True).stdout
+    said = subprocess.run(
+        ["git", "status", "--porcelain"], cwd=checkout.folder, capture_output=True, text=True, check=True
+    ).stdout
     assert "requirements.lock" in said and ".venv" not in said

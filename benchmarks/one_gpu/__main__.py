@@ -49,12 +49,24 @@ TRIAL_STEPS = 20
 TRIAL = {"epochs": 10**4, "max_steps_per_epoch": TRIAL_STEPS, "validate_every": 10**4}
 
 
-def stage(*arguments: str, cpus: int, log: str, folder: Path | None = None, more: dict[str, str] | None = None) -> subprocess.Popen:
+def stage(
+    *arguments: str, cpus: int, log: str, folder: Path | None = None, more: dict[str, str] | None = None
+) -> subprocess.Popen:
     """Start a stage without Ray, its output in artifacts/one_gpu/<log>.txt."""
-    environment = os.environ | (more or {}) | {"SEAMBENCH_CPUS": str(cpus), "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])}
+    environment = (
+        os.environ
+        | (more or {})
+        | {
+            "SEAMBENCH_CPUS": str(cpus),
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")]),
+        }
+    )
     with open(LOGS / f"{log}.txt", "w") as file:
         command = [sys.executable, "-m", "benchmarks.one_gpu.stage", *arguments]
-        return subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment, cwd=folder, start_new_session=True)
+        return subprocess.Popen(
+            command, stdout=file, stderr=subprocess.STDOUT, env=environment, cwd=folder, start_new_session=True
+        )
 
 
 @contextlib.contextmanager
@@ -67,14 +79,18 @@ def multi_process_service() -> Iterator[dict[str, str]]:
         return
     with tempfile.TemporaryDirectory() as pipes:
         more = {"CUDA_MPS_PIPE_DIRECTORY": pipes, "CUDA_MPS_LOG_DIRECTORY": pipes}
-        trouble = _said_in_failing([control, "-d"], more) or _said_in_failing([sys.executable, "-c", USES_THE_GPU], more)
+        trouble = _said_in_failing([control, "-d"], more) or _said_in_failing(
+            [sys.executable, "-c", USES_THE_GPU], more
+        )
         if trouble:
             print(f"the multi-process service fails ({trouble}): the networks take turns on the GPU", flush=True)
         try:
             yield {} if trouble else more
         finally:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                subprocess.run([control], input="quit -t 5\n", env=os.environ | more, text=True, capture_output=True, timeout=15)
+                subprocess.run(
+                    [control], input="quit -t 5\n", env=os.environ | more, text=True, capture_output=True, timeout=15
+                )
 
 
 def _said_in_failing(command: list[str], more: dict[str, str]) -> str:
@@ -116,10 +132,24 @@ def make_data(parameters: params.Params) -> None:
         finish({f"ingest-{name}": stage("ingest", name, f"data/sources/{name}", cpus=cores, log=f"ingest-{name}")})
     share = max(1, cores // (len(parameters.composites.subsets) + 1))
     running = {
-        name: stage("synthesize", name, f"data/sources/{one.source}", f"data/sources/{one.references}", f"data/composites/{name}", cpus=share, log=name)
+        name: stage(
+            "synthesize",
+            name,
+            f"data/sources/{one.source}",
+            f"data/sources/{one.references}",
+            f"data/composites/{name}",
+            cpus=share,
+            log=name,
+        )
         for name, one in parameters.composites.subsets.items()
     }
-    running["masks"] = stage("irregular_masks", f"data/sources/{parameters.inpainting.source}", "data/irregular_masks", cpus=share, log="masks")
+    running["masks"] = stage(
+        "irregular_masks",
+        f"data/sources/{parameters.inpainting.source}",
+        "data/irregular_masks",
+        cpus=share,
+        log="masks",
+    )
     finish(running)
 
 
@@ -140,7 +170,10 @@ def train(parameters: params.Params, seconds: float, trial: float, only: list[st
     text.dump(content, Path("params.yaml"))
     started = time.monotonic()
     with multi_process_service() as more:
-        running = {name: stage("train", name, "--data", *data_of(parameters, name), cpus=2, log=name, more=more) for name in rates}
+        running = {
+            name: stage("train", name, "--data", *data_of(parameters, name), cpus=2, log=name, more=more)
+            for name in rates
+        }
         done = finish(running, LATEST * seconds + START_SECONDS)
     rows = [{"model": name} | json.loads(Path(f"artifacts/models/{name}/training.json").read_text()) for name in done]
     table = pd.DataFrame(rows)
@@ -157,7 +190,9 @@ def _epoch(parameters: params.Params, name: str) -> int:
     if task == "inpainting":
         count = len(datasets.photographs(data[0], "train"))
     else:
-        count = len(datasets.pairs(data, "train", parameters.localization.max_foreground if task == "localization" else 1.0))
+        count = len(
+            datasets.pairs(data, "train", parameters.localization.max_foreground if task == "localization" else 1.0)
+        )
     return min(count // block.batch_size, block.max_steps_per_epoch or count) * block.batch_size
 
 
@@ -170,7 +205,17 @@ def _rates(parameters: params.Params, names: list[str], seconds: float) -> dict[
     # a service of its own: what a client that is stopped leaves behind in it is gone with it
     with multi_process_service() as more:
         running = {
-            name: stage("train", name, "--data", *data_of(parameters, name), cpus=2, log=f"trial-{name}", folder=folder, more=more) for name in names
+            name: stage(
+                "train",
+                name,
+                "--data",
+                *data_of(parameters, name),
+                cpus=2,
+                log=f"trial-{name}",
+                folder=folder,
+                more=more,
+            )
+            for name in names
         }
         time.sleep(seconds)
         stop(running.values())
@@ -180,7 +225,10 @@ def _rates(parameters: params.Params, names: list[str], seconds: float) -> dict[
         if lines:
             found[name] = float(lines[-1])
         else:
-            print(f"{name} did no {TRIAL_STEPS} steps in {seconds:.0f} s: {(LOGS / f'trial-{name}.txt').read_text().strip().splitlines()[-1:]}", flush=True)
+            print(
+                f"{name} did no {TRIAL_STEPS} steps in {seconds:.0f} s: {(LOGS / f'trial-{name}.txt').read_text().strip().splitlines()[-1:]}",
+                flush=True,
+            )
     return found
 
 
@@ -194,7 +242,9 @@ def alone(parameters: params.Params, names: list[str], size: int, seconds: float
         block["hyperparameters"] |= unpretrained(name)
         block["training"] |= TRIAL
         folder = _apart(f"alone-{name}", content | {"models": {name: block}})
-        process = stage("train", name, "--data", *data_of(parameters, name), cpus=cores, log=f"alone-{name}", folder=folder)
+        process = stage(
+            "train", name, "--data", *data_of(parameters, name), cpus=cores, log=f"alone-{name}", folder=folder
+        )
         time.sleep(seconds)
         stop([process])
         said = (LOGS / f"alone-{name}.txt").read_text().strip().splitlines()
@@ -225,20 +275,40 @@ def stop(processes) -> None:
 
 def test(parameters: params.Params) -> None:
     cores = len(os.sched_getaffinity(0))
-    ready = [name for name, block in parameters.models.items() if not block.training or Path(f"artifacts/models/{name}/weights.safetensors").exists()]
+    ready = [
+        name
+        for name, block in parameters.models.items()
+        if not block.training or Path(f"artifacts/models/{name}/weights.safetensors").exists()
+    ]
     waiting, running = list(ready), {}
     while waiting or running:
         while waiting and len(running) < cores:
             name = waiting.pop(0)
-            weights = ["--weights", f"artifacts/models/{name}/weights.safetensors"] if parameters.models[name].training else []
-            running[name] = stage("infer", name, "--data", *data_of(parameters, name), *weights, cpus=2, log=f"infer-{name}")
+            weights = (
+                ["--weights", f"artifacts/models/{name}/weights.safetensors"]
+                if parameters.models[name].training
+                else []
+            )
+            running[name] = stage(
+                "infer", name, "--data", *data_of(parameters, name), *weights, cpus=2, log=f"infer-{name}"
+            )
         for name in [name for name, process in running.items() if process.poll() is not None]:
             if running.pop(name).returncode:
-                print(f"infer {name} failed: {(LOGS / f'infer-{name}.txt').read_text().strip().splitlines()[-1:]}", flush=True)
+                print(
+                    f"infer {name} failed: {(LOGS / f'infer-{name}.txt').read_text().strip().splitlines()[-1:]}",
+                    flush=True,
+                )
         time.sleep(0.2)
     tasks = sorted({params.task_of(name) for name in ready})
-    finish({f"evaluate-{task}": stage("evaluate", task, cpus=max(1, cores // len(tasks)), log=f"evaluate-{task}") for task in tasks})
-    finish({"published": stage("published", *(f"results/{task}" for task in models.TASKS), cpus=cores, log="published")})
+    finish(
+        {
+            f"evaluate-{task}": stage("evaluate", task, cpus=max(1, cores // len(tasks)), log=f"evaluate-{task}")
+            for task in tasks
+        }
+    )
+    finish(
+        {"published": stage("published", *(f"results/{task}" for task in models.TASKS), cpus=cores, log="published")}
+    )
     finish({"report": stage("report", cpus=cores, log="report")})
     for task in tasks:
         print(pd.read_parquet(f"results/{task}/summary.parquet").to_string(), flush=True)
@@ -249,7 +319,9 @@ def main() -> None:
     parser.add_argument("part", choices=["data", "train", "test", "alone"])
     parser.add_argument("--seconds", type=float, default=400, help="wall-clock seconds of every training")
     parser.add_argument("--trial", type=float, default=30, help="seconds of a trial that measures speeds")
-    parser.add_argument("--only", nargs="+", default=[], help="networks to train; all if not given, but `alone` needs some")
+    parser.add_argument(
+        "--only", nargs="+", default=[], help="networks to train; all if not given, but `alone` needs some"
+    )
     parser.add_argument("--size", type=int, default=256, help="side of the pictures of `alone`")
     options = parser.parse_args()
     if options.part == "alone" and not options.only:

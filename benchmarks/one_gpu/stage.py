@@ -22,7 +22,10 @@ from pipeline.running import cluster, parallel
 def pooled_map(function, items, *, describe: str, unit: str = "images", chunk: int = 4):
     """`parallel.ordered_map` by a pool of processes, one per core that this process may use."""
     context = multiprocessing.get_context("spawn")
-    with Progress(describe, len(items), unit) as progress, context.Pool(cluster.cpus(), cv2.setNumThreads, (1,)) as pool:
+    with (
+        Progress(describe, len(items), unit) as progress,
+        context.Pool(cluster.cpus(), cv2.setNumThreads, (1,)) as pool,
+    ):
         for result in pool.imap(function, items, chunk):
             progress.add()
             yield result

@@ -131,7 +131,9 @@ class RainNet(Model):
             pasted = torch.lerp(composite, self.drawn_once.keep(batch["composite"], self.generator, draw), mask)
             return discriminator_game(self.discriminator, real, pasted, mask, self.penalty_weight)
         pasted = torch.lerp(composite, self.drawn_once.take(batch["composite"], draw), mask)
-        error = foreground_mse(pasted, real, mask) if self.reconstruction == "foreground_mse" else F.l1_loss(pasted, real)
+        error = (
+            foreground_mse(pasted, real, mask) if self.reconstruction == "foreground_mse" else F.l1_loss(pasted, real)
+        )
         parts = {"reconstruction": error}
         loss = self.weights[2] * parts["reconstruction"]
         if "discriminator" in self.players:

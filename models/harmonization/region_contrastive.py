@@ -64,9 +64,7 @@ class Up(nn.Module):
 
     def __init__(self, before: int, after: int):
         super().__init__()
-        self.up = nn.Sequential(
-            nn.ConvTranspose2d(before, after, 2, 2), nn.BatchNorm2d(after), nn.ReLU(inplace=True)
-        )
+        self.up = nn.Sequential(nn.ConvTranspose2d(before, after, 2, 2), nn.BatchNorm2d(after), nn.ReLU(inplace=True))
         self.attention = SpatialSeparatedAttention(2 * after)
         self.convolutions = _convolutions(2 * after, after)
 

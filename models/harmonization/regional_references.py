@@ -209,7 +209,9 @@ class _PatchTokens(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, background: Tensor, mean: Tensor, deviation: Tensor, weight: Tensor, stride: int) -> Tensor:
+    def forward(
+        ctx, x: Tensor, background: Tensor, mean: Tensor, deviation: Tensor, weight: Tensor, stride: int
+    ) -> Tensor:
         rows = _PatchRows(x, background, mean, deviation, weight.shape[-1], stride)
         out = x.new_zeros(rows.count, weight.shape[0])
         for row, kernel in enumerate(_kernels(weight)):
@@ -224,7 +226,11 @@ class _PatchTokens(torch.autograd.Function):
         x, background, mean, deviation, weight = ctx.saved_tensors
         rows = _PatchRows(x, background, mean, deviation, weight.shape[-1], ctx.stride)
         grad = grad.reshape(rows.count, -1)
-        grad_x, grad_mean, grad_deviation = torch.zeros_like(rows.x), torch.zeros_like(rows.mean), torch.zeros_like(rows.mean)
+        grad_x, grad_mean, grad_deviation = (
+            torch.zeros_like(rows.x),
+            torch.zeros_like(rows.mean),
+            torch.zeros_like(rows.mean),
+        )
         kernels = _kernels(weight)
         grad_kernels, patch, stride = torch.empty_like(kernels), weight.shape[-1], ctx.stride
         for row, kernel in enumerate(kernels):
@@ -324,7 +330,9 @@ class RegionalReferences(Model):
         for name, places in {"ltl": ltl, "ptl": ptl, "self_attention": self_attention, "adain": adain}.items():
             for wrong in set(places) - set(positions):
                 known = ", ".join(map(str, positions))
-                raise ValueError(f"{name} at {wrong}: with {levels} levels the decoder's features have {known} at 256 pixels")
+                raise ValueError(
+                    f"{name} at {wrong}: with {levels} levels the decoder's features have {known} at 256 pixels"
+                )
 
         def modules(position: int, channels: int) -> list[nn.Module]:
             side = image_size * position // PUBLISHED_SIZE

@@ -52,7 +52,13 @@ class Generator(nn.Module):
     convolutions but the last."""
 
     def __init__(
-        self, before: int, after: int, width: int, blocks: int, spectral: bool, norm: type[nn.Module] = nn.InstanceNorm2d
+        self,
+        before: int,
+        after: int,
+        width: int,
+        blocks: int,
+        spectral: bool,
+        norm: type[nn.Module] = nn.InstanceNorm2d,
     ):
         super().__init__()
         wrap = spectral_norm if spectral else nn.Identity()
@@ -151,7 +157,9 @@ class EdgeConnect(Model):
             return self._edge_loss(player, luminance, edges, hole)
         return self._paint_loss(player, image, luminance, edges, hole)
 
-    def _edge_loss(self, player: str, luminance: Tensor, edges: Tensor, hole: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def _edge_loss(
+        self, player: str, luminance: Tensor, edges: Tensor, hole: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         with nullcontext() if player == "generator" else torch.no_grad():
             predicted = self.draw_edges(luminance, edges, hole).sigmoid()
         true, drawn = torch.cat([luminance, edges], dim=1), torch.cat([luminance, predicted], dim=1)
@@ -177,7 +185,9 @@ class EdgeConnect(Model):
             painted = self.paint(image, edges, hole)
         if player == "discriminator":
             if self.image_discriminator is None:
-                raise ValueError(f"adversarial is false: the discriminator has nothing to train in phase {self.phase!r}")
+                raise ValueError(
+                    f"adversarial is false: the discriminator has nothing to train in phase {self.phase!r}"
+                )
             return _judge(self.image_discriminator, image, painted)
         weights = {"l1": 1.0, "adversarial": 0.1, "perceptual": 0.1, "style": 250.0}
         parts = {"l1": (painted - image).abs().mean() / hole.mean().clamp(min=1 / hole.numel())}

@@ -99,7 +99,9 @@ class GatedConv(Model):
         if adversarial:
             widths = [discriminator_width * factor for factor in (1, 2, 4, 4, 4, 4)]
             # the released code activates the logits, too
-            self.discriminator = SpectralPatchDiscriminator(4, widths, [2] * 6, 5, "same", bias=True, activate_last=True)
+            self.discriminator = SpectralPatchDiscriminator(
+                4, widths, [2] * 6, 5, "same", bias=True, activate_last=True
+            )
 
     def forward(self, batch: Batch) -> Tensor:
         """(N, 3, H, W) in [0, 1]: the second stage. Raises ValueError where H or W is not divisible by 8."""

@@ -118,7 +118,7 @@ class PConv(Model):
         return total, {name: value.detach() for name, value in terms.items()}
 
     def enter(self, phase: str) -> None:
-        """"finetune" keeps the encoder's batch statistics; its scale and shift still train."""
+        """ "finetune" keeps the encoder's batch statistics; its scale and shift still train."""
         super().enter(phase)
         if phase == "finetune":
             for module in self.encoder.modules():

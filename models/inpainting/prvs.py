@@ -294,7 +294,7 @@ class PRVS(Model):
         return raw, drawn_edges, luminance, edges
 
     def enter(self, phase: str) -> None:
-        """"finetune" keeps the encoder's batch statistics; its scale and shift still train."""
+        """ "finetune" keeps the encoder's batch statistics; its scale and shift still train."""
         super().enter(phase)
         if phase == "finetune":
             for module in self.generator.encoder.modules():

@@ -326,7 +326,7 @@ class RFR(Model):
         return total, {name: value.detach() for name, value in terms.items()}
 
     def enter(self, phase: str) -> None:
-        """"finetune" keeps the running statistics of every batch normalization; their scale and shift still train."""
+        """ "finetune" keeps the running statistics of every batch normalization; their scale and shift still train."""
         super().enter(phase)
         if phase == "finetune":
             for module in self.modules():

@@ -72,7 +72,9 @@ class _Rain(torch.autograd.Function):
     there is no b). Statistics are (N, C, 1, 1), parameters (C, 1, 1)."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, mask: Tensor, gamma_f: Tensor, beta_f: Tensor, gamma_b: Tensor, beta_b: Tensor) -> Tensor:
+    def forward(
+        ctx, x: Tensor, mask: Tensor, gamma_f: Tensor, beta_f: Tensor, gamma_b: Tensor, beta_b: Tensor
+    ) -> Tensor:
         dtype = torch.promote_types(x.dtype, torch.float32)
         inside, outside = mask.to(dtype), 1 - mask.to(dtype)
         out = torch.empty_like(x, dtype=dtype)  # scratch until the last lines

@@ -23,8 +23,15 @@ def reason_to_refuse(target_mask: np.ndarray, reference_mask: np.ndarray) -> str
     return None
 
 
-def transfer(method: str, target: np.ndarray, reference: np.ndarray, target_mask: np.ndarray | None = None,
-             reference_mask: np.ndarray | None = None, seed: int = 0, exact: bool = False) -> np.ndarray:
+def transfer(
+    method: str,
+    target: np.ndarray,
+    reference: np.ndarray,
+    target_mask: np.ndarray | None = None,
+    reference_mask: np.ndarray | None = None,
+    seed: int = 0,
+    exact: bool = False,
+) -> np.ndarray:
     """The target with the colours of its region moved to those of the reference's region.
 
     method: one of METHODS. target, reference: uint8 RGB (H, W, 3), sizes may differ. target_mask, reference_mask: bool

@@ -22,8 +22,9 @@ ROUNDS = 10
 BINS = 300
 # six directions: the axes, and their reflections in the plane through 0 across the grey axis. Twice an orthonormal
 # basis, so that the pseudo-inverse of DIRECTIONS @ rotation is half its transpose.
-DIRECTIONS = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1],
-                       [2 / 3, 2 / 3, -1 / 3], [2 / 3, -1 / 3, 2 / 3], [-1 / 3, 2 / 3, 2 / 3]])
+DIRECTIONS = np.array(
+    [[1, 0, 0], [0, 1, 0], [0, 0, 1], [2 / 3, 2 / 3, -1 / 3], [2 / 3, -1 / 3, 2 / 3], [-1 / 3, 2 / 3, 2 / 3]]
+)
 STEPS = 256  # per grey level
 # How far the histograms start below the lowest value, in steps. Values that fall halfway between two bins, as 8-bit
 # colours often do, go to the upper one on every processor; and the range of a constant region is not 0.
@@ -65,8 +66,9 @@ def bin_shifts(target: np.ndarray, reference: np.ndarray, exact: bool = False) -
     return np.interp(target, reference, centers) - centers - int(exact)
 
 
-def marginal_shifts(values: np.ndarray, wanted: np.ndarray, factors: np.ndarray, index: np.ndarray,
-                    exact: bool = False) -> None:
+def marginal_shifts(
+    values: np.ndarray, wanted: np.ndarray, factors: np.ndarray, index: np.ndarray, exact: bool = False
+) -> None:
     """Replace `values` float64 (N,) by how far each must move for them to be distributed like `wanted` float64 (M,).
 
     Both are overwritten, and so is the scratch space: factors float64 (N,), index intp (N,).
@@ -88,8 +90,9 @@ def marginal_shifts(values: np.ndarray, wanted: np.ndarray, factors: np.ndarray,
     values += np.take(table - slopes * positions, index, out=factors, mode="clip")
 
 
-def match_distribution(points: np.ndarray, reference: np.ndarray, turns: list[np.ndarray],
-                       exact: bool = False) -> np.ndarray:
+def match_distribution(
+    points: np.ndarray, reference: np.ndarray, turns: list[np.ndarray], exact: bool = False
+) -> np.ndarray:
     """Iterative distribution transfer: `points` moved so that they are distributed like `reference`.
 
     points: uint8 RGB (N, 3); reference: uint8 RGB (M, 3); turns: orthonormal (3, 3), one for each round. Returns
@@ -174,7 +177,7 @@ def relax(change: np.ndarray, original: np.ndarray, recolored: np.ndarray, level
     _, height, width = original.shape
     gradient = gradient_size(original)
     fidelity = np.minimum(256 / 5 * gradient, 1)
-    smoothness = 30 / (1 + 10 * gradient) * np.float32(0.5 ** level)
+    smoothness = 30 / (1 + 10 * gradient) * np.float32(0.5**level)
     # each pixel's coupling to its right and lower neighbour, whose coupling to it is the same
     right = (smoothness[:, :-1] + smoothness[:, 1:]) / 2
     down = (smoothness[:-1] + smoothness[1:]) / 2
@@ -229,8 +232,9 @@ def surroundings(mask: np.ndarray, levels: int) -> tuple[slice, slice]:
     return slices[0], slices[1]
 
 
-def recolor(target: np.ndarray, mask: np.ndarray, reference: np.ndarray, seed: int = 0,
-            exact: bool = False) -> np.ndarray:
+def recolor(
+    target: np.ndarray, mask: np.ndarray, reference: np.ndarray, seed: int = 0, exact: bool = False
+) -> np.ndarray:
     """The target's region with the reference's distribution of colours and its own gradients.
 
     target: uint8 RGB (H, W, 3); mask: bool (H, W), True in the region, somewhere; reference: uint8 RGB (M, 3). Returns

@@ -58,7 +58,7 @@ def statistics(pixels: np.ndarray, dtype: type = np.float32) -> tuple[np.ndarray
         here_mean, deviation = colors.measure(LOG_LMS_TO_LALPHABETA, valid)
         # a running mean and sum of squares, to which each block adds its own
         difference = here_mean - mean
-        squares = squares + here * (deviation ** 2 + difference ** 2 * (count / (count + here)))
+        squares = squares + here * (deviation**2 + difference**2 * (count / (count + here)))
         count += here
         mean = mean + difference * (here / count)
     return mean, np.sqrt(squares / max(count - 1, 1)), count < len(pixels)

@@ -28,10 +28,12 @@ def affine(matrix: np.ndarray, offset=0.0) -> np.ndarray:
 
 # Added to L, M and S it is lost in rounding for every 8-bit colour but black, whose logarithm it makes finite.
 FAINTEST = 1e-21
-RGB_TO_LMS = affine(np.array([[0.3811, 0.5783, 0.0402], [0.1967, 0.7244, 0.0782], [0.0241, 0.1288, 0.8444]]) / 255,
-                    FAINTEST)
-LMS_TO_RGB = affine(np.array([[4.4687, -3.5887, 0.1196], [-1.2197, 2.3831, -0.1626], [0.0585, -0.2611, 1.2057]]) * 255,
-                    HALF)
+RGB_TO_LMS = affine(
+    np.array([[0.3811, 0.5783, 0.0402], [0.1967, 0.7244, 0.0782], [0.0241, 0.1288, 0.8444]]) / 255, FAINTEST
+)
+LMS_TO_RGB = affine(
+    np.array([[4.4687, -3.5887, 0.1196], [-1.2197, 2.3831, -0.1626], [0.0585, -0.2611, 1.2057]]) * 255, HALF
+)
 # of logarithms of LMS; orthonormal, so that its transpose leads back
 LOG_LMS_TO_LALPHABETA = np.array([[1, 1, 1], [1, 1, -2], [1, -1, 0]]) / np.sqrt([[3], [6], [2]])
 
@@ -57,13 +59,13 @@ class Colors:
 
     def load(self, pixels: np.ndarray) -> "Colors":
         """Start from (n, 3) of any type, n <= BLOCK. `values`, float (1, n, 3), holds the colours from here on."""
-        self.values = self._buffer[:, :len(pixels)]
+        self.values = self._buffer[:, : len(pixels)]
         self.values[0] = pixels
         return self
 
     def transform(self, mapping: np.ndarray) -> "Colors":
         """Apply an affine map (3, 4)."""
-        changed = self._spare[:, :self.values.shape[1]]
+        changed = self._spare[:, : self.values.shape[1]]
         cv2.transform(self.values, mapping, dst=changed)
         self._buffer, self._spare, self.values = self._spare, self._buffer, changed
         return self

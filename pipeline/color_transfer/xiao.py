@@ -31,8 +31,9 @@ def statistics(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return total / count, (products - np.outer(total, total) / count) / (count - 1)
 
 
-def mapping(pixels: np.ndarray, reference: np.ndarray, signs: Sequence[int] = ALIGNED,
-            largest_stretch: float = LARGEST_STRETCH) -> np.ndarray:
+def mapping(
+    pixels: np.ndarray, reference: np.ndarray, signs: Sequence[int] = ALIGNED, largest_stretch: float = LARGEST_STRETCH
+) -> np.ndarray:
     """The transfer x' = A x + b as float64 (3, 4): A in the first three columns, b in the last.
 
     pixels: uint8 RGB (N, 3), N >= 2; reference: uint8 RGB (M, 3), M >= 2; signs: those of the products of partner
@@ -45,14 +46,16 @@ def mapping(pixels: np.ndarray, reference: np.ndarray, signs: Sequence[int] = AL
 
     opposed = (target_axes * reference_axes).sum(axis=0) < 0
     reference_axes = reference_axes * np.where(opposed, -1, 1) * signs
-    stretch = np.sqrt(np.maximum(reference_values, SMALLEST_EIGENVALUE)
-                      / np.maximum(target_values, SMALLEST_EIGENVALUE))
+    stretch = np.sqrt(
+        np.maximum(reference_values, SMALLEST_EIGENVALUE) / np.maximum(target_values, SMALLEST_EIGENVALUE)
+    )
     matrix = (reference_axes * np.minimum(stretch, largest_stretch)) @ target_axes.T
     return affine(matrix, reference_mean - matrix @ target_mean)
 
 
-def recolor(pixels: np.ndarray, reference: np.ndarray, signs: Sequence[int] = ALIGNED,
-            largest_stretch: float = LARGEST_STRETCH) -> np.ndarray:
+def recolor(
+    pixels: np.ndarray, reference: np.ndarray, signs: Sequence[int] = ALIGNED, largest_stretch: float = LARGEST_STRETCH
+) -> np.ndarray:
     """The target's colours with the reference's mean and covariance.
 
     Arguments as for `mapping`. Returns uint8 RGB (N, 3), in the order of `pixels`.

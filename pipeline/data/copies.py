@@ -47,7 +47,9 @@ def fingerprint(picture: np.ndarray) -> Fingerprint:
     height, width = picture.shape[:2]
     digest = hashlib.sha256(f"{height}x{width}".encode() + picture.tobytes()).digest()
     grey = cv2.resize(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), (32, 32), interpolation=cv2.INTER_AREA)
-    low = np.rint(cv2.dct(grey.astype(np.float32))[:8, :8].ravel())  # rounded, so that a flat picture has no signs of noise
+    low = np.rint(
+        cv2.dct(grey.astype(np.float32))[:8, :8].ravel()
+    )  # rounded, so that a flat picture has no signs of noise
     bits = np.packbits(low > np.median(low[1:]))
     thumbnail = cv2.resize(picture, (16, 16), interpolation=cv2.INTER_AREA)
     return Fingerprint(digest, int.from_bytes(bits.tobytes(), "big"), thumbnail, width / height)

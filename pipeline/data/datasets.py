@@ -79,10 +79,19 @@ def pairs(subsets: list[Path], split: str, max_foreground: float = 1.0) -> pd.Da
     for subset in subsets:
         frame = tables.read(subset / "pairs.parquet")
         frame = frame[(frame["split"] == split) & (frame["foreground_ratio"] <= max_foreground)]
-        frames.append(frame.assign(**{key: [str(subset / name) if isinstance(name, str) else None for name in frame[key]] for key in PAIR_FILES}))
+        frames.append(
+            frame.assign(
+                **{
+                    key: [str(subset / name) if isinstance(name, str) else None for name in frame[key]]
+                    for key in PAIR_FILES
+                }
+            )
+        )
     rows = pd.concat(frames, ignore_index=True).sort_values("pair_id", kind="stable", ignore_index=True)
     if rows.empty:
-        raise UserError(f"no {split} composite in {', '.join(map(str, subsets))} with a foreground of at most {max_foreground:g}")
+        raise UserError(
+            f"no {split} composite in {', '.join(map(str, subsets))} with a foreground of at most {max_foreground:g}"
+        )
     _refuse_clashes(frames, subsets)
     return rows
 
@@ -94,7 +103,9 @@ def _refuse_clashes(frames: list[pd.DataFrame], folders: list[Path]) -> None:
         for frame, folder in zip(frames, folders):
             for name in frame[column].unique():
                 if owner.setdefault(name, folder) != folder:
-                    raise UserError(f"{owner[name]} and {folder} both have {what} called {name}; name or number them otherwise")
+                    raise UserError(
+                        f"{owner[name]} and {folder} both have {what} called {name}; name or number them otherwise"
+                    )
 
 
 def photographs(root: Path, split: str) -> pd.DataFrame:
@@ -132,8 +143,13 @@ class Composites:
         if self.masks_by_area and full["mask"].shape != (self.size, self.size):
             soft = cv2.resize(full["mask"].astype(np.float32), (self.size, self.size), interpolation=cv2.INTER_AREA)
             pictures = {key: value for key, value in full.items() if key != "mask"}
-            return {"mask": soft >= 0.5} | {key: images.resize(value, (self.size, self.size), "image") for key, value in pictures.items()}
-        return {key: images.resize(value, (self.size, self.size), "mask" if value.dtype == bool else "image") for key, value in full.items()}
+            return {"mask": soft >= 0.5} | {
+                key: images.resize(value, (self.size, self.size), "image") for key, value in pictures.items()
+            }
+        return {
+            key: images.resize(value, (self.size, self.size), "mask" if value.dtype == bool else "image")
+            for key, value in full.items()
+        }
 
     def original_size(self, index: int) -> tuple[int, int]:
         """(height, width) of the composite's file."""
@@ -176,7 +192,9 @@ class Composites:
             item["real"] = self.decoded(images.read_rgb, row["real"])
         for key, picture in item.items():
             if picture.shape[:2] != composite.shape[:2]:
-                raise UserError(f"{row[key]} is {_size(picture)} and {row['composite']} is {_size(composite)}; they must be equal")
+                raise UserError(
+                    f"{row[key]} is {_size(picture)} and {row['composite']} is {_size(composite)}; they must be equal"
+                )
         return item
 
 
@@ -189,7 +207,12 @@ class Holes:
     """
 
     def __init__(
-        self, rows: pd.DataFrame, masks: pd.DataFrame, size: int, assigned: pd.DataFrame | None = None, mask_augmentation=None
+        self,
+        rows: pd.DataFrame,
+        masks: pd.DataFrame,
+        size: int,
+        assigned: pd.DataFrame | None = None,
+        mask_augmentation=None,
     ):
         self.mask_augmentation = mask_augmentation
         self.masks, self.size = list(masks["mask"]), size
@@ -198,7 +221,9 @@ class Holes:
             self.files, self.ids, self.fixed = list(rows["image"]), list(rows["image_id"]), None
         else:
             if odd := set(assigned["image_id"]) ^ set(rows["image_id"]):
-                raise UserError(f"masks are assigned to other photographs than are tested: {sorted(odd)[0]} is on one side only")
+                raise UserError(
+                    f"masks are assigned to other photographs than are tested: {sorted(odd)[0]} is on one side only"
+                )
             merged = assigned.merge(rows[["image_id", "image"]], on="image_id", validate="many_to_one")
             self.files, self.fixed = list(merged["image"]), list(merged["mask"])
             self.ids = [f"{one}_{bucket}" for one, bucket in zip(merged["image_id"], merged["hole_ratio_bucket"])]
@@ -240,7 +265,9 @@ class Holes:
         hole = self._hole(self.masks[rng.integers(len(self.masks))])
         if self.mask_augmentation is not None:
             how = self.mask_augmentation
-            varied = mask_transforms.augment(hole, seeds.derive(*seed, "hole"), how.flips, how.rotations, how.dilation, how.crop)
+            varied = mask_transforms.augment(
+                hole, seeds.derive(*seed, "hole"), how.flips, how.rotations, how.dilation, how.crop
+            )
             hole = varied if varied.mean() <= max(LARGEST_HOLE, hole.mean()) else hole
         return {"image": _resized(picture, self.size, augmentation.flip and rng.random() < 0.5), "hole": hole}
 
@@ -258,14 +285,21 @@ def for_training(task: str, data: list[Path], size: int, max_foreground: float =
     if TASKS[task].trains_on == "photographs":
         source, masks = _source_and_masks(task, data)
         holes = hole_masks(masks, "train")
-        return tuple(Holes(photographs(source, split), holes, size, mask_augmentation=mask_augmentation) for split in ("train", "val"))
-    return tuple(Composites(pairs(data, split, max_foreground), size, TASKS[task].region is None) for split in ("train", "val"))
+        return tuple(
+            Holes(photographs(source, split), holes, size, mask_augmentation=mask_augmentation)
+            for split in ("train", "val")
+        )
+    return tuple(
+        Composites(pairs(data, split, max_foreground), size, TASKS[task].region is None) for split in ("train", "val")
+    )
 
 
 def _source_and_masks(task: str, data: list[Path]) -> list[Path]:
     if len(data) != 2:
         given = " ".join(map(str, data)) or "none"
-        raise ParameterError(f"--data {given}: {task} takes two folders, the photographs of a source and the irregular masks")
+        raise ParameterError(
+            f"--data {given}: {task} takes two folders, the photographs of a source and the irregular masks"
+        )
     return data
 
 
@@ -290,7 +324,9 @@ def side_of(split: str) -> int | None:
     return int(side) if at else None
 
 
-def for_testing(task: str, data: list[Path], size: int, split: str, max_foreground: float = 1.0) -> "Composites | Holes":
+def for_testing(
+    task: str, data: list[Path], size: int, split: str, max_foreground: float = 1.0
+) -> "Composites | Holes":
     """The set that a method is tested on; data as in `for_training`. In inpainting every photograph comes with the
     masks assigned to it, one of each hole-ratio bucket.
 
@@ -343,7 +379,11 @@ def collate(items: list[Item]) -> dict[str, torch.Tensor]:
     for key in items[0]:
         stacked = torch.from_numpy(np.stack([one[key] for one in items]))
         # contiguous, because torch 2.15 on a CPU corrupted memory in the backward pass of channels-last convolutions (seen: unet, width 8, 64 px)
-        batch[key] = stacked[:, None].float() if stacked.dtype == torch.bool else stacked.permute(0, 3, 1, 2).contiguous().float() / 255
+        batch[key] = (
+            stacked[:, None].float()
+            if stacked.dtype == torch.bool
+            else stacked.permute(0, 3, 1, 2).contiguous().float() / 255
+        )
     return batch
 
 
@@ -364,9 +404,13 @@ def _resized(array: np.ndarray, size: int, flip: bool) -> np.ndarray:
     if flip:
         array = array[:, ::-1]
     if array.dtype == bool:
-        return cv2.resize(np.ascontiguousarray(array).view(np.uint8), (size, size), interpolation=cv2.INTER_NEAREST).view(bool)
+        return cv2.resize(
+            np.ascontiguousarray(array).view(np.uint8), (size, size), interpolation=cv2.INTER_NEAREST
+        ).view(bool)
     shrinks = min(array.shape[:2]) > size
-    return cv2.resize(np.ascontiguousarray(array), (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return cv2.resize(
+        np.ascontiguousarray(array), (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    )
 
 
 def _centre_square(picture: np.ndarray) -> np.ndarray:

@@ -74,7 +74,12 @@ def _own_splits(source: str, photographs: Sequence[Photograph]) -> dict[str, str
 
 
 def _splits(
-    source: str, photographs: Sequence[Photograph], found: Sequence[copies.Link], seed: int, val_share: float, test_share: float
+    source: str,
+    photographs: Sequence[Photograph],
+    found: Sequence[copies.Link],
+    seed: int,
+    val_share: float,
+    test_share: float,
 ) -> dict:
     """The split of each group; groups that copies join get one split, but for those that the source itself splits."""
     splits = _own_splits(source, photographs)
@@ -143,7 +148,9 @@ def _take(photograph: Photograph, folder: Path, source: str, longest_side, min_s
     splits left out."""
     image, original = f"images/{photograph.image_id}.jpg", photograph.file.name
     try:
-        before, after, kept, of_content = _store_photograph(photograph, folder / image, longest_side, min_side, max_pixels)
+        before, after, kept, of_content = _store_photograph(
+            photograph, folder / image, longest_side, min_side, max_pixels
+        )
     except UserError as error:
         return None, None, [], [rejected_photograph(original, photograph.image_id, _reason(error, photograph.file))]
     height, width = after
@@ -245,7 +252,9 @@ def ingest(
             reasons = "; ".join(f"{row['file']}: {row['reason']}" for row in rejected[:3])
             raise UserError(f"{source}: no usable instance left" + (f", first reasons: {reasons}" if reasons else ""))
         lines = _lost_objects(source, rejected, len(instance_rows), max_rejected_objects)
-        found = [link for link in copies.links(prints, near_copies) if usable[link.first].group != usable[link.second].group]
+        found = [
+            link for link in copies.links(prints, near_copies) if usable[link.first].group != usable[link.second].group
+        ]
         splits = _splits(source, usable, found, seed, val_share, test_share)
         split_of = {photograph.image_id: splits[photograph.group] for photograph in usable}
         for row in (*photograph_rows, *instance_rows):
@@ -267,7 +276,10 @@ def _lost_objects(source: str, rejected: Sequence[Mapping], n_used: int, limit: 
     of_reason: dict[str, list[str]] = {}
     for row in lost:
         of_reason.setdefault(row["reason"], []).append(f"{row['file']}, {row['item']}")
-    reasons = "; ".join(f"{len(rows)} ({rows[0]}{', ...' if rows[1:] else ''}): {reason}" for reason, rows in list(of_reason.items())[:3])
+    reasons = "; ".join(
+        f"{len(rows)} ({rows[0]}{', ...' if rows[1:] else ''}): {reason}"
+        for reason, rows in list(of_reason.items())[:3]
+    )
     line = f"{source}: {len(lost)} of {total} objects left out ({len(lost) / total:.1%}"
     if len(lost) > limit * total:
         raise UserError(f"{line}, the limit max_rejected_objects is {limit:.1%}): {reasons}")
@@ -279,7 +291,13 @@ def _copy_rows(photographs: Sequence[Mapping], found: Sequence[copies.Link]) -> 
     rows: dict[int, dict] = {}
     for link in sorted(found, key=lambda link: (link.second, link.kind != "equal", link.first)):
         copy, first = photographs[link.second], photographs[link.first]
-        row = {"image_id": copy["image_id"], "copy_of": first["image_id"], "kind": link.kind, "split": copy["split"], "split_of_first": first["split"]}
+        row = {
+            "image_id": copy["image_id"],
+            "copy_of": first["image_id"],
+            "kind": link.kind,
+            "split": copy["split"],
+            "split_of_first": first["split"],
+        }
         rows.setdefault(link.second, row)
     return list(rows.values())
 
@@ -301,4 +319,6 @@ def _told_dark(source: str, rows: Sequence[Mapping]) -> list[str]:
     dark = [row["original"] for row in rows if images.NEARLY_BLACK in row["kept"]]
     if not dark:
         return []
-    return [f"{source}: {len(dark)} of {len(rows)} photographs of 16 bits come out nearly black, first: {dark[0]}; {images.HOW_TO_DECLARE}"]
+    return [
+        f"{source}: {len(dark)} of {len(rows)} photographs of 16 bits come out nearly black, first: {dark[0]}; {images.HOW_TO_DECLARE}"
+    ]

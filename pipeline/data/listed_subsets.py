@@ -51,7 +51,12 @@ def build(
     path = Path(subset.path)
     max_pixels, choice = int(subset.max_megapixels * 1e6), mask_rule.Choice(subset.mask_value, subset.mask_channel)
     checked = iharmony4.read(
-        path, max_pixels=max_pixels, max_rejected=subset.max_rejected, choice=choice, known=known, parallel_map=parallel_map
+        path,
+        max_pixels=max_pixels,
+        max_rejected=subset.max_rejected,
+        choice=choice,
+        known=known,
+        parallel_map=parallel_map,
     )
     tested = {scene_of(row) for row in checked.rows if row["split"] == "test"}
     if not tested:
@@ -61,18 +66,31 @@ def build(
         left_out = [row for row in checked.rows if row["split"] != "test" and scene_of(row) in tested]
         used = [row for row in checked.rows if row["split"] == "test" or scene_of(row) not in tested]
         if left_out and not any(row["split"] == "train" for row in used):
-            raise UserError(f"{path}: disjoint leaves none of {len(left_out)} training composites; every photograph is in the test list too")
+            raise UserError(
+                f"{path}: disjoint leaves none of {len(left_out)} training composites; every photograph is in the test list too"
+            )
     validated = validation_scenes(used, seed, subset.validation_share)
     alone = (path / "composite_images").is_dir()
-    overlaps = [row | {"composites_left_out": sum(one["subset"] == row["subset"] for one in left_out)} for row in checked.overlaps]
-    rejected = checked.rejected + [rejected_file(f"{row['subset']}/{row['composite']}", "left out of training: its scene is in the test list too") for row in left_out]
+    overlaps = [
+        row | {"composites_left_out": sum(one["subset"] == row["subset"] for one in left_out)}
+        for row in checked.overlaps
+    ]
+    rejected = checked.rejected + [
+        rejected_file(f"{row['subset']}/{row['composite']}", "left out of training: its scene is in the test list too")
+        for row in left_out
+    ]
     with atomic.folder(out) as folder:
         root = as_written(checked.root, path, out)
         rows = []
         for row in used:
             split = "val" if row["split"] == "train" and scene_of(row) in validated else row["split"]
             named = {"subset": name if alone else row["subset"], "split": split, "simulated": False}
-            rows.append(row | where_it_lies(row, root, checked.sha256) | own_mask(row, checked.root, folder, choice, max_pixels) | named)
+            rows.append(
+                row
+                | where_it_lies(row, root, checked.sha256)
+                | own_mask(row, checked.root, folder, choice, max_pixels)
+                | named
+            )
         pairs = tables.frame(rows, PAIR_COLUMNS).sort_values("pair_id", kind="stable", ignore_index=True)
         if (twice := pairs["pair_id"][pairs["pair_id"].duplicated()]).any():
             raise UserError(f"{path}: two composites are called {twice.iloc[0]}")
@@ -109,10 +127,16 @@ def _told(row: dict) -> str:
     """One line on how far a sub-dataset's test list is unseen; "" where its training list shares nothing with it."""
     parts = []
     if row["photographs_shared"]:
-        parts.append(f"{row['photographs_shared']:,} of {row['photographs_test']:,} test photographs ({row['test_composites_of_shared_photographs']:,} composites)")
+        parts.append(
+            f"{row['photographs_shared']:,} of {row['photographs_test']:,} test photographs ({row['test_composites_of_shared_photographs']:,} composites)"
+        )
     if row["cameras_shared"]:
         parts.append(f"{row['cameras_shared']} cameras ({row['test_composites_of_shared_cameras']:,} test composites)")
     if not parts:
         return ""
-    left_out = f"; {row['composites_left_out']:,} training composites are left out" if row["composites_left_out"] else "; `disjoint: true` leaves them out of training"
+    left_out = (
+        f"; {row['composites_left_out']:,} training composites are left out"
+        if row["composites_left_out"]
+        else "; `disjoint: true` leaves them out of training"
+    )
     return f"{row['subset']}: the published training list has {' and '.join(parts)} in it too{left_out}"

@@ -81,7 +81,9 @@ def _listed(folder: Path, out: Path, name: str, path: Path, limits: dict) -> lis
     (folder / "checks.json").write_text(json.dumps(counts) + "\n")
     root = as_written(checked.root, path, out)
     for row in checked.rows:
-        row |= where_it_lies(row, root, checked.sha256) | own_mask(row, checked.root, folder, limits["choice"], limits["max_pixels"])
+        row |= where_it_lies(row, root, checked.sha256) | own_mask(
+            row, checked.root, folder, limits["choice"], limits["max_pixels"]
+        )
         row |= {"split": name if row["split"] == "test" else row["split"], "simulated": False}
     return checked.rows
 
@@ -107,7 +109,9 @@ def as_written(root: Path, path: Path, out: Path) -> Path:
 def where_it_lies(row: dict, root: Path, sha256: dict[str, str]) -> dict[str, str]:
     """The file columns of one of iHarmony4's rows, below `root`, and their sha256."""
     files = {key: f"{row['subset']}/{row[key]}" for key in ("composite", "mask", "real")}
-    return {key: (root / file).as_posix() for key, file in files.items()} | {f"{key}_sha256": sha256[file] for key, file in files.items()}
+    return {key: (root / file).as_posix() for key, file in files.items()} | {
+        f"{key}_sha256": sha256[file] for key, file in files.items()
+    }
 
 
 def _taken_in(folder: Path, name: str, path: Path, limits: dict) -> list[dict]:

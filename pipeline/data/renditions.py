@@ -17,7 +17,9 @@ import numpy as np
 
 LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)  # ITU-R BT.709
 NEUTRAL = 6504.0  # kelvin, the correlated colour temperature of sRGB's white, D65
-_XYZ_TO_RGB = np.array([[3.2406, -1.5372, -0.4986], [-0.9689, 1.8758, 0.0415], [0.0557, -0.2040, 1.0570]])  # IEC 61966-2-1
+_XYZ_TO_RGB = np.array(
+    [[3.2406, -1.5372, -0.4986], [-0.9689, 1.8758, 0.0415], [0.0557, -0.2040, 1.0570]]
+)  # IEC 61966-2-1
 
 
 def retouch(picture: np.ndarray, seed: int) -> np.ndarray:

@@ -20,4 +20,6 @@ def summary(scores: pd.DataFrame, resampling: Resampling) -> pd.DataFrame:
     n, n_excluded, n_groups. Subset "All" pools the images of a split."""
     metrics = [name for name in scores if name.endswith(MEASURED)]
     pooled = pd.concat([scores, scores.assign(subset="All")])
-    return statistics.intervals_table(pooled, metrics, ["localizer", "model", "subset", "split"], "photograph", resampling=resampling)
+    return statistics.intervals_table(
+        pooled, metrics, ["localizer", "model", "subset", "split"], "photograph", resampling=resampling
+    )

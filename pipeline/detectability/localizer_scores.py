@@ -48,7 +48,10 @@ class Looks:
             self.masks[split] = datasets.Composites(rows, size, masks_by_area=True)
             found = {model: _predicted(predictions / model / split, list(rows["pair_id"])) for model in models}
             for number in range(len(rows)):
-                self.shown += [(BEFORE, split, number, None, ""), *((model, split, number, *found[model][number]) for model in models)]
+                self.shown += [
+                    (BEFORE, split, number, None, ""),
+                    *((model, split, number, *found[model][number]) for model in models),
+                ]
         self.ids = [f"{model}/{split}/{self.composites[split].ids[number]}" for model, split, number, *_ in self.shown]
 
     def __len__(self) -> int:
@@ -75,7 +78,13 @@ class Looks:
     def about(self, index: int) -> dict:
         model, split, number, *_ = self.shown[index]
         row = self.composites[split].rows.iloc[number]
-        return {"model": model, "subset": row["subset"], "split": split, "image_id": row["pair_id"], "photograph": row["source_image"]}
+        return {
+            "model": model,
+            "subset": row["subset"],
+            "split": split,
+            "image_id": row["pair_id"],
+            "photograph": row["source_image"],
+        }
 
 
 def _predicted(folder: Path, ids: list[str]) -> list[tuple[Path, str]]:
@@ -86,7 +95,9 @@ def _predicted(folder: Path, ids: list[str]) -> list[tuple[Path, str]]:
         raise UserError(f"{folder / 'predictions.parquet'}: {twice.iloc[0]} occurs twice")
     manifest = manifest.set_index("image_id")
     if missing := sorted(set(ids) - set(manifest.index)):
-        raise UserError(f"{folder / 'predictions.parquet'} has no prediction for {missing[0]}; `dvc repro models/dvc.yaml:infer-{folder.parent.name}` makes it")
+        raise UserError(
+            f"{folder / 'predictions.parquet'} has no prediction for {missing[0]}; `dvc repro models/dvc.yaml:infer-{folder.parent.name}` makes it"
+        )
     return [(folder / row.prediction, row.sha256) for row in manifest.loc[ids].itertuples()]
 
 
@@ -99,19 +110,34 @@ def look(localizer: str, build_model, looks: dict, maps: Path, *, batch_size: in
     """
     try:
         predictor.predict_all(
-            build_model, functools.partial(Looks, **looks), maps, batch_size=batch_size, device=device, describe=f"detect {localizer}"
+            build_model,
+            functools.partial(Looks, **looks),
+            maps,
+            batch_size=batch_size,
+            device=device,
+            describe=f"detect {localizer}",
         )
         shown = Looks(**looks)
         rows = []
         for index, name in enumerate(shown.ids):
             probability, mask = images.read_rgb(maps / f"{name}.png")[..., 0] / 255.0, shown.mask(index)
-            found = (localization.average_precision(probability, mask), float(probability[mask].mean())) if mask.any() else (np.nan, np.nan)
+            found = (
+                (localization.average_precision(probability, mask), float(probability[mask].mean()))
+                if mask.any()
+                else (np.nan, np.nan)
+            )
             rows.append(shown.about(index) | dict(zip(MEASURES, found)))
     finally:
         shutil.rmtree(maps, ignore_errors=True)
     frame = pd.DataFrame(rows).assign(localizer=localizer)
     key = ["split", "image_id"]
     before = frame[frame["model"] == BEFORE].set_index(key)[list(MEASURES)].add_suffix("_before")
-    after = frame[frame["model"] != BEFORE].rename(columns={measure: f"{measure}_after" for measure in MEASURES}).join(before, on=key)
-    after = after.assign(**{f"{measure}_credit": after[f"{measure}_before"] - after[f"{measure}_after"] for measure in MEASURES})
+    after = (
+        frame[frame["model"] != BEFORE]
+        .rename(columns={measure: f"{measure}_after" for measure in MEASURES})
+        .join(before, on=key)
+    )
+    after = after.assign(
+        **{f"{measure}_credit": after[f"{measure}_before"] - after[f"{measure}_after"] for measure in MEASURES}
+    )
     return after[list(PER_IMAGE)].sort_values(["localizer", "model", "split", "subset", "image_id"], ignore_index=True)

@@ -59,7 +59,9 @@ class Table(schema.Block):
         first, *others = self.rows
         for name in others:
             if self.rows[name].set.keys() != self.rows[first].set.keys():
-                raise ValueError(f"row {name!r} sets {', '.join(self.rows[name].set)}, row {first!r} {', '.join(self.rows[first].set)}: expected the same")
+                raise ValueError(
+                    f"row {name!r} sets {', '.join(self.rows[name].set)}, row {first!r} {', '.join(self.rows[first].set)}: expected the same"
+                )
         if any(row.published for row in self.rows.values()) and not (self.paper and self.subset):
             raise ValueError("published numbers need `paper` and `subset`")
         return self
@@ -107,7 +109,11 @@ def require_trained(name: str, table: Table, parameters: params.Params) -> None:
     block = parameters.models.get(table.model)
     if block is not None and block.training is not None:
         return
-    having = [file for file in sorted(Path("presets").glob("*.yaml")) if (one := params.load(file).models.get(table.model)) and one.training]
+    having = [
+        file
+        for file in sorted(Path("presets").glob("*.yaml"))
+        if (one := params.load(file).models.get(table.model)) and one.training
+    ]
     where = f" (there is one in {' and '.join(map(str, having))})" if having else ""
     raise ParameterError(
         f"params.yaml: models.{table.model}.training is missing, which {name} ablates; add the block{where}, then `python -m commands.graph` and `make repro`"
@@ -120,7 +126,9 @@ def require_buildable(name: str, table: Table, rows: dict[str, Row], parameters:
         try:
             models.create(table.model, **hyperparameters(table, row, parameters))
         except ValueError as error:
-            raise ParameterError(f"{FILE}: {name}, row {label!r}: {error}; `--without '{label}'` leaves it out") from None
+            raise ParameterError(
+                f"{FILE}: {name}, row {label!r}: {error}; `--without '{label}'` leaves it out"
+            ) from None
 
 
 def experiment_name(name: str, label: str, table: Table, row: Row, parameters: params.Params) -> str:
@@ -129,9 +137,15 @@ def experiment_name(name: str, label: str, table: Table, row: Row, parameters: p
     code = graph.closure("stages.train", "stages.infer", "stages.evaluate", f"models.{task}.{model}")
     content = parameters.model_dump(mode="json")
     content["models"][model]["hyperparameters"] = hyperparameters(table, row, parameters)
-    read = [key for stage in ("train", "infer", "evaluate") for key in graph.read_parameters(f"stages.{stage}", task, model=model)]
+    read = [
+        key
+        for stage in ("train", "infer", "evaluate")
+        for key in graph.read_parameters(f"stages.{stage}", task, model=model)
+    ]
     digest = hashlib.sha256(json.dumps([[key, _at(content, key)] for key in read], sort_keys=True).encode())
-    folders = [Path(one) for one in graph.stages_of(model, parameters)[f"infer-{model}"]["deps"] if one.startswith("data/")]
+    folders = [
+        Path(one) for one in graph.stages_of(model, parameters)[f"infer-{model}"]["deps"] if one.startswith("data/")
+    ]
     manifests = [file for folder in folders for file in sorted(folder.glob("*.parquet"))]
     for file in [*map(Path, code), *manifests]:
         digest.update(f"{file}:".encode() + hashlib.sha256(file.read_bytes()).digest())
@@ -149,18 +163,32 @@ def run(name: str, table: Table, rows: dict[str, Row], jobs: int, parameters: pa
     done, queued = dvc_queue.finished(), dvc_queue.waiting()
     if open_rows := [label for label, one in names.items() if one not in done]:
         if stale := dvc_queue.stale_stages(stages[-1], except_for=tuple(stages)):
-            raise UserError(f"{stale[0]} is not up to date, and experiments start from its outputs; `dvc repro {stages[-1]}` first")
+            raise UserError(
+                f"{stale[0]} is not up to date, and experiments start from its outputs; `dvc repro {stages[-1]}` first"
+            )
         for label in open_rows:
             if names[label] not in queued:
                 key = f"models.{model}.hyperparameters"
-                dvc_queue.enqueue(names[label], stages, [dvc_queue.override(f"{key}.{one}", value) for one, value in rows[label].set.items()])
+                dvc_queue.enqueue(
+                    names[label],
+                    stages,
+                    [dvc_queue.override(f"{key}.{one}", value) for one, value in rows[label].set.items()],
+                )
                 print(f"{name}: queued {label} as {names[label]}", file=sys.stderr, flush=True)
-        print(f"{name}: {len(rows) - len(open_rows)} of {len(rows)} rows are done; `dvc queue status` shows the others", file=sys.stderr, flush=True)
+        print(
+            f"{name}: {len(rows) - len(open_rows)} of {len(rows)} rows are done; `dvc queue status` shows the others",
+            file=sys.stderr,
+            flush=True,
+        )
         dvc_queue.run_queue(jobs)
         done = dvc_queue.finished()
     if missing := [label for label, one in names.items() if one not in done]:
         still = set(dvc_queue.waiting()) & {names[label] for label in missing}
-        why = "go on in the background (`dvc queue stop --kill` ends that); the same command waits for them" if still else f"failed; `dvc queue logs {names[missing[0]]}` says why"
+        why = (
+            "go on in the background (`dvc queue stop --kill` ends that); the same command waits for them"
+            if still
+            else f"failed; `dvc queue logs {names[missing[0]]}` says why"
+        )
         raise UserError(f"{name}: {', '.join(missing)} {why}")
     return {label: done[one] for label, one in names.items()}
 
@@ -188,10 +216,14 @@ def ours(task: str, model: str, commit: str) -> pd.DataFrame:
     among the metrics."""
     intervals = dvc_queue.read_table(commit, f"results/{task}/intervals.parquet").assign(condition="")
     breakdowns = dvc_queue.read_table(commit, f"results/{task}/breakdowns.parquet")
-    buckets = breakdowns[breakdowns["by"] == "hole_ratio_bucket"].assign(subset="All").rename(columns={"value": "condition"})
+    buckets = (
+        breakdowns[breakdowns["by"] == "hole_ratio_bucket"].assign(subset="All").rename(columns={"value": "condition"})
+    )
     summary = dvc_queue.read_table(commit, f"results/{task}/summary.parquet")
     summary = summary[(summary["subset"] == "All") & (summary["split"] == "test")]
-    size = summary[["model", "subset"]].assign(condition="", metric="parameters", mean=summary["n_parameters"] / 1e6, n=summary["n_images"])
+    size = summary[["model", "subset"]].assign(
+        condition="", metric="parameters", mean=summary["n_parameters"] / 1e6, n=summary["n_images"]
+    )
     found = pd.concat([intervals, buckets, size], ignore_index=True)
     found = found[found["model"] == model].rename(columns={"n": "n_images"})
     if found.empty:
@@ -203,9 +235,13 @@ def beside_published(found: pd.DataFrame, table: Table, row: Row) -> pd.DataFram
     """The rows of `ours` with `published` and `note`; and a row for what is printed that we don't measure."""
     printed = published.comparable(published.table())
     cell = row.published or Printed(table="", model="")
-    printed = printed[(printed["paper"] == table.paper) & (printed["table"] == cell.table) & (printed["model"] == cell.model)]
+    printed = printed[
+        (printed["paper"] == table.paper) & (printed["table"] == cell.table) & (printed["model"] == cell.model)
+    ]
     if row.published and not (printed["subset"] == table.subset).any():
-        raise ParameterError(f"{published.FILE.name} has nothing for {table.paper}, {cell.table}, {cell.model}, {table.subset}")
+        raise ParameterError(
+            f"{published.FILE.name} has nothing for {table.paper}, {cell.table}, {cell.model}, {table.subset}"
+        )
     printed = printed[printed["subset"] == table.subset].assign(subset="All", metric=lambda frame: frame["ours_metric"])
     keys = ["subset", "condition", "metric"]
     merged = found.merge(printed[[*keys, "published", "note"]], on=keys, how="outer", sort=False)
@@ -222,7 +258,11 @@ def shown(frame: pd.DataFrame, task: str) -> str:
 
     wide = {(row, metric): cell(part) for (row, metric), part in pooled.groupby(["row", "metric"])}
     columns = ["parameters", *TASKS[task].metrics]
-    text = pd.DataFrame([[wide.get((row, metric), "") for metric in columns] for row in frame["row"].unique()], frame["row"].unique(), columns)
+    text = pd.DataFrame(
+        [[wide.get((row, metric), "") for metric in columns] for row in frame["row"].unique()],
+        frame["row"].unique(),
+        columns,
+    )
     return text.to_string()
 
 

@@ -71,7 +71,9 @@ def waiting() -> dict[str, str]:
 def require_repository() -> None:
     """Refuse where DVC could not keep an experiment; tell git of the lock files, without which a copy has no data."""
     if _call(["git", "rev-parse", "--verify", "HEAD"], quiet=True):
-        raise UserError("experiments are kept as git commits, and here is no commit to start from; `git commit` the project first")
+        raise UserError(
+            "experiments are kept as git commits, and here is no commit to start from; `git commit` the project first"
+        )
     for lock in LOCKS:
         if not Path(lock).is_file():
             raise UserError(f"{lock} is missing; `make repro` makes the data that experiments start from")
@@ -82,7 +84,9 @@ def require_repository() -> None:
 
 def stale_stages(target: str, except_for: tuple[str, ...]) -> list[str]:
     """Stages that `target` needs and whose outputs aren't what the present parameters, code and data would give."""
-    said = subprocess.run(["dvc", "status", "--json", "--with-deps", target], capture_output=True, text=True, env=_environment())
+    said = subprocess.run(
+        ["dvc", "status", "--json", "--with-deps", target], capture_output=True, text=True, env=_environment()
+    )
     if said.returncode:
         raise UserError(f"dvc status {target}: {' '.join(said.stderr.split())}")
     return [name for name in json.loads(said.stdout) if name not in except_for]
@@ -118,7 +122,9 @@ def read(commit: str, path: str) -> bytes:
     try:
         return DVCFileSystem(rev=commit).read_bytes(path)
     except (OSError, DvcException) as error:
-        raise UserError(f"experiment {commit[:7]}: {path} can't be read from DVC's cache ({' '.join(str(error).split())})") from None
+        raise UserError(
+            f"experiment {commit[:7]}: {path} can't be read from DVC's cache ({' '.join(str(error).split())})"
+        ) from None
 
 
 def _git(*arguments: str) -> str:

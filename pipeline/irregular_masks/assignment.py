@@ -26,7 +26,9 @@ def assign(image_ids: Iterable[str], masks: pd.DataFrame, seed: int) -> pd.DataF
         raise ValueError(f"masks of the splits {splits} together; pass the rows of one split")
     if masks["mask_id"].duplicated().any():
         raise ValueError(f"mask id {masks['mask_id'][masks['mask_id'].duplicated()].iloc[0]!r} is given twice")
-    buckets = {bucket: list(rows.itertuples()) for bucket, rows in masks.sort_values("mask_id").groupby("hole_ratio_bucket")}
+    buckets = {
+        bucket: list(rows.itertuples()) for bucket, rows in masks.sort_values("mask_id").groupby("hole_ratio_bucket")
+    }
     chosen = []
     for image_id in image_ids:
         for bucket in sorted(buckets, key=lambda name: float(name.split("-")[0])):

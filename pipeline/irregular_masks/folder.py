@@ -93,5 +93,7 @@ def _read_white(file: Path, choice: mask_rule.Choice) -> np.ndarray:
     """Where a picture is white: bool (H, W)."""
     white = images.read_mask(file, choice=choice, max_pixels=MAX_PIXELS)
     if white.all() or not white.any():
-        raise UserError(f"{file}: the mask is all {'white' if white.all() else 'black'}; it needs hole and valid pixels")
+        raise UserError(
+            f"{file}: the mask is all {'white' if white.all() else 'black'}; it needs hole and valid pixels"
+        )
     return white

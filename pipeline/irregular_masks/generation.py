@@ -84,7 +84,9 @@ def _frame(height: int, width: int, border: bool) -> tuple[int, int, int, int]:
     frame_y, frame_x = (0, 0) if border else (frame_width(height), frame_width(width))
     inner_height, inner_width = height - 2 * frame_y, width - 2 * frame_x
     if inner_height < 1 or inner_width < 1:
-        raise ValueError(f"a mask of {height}x{width} has no pixel inside the frame of {frame_y} and {frame_x} of border=False")
+        raise ValueError(
+            f"a mask of {height}x{width} has no pixel inside the frame of {frame_y} and {frame_x} of border=False"
+        )
     return frame_y, frame_x, inner_height, inner_width
 
 

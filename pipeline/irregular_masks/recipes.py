@@ -59,7 +59,9 @@ def _zigzag(angles: np.ndarray) -> np.ndarray:
     return angles
 
 
-def _segments(canvas: Canvas, start: tuple[int, int], dx: np.ndarray, dy: np.ndarray, widths: np.ndarray) -> Iterator[Stroke]:
+def _segments(
+    canvas: Canvas, start: tuple[int, int], dx: np.ndarray, dy: np.ndarray, widths: np.ndarray
+) -> Iterator[Stroke]:
     """One stroke per step from `start`; steps and widths in published pixels, each end clipped to the canvas."""
     x, y = start
     right, bottom = canvas.width - 1, canvas.height - 1
@@ -97,7 +99,9 @@ def _strokes(rng: np.random.Generator, canvas: Canvas, parts: tuple[int, int]) -
             angles = _zigzag(np.deg2rad(rng.integers(0, 360, vertices, endpoint=True)))
             lengths = rng.integers(0, 100, vertices, endpoint=True)
             widths = rng.integers(10, 24, vertices, endpoint=True) // 2 * 2
-            yield from _segments(canvas, _point(rng, canvas), lengths * np.sin(angles), lengths * np.cos(angles), widths)
+            yield from _segments(
+                canvas, _point(rng, canvas), lengths * np.sin(angles), lengths * np.cos(angles), widths
+            )
         yield WHOLE
 
 
@@ -109,7 +113,9 @@ def _brush_strokes(rng: np.random.Generator, canvas: Canvas) -> Iterator[Stroke]
         angles = _zigzag(rng.uniform(lowest, highest, vertices))
         steps = np.clip(rng.normal(mean_step, mean_step / 2, vertices), 0, 2 * mean_step)
         flip_x, flip_y = rng.choice([-1, 1], 2)
-        widths = np.full(vertices, rng.integers(12, 40) - 1)  # drawn with Pillow there, whose lines are no wider than asked
+        widths = np.full(
+            vertices, rng.integers(12, 40) - 1
+        )  # drawn with Pillow there, whose lines are no wider than asked
         start = _point(rng, canvas)
         yield from _segments(canvas, start, flip_x * steps * np.cos(angles), flip_y * steps * np.sin(angles), widths)
 
@@ -157,7 +163,9 @@ class Thick(NamedTuple):
                 angles = 2 * pi - angles
             lengths = rng.integers(*self.length, segments, endpoint=True)
             widths = rng.integers(*self.width, segments, endpoint=True)
-            yield from _segments(canvas, _point(rng, canvas), lengths * np.sin(angles), lengths * np.cos(angles), widths)
+            yield from _segments(
+                canvas, _point(rng, canvas), lengths * np.sin(angles), lengths * np.cos(angles), widths
+            )
 
 
 class Boxes(NamedTuple):
@@ -173,8 +181,14 @@ class Boxes(NamedTuple):
             yield _box(rng, canvas, side_x, side_y, self.margin)
 
 
-def _thick(rng: np.random.Generator, canvas: Canvas, strokes: Thick, boxes: Boxes | None = None,
-           box_weight: float = 0.0, at: int = 256) -> Iterator[Piece | None]:
+def _thick(
+    rng: np.random.Generator,
+    canvas: Canvas,
+    strokes: Thick,
+    boxes: Boxes | None = None,
+    box_weight: float = 0.0,
+    at: int = 256,
+) -> Iterator[Piece | None]:
     """Strokes (weight 1) or boxes (weight `box_weight`), one of the two for the whole mask; pixels on an `at` canvas."""
     canvas = canvas._replace(unit=canvas.unit * 256 / at)
     chosen = boxes if rng.random() < box_weight / (1 + box_weight) else strokes
@@ -198,7 +212,10 @@ def _pic(rng: np.random.Generator, canvas: Canvas) -> Iterator[Piece | None]:
             elif shape < 0.8:
                 yield Stroke((centre, centre), canvas.length(2 * size))
             else:
-                axes = int(rng.integers(1, canvas.width, endpoint=True)), int(rng.integers(1, canvas.height, endpoint=True))
+                axes = (
+                    int(rng.integers(1, canvas.width, endpoint=True)),
+                    int(rng.integers(1, canvas.height, endpoint=True)),
+                )
                 turn, one_end, other_end = rng.integers(3, 180, 3, endpoint=True).tolist()
                 arc = cv2.ellipse2Poly(centre, axes, turn, min(one_end, other_end), max(one_end, other_end), 3)
                 yield Stroke(np.asarray(arc), canvas.length(size))
@@ -225,7 +242,9 @@ def _quickdraw_like(rng: np.random.Generator, canvas: Canvas) -> Iterator[Piece 
             chords = reach * (toward[:-1] + toward[1:]) / 2
             ends = _point(rng, canvas) + np.vstack([np.zeros(2), np.cumsum(chords, axis=0)])
             handles = reach / 2.5
-            control = np.stack([ends[:-1], ends[:-1] + handles * toward[:-1], ends[1:] - handles * toward[1:], ends[1:]])
+            control = np.stack(
+                [ends[:-1], ends[:-1] + handles * toward[:-1], ends[1:] - handles * toward[1:], ends[1:]]
+            )
             points = np.einsum("tk,kcd->ctd", _BERNSTEIN, control)  # (curves, 9, 2)
             for curve in np.ascontiguousarray(np.rint((points - centre) * enlarge + centre), np.int32):
                 yield Stroke(curve, width)

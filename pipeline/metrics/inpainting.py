@@ -58,7 +58,9 @@ def edgeconnect_ssim(prediction: np.ndarray, real: np.ndarray) -> float:
         return math.nan
     count = EDGECONNECT_WINDOW**2
     c1, c2 = structural.CONSTANTS_255
-    (similarity,) = structural.similarity(grey(prediction), grey(real), EDGECONNECT_MEAN, [(c1, c2 * (count - 1) / count)])
+    (similarity,) = structural.similarity(
+        grey(prediction), grey(real), EDGECONNECT_MEAN, [(c1, c2 * (count - 1) / count)]
+    )
     inside = slice(EDGECONNECT_WINDOW // 2, -(EDGECONNECT_WINDOW // 2))
     return float(similarity[inside, inside].mean())
 

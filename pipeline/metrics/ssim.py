@@ -100,7 +100,9 @@ def similarity(
         yield result
 
 
-def maps(one: np.ndarray, other: np.ndarray, *constants: tuple[float, float], window: Window = USUAL) -> list[np.ndarray]:
+def maps(
+    one: np.ndarray, other: np.ndarray, *constants: tuple[float, float], window: Window = USUAL
+) -> list[np.ndarray]:
     """SSIM of two RGB images (H, W, 3) in 0..255, uint8 or float64: float64 (H, W), mean over the channels, one map per
     pair (C1, C2).
 
@@ -111,7 +113,9 @@ def maps(one: np.ndarray, other: np.ndarray, *constants: tuple[float, float], wi
     if one.dtype == other.dtype == np.uint8:
         different = cv2.transform(cv2.absdiff(one, other), np.ones((1, 3)))  # uint8: the channels' sum, cut off at 255
     else:
-        different = (cv2.transform(np.abs(np.subtract(one, other, dtype=np.float64)), np.ones((1, 3))) > 0).view(np.uint8)
+        different = (cv2.transform(np.abs(np.subtract(one, other, dtype=np.float64)), np.ones((1, 3))) > 0).view(
+            np.uint8
+        )
     if not different.any():
         return result
     radius = window.radius

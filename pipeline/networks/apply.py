@@ -48,13 +48,17 @@ def jobs(task: str, image: Path, mask: Path | None, out: Path, overlay: bool = F
     """
     wanted = TASKS[task].region
     if wanted and mask is None:
-        raise UserError(f"{image}: {task} needs a mask too, white = {'foreground' if wanted == 'mask' else 'hole'}; give it after the picture")
+        raise UserError(
+            f"{image}: {task} needs a mask too, white = {'foreground' if wanted == 'mask' else 'hole'}; give it after the picture"
+        )
     if mask is not None and not wanted:
         raise UserError(f"{mask}: localization takes no mask; the method is to find it")
     if not image.exists():
         raise UserError(f"{image}: no such file or folder")
     if mask is not None and image.is_dir() != mask.is_dir():
-        raise UserError(f"{image} is a {_kind(image)} and {mask} is {f'a {_kind(mask)}' if mask.exists() else 'missing'}; give two files or two folders")
+        raise UserError(
+            f"{image} is a {_kind(image)} and {mask} is {f'a {_kind(mask)}' if mask.exists() else 'missing'}; give two files or two folders"
+        )
     for given in (image, mask):
         if given is not None and out.resolve() == given.resolve():
             raise UserError(f"{out} is the input; give another name for the output")
@@ -62,7 +66,9 @@ def jobs(task: str, image: Path, mask: Path | None, out: Path, overlay: bool = F
         raise UserError(f"{out} is there already; remove it or give another name")
     if not image.is_dir():
         if out.suffix.lower() != ".png":
-            raise UserError(f"{out}: outputs are PNG, since any loss would change what lies outside the mask; end its name in .png")
+            raise UserError(
+                f"{out}: outputs are PNG, since any loss would change what lies outside the mask; end its name in .png"
+            )
         found = [Job(image, mask, out)]
     else:
         found = _in_folders(image, mask, out)
@@ -74,7 +80,9 @@ def jobs(task: str, image: Path, mask: Path | None, out: Path, overlay: bool = F
         taken = {job.out for job in found}
         for extra in map(overlay_of, sorted(taken)):
             if extra.exists() or extra in taken:
-                raise UserError(f"{extra} is {'there already' if extra.exists() else 'an output too'}; --overlay would write over it")
+                raise UserError(
+                    f"{extra} is {'there already' if extra.exists() else 'an output too'}; --overlay would write over it"
+                )
     return found
 
 
@@ -89,7 +97,10 @@ def _in_folders(image: Path, mask: Path | None, out: Path) -> list[Job]:
         raise UserError(f"{image}: no picture in this folder")
     masks = _by_stem(mask) if mask is not None else dict.fromkeys(pictures)
     if missing := sorted(set(pictures) - set(masks)):
-        raise UserError(f"{mask}: no mask called {missing[0]} for {pictures[missing[0]].name}" + (f" (and {len(missing) - 1} more)" if missing[1:] else ""))
+        raise UserError(
+            f"{mask}: no mask called {missing[0]} for {pictures[missing[0]].name}"
+            + (f" (and {len(missing) - 1} more)" if missing[1:] else "")
+        )
     return [Job(file, masks[stem], out / f"{stem}.png") for stem, file in pictures.items()]
 
 
@@ -120,14 +131,18 @@ def run(
         for job in work:
             picture, mask = _read(task, job, choice, say)
             started = time.monotonic()
-            drawn, shape = predict(task, model, picture, mask, device=device, longest_side=longest_side, name=str(job.image))
+            drawn, shape = predict(
+                task, model, picture, mask, device=device, longest_side=longest_side, name=str(job.image)
+            )
             target = folder / job.out.name
             if mask is None:
                 images.write_png(target, drawn)
                 if overlay:
                     images.write_png(overlay_of(target), highlighted(picture, drawn))
             else:
-                images.write_png(target, np.where(mask[..., None], drawn, picture), effort=1)  # at 12 megapixels 6 takes longer than a network
+                images.write_png(
+                    target, np.where(mask[..., None], drawn, picture), effort=1
+                )  # at 12 megapixels 6 takes longer than a network
             height, width = picture.shape[:2]
             seen = "" if shape == (height, width) else f", seen at {shape[1]}x{shape[0]}"
             say(f"{job.image}: {width}x{height}{seen}, {time.monotonic() - started:.1f} s, {memory(device)}")
@@ -151,7 +166,9 @@ class _nearby:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _read(task: str, job: Job, choice: mask_rule.Choice, say: Callable[[str], None]) -> tuple[np.ndarray, np.ndarray | None]:
+def _read(
+    task: str, job: Job, choice: mask_rule.Choice, say: Callable[[str], None]
+) -> tuple[np.ndarray, np.ndarray | None]:
     opened = images.read(job.image)
     picture = opened.pixels
     if dark := [word for word in opened.conversions if images.NEARLY_BLACK in word]:
@@ -168,7 +185,14 @@ def _read(task: str, job: Job, choice: mask_rule.Choice, say: Callable[[str], No
 
 @torch.no_grad()
 def predict(
-    task: str, model: Model, picture: np.ndarray, mask: np.ndarray | None = None, *, device: str = "cpu", longest_side: int | None = None, name: str = "the picture"
+    task: str,
+    model: Model,
+    picture: np.ndarray,
+    mask: np.ndarray | None = None,
+    *,
+    device: str = "cpu",
+    longest_side: int | None = None,
+    name: str = "the picture",
 ) -> tuple[np.ndarray, tuple[int, int]]:
     """What a method draws of one picture: uint8 (H, W) probabilities times 255 in localization, else uint8 RGB (H, W, 3),
     unpasted; and the (height, width) that it saw, margin included.
@@ -199,7 +223,9 @@ def predict(
         # torch's own kind of error is raised for a GPU alone; on a CPU the words of the allocator must do
         if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and "allocate memory" not in str(error):
             raise
-        raise UserError(f"{name}: not enough memory for {small[1]}x{small[0]} pixels; --longest-side shrinks the picture for the network") from error
+        raise UserError(
+            f"{name}: not enough memory for {small[1]}x{small[0]} pixels; --longest-side shrinks the picture for the network"
+        ) from error
     if not np.isfinite(prediction).all():
         raise UserError(f"{name}: what the network draws is not finite")
     drawn = images.to_uint8(prediction)
@@ -229,7 +255,10 @@ def _padded(model: Model, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor,
         assert asked.by is not None  # require_divisible says it
         by = asked.by
     more = [(0, -height % by), (0, -width % by)]
-    padded = {key: torch.from_numpy(np.pad(value.cpu().numpy(), [(0, 0), (0, 0), *more], mode="symmetric")).to(value) for key, value in batch.items()}
+    padded = {
+        key: torch.from_numpy(np.pad(value.cpu().numpy(), [(0, 0), (0, 0), *more], mode="symmetric")).to(value)
+        for key, value in batch.items()
+    }
     return model(padded)[..., :height, :width], (height + more[0][1], width + more[1][1])
 
 

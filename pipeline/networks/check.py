@@ -29,9 +29,13 @@ def check_methods(parameters: Params) -> None:
             model = build_model(name, block.hyperparameters | unpretrained)
         if block.training is None:
             if model.players and block.weights is None:
-                raise ParameterError(f"params.yaml: models.{name} has neither training nor weights, and {name} learns; add one of them, or take the method out")
+                raise ParameterError(
+                    f"params.yaml: models.{name} has neither training nor weights, and {name} learns; add one of them, or take the method out"
+                )
             if not model.players and block.weights is not None:
-                raise ParameterError(f"params.yaml: models.{name}.weights: the method has none to load; take the line out")
+                raise ParameterError(
+                    f"params.yaml: models.{name}.weights: the method has none to load; take the line out"
+                )
             continue
         require_workers(shared)
         require_trainable(name, block.training, shared.workers, model, on_cpu=shared.device == "cpu")
@@ -45,18 +49,28 @@ def require_workers(training: Training) -> None:
         return
     there, what = (torch.cuda.device_count(), "GPU(s)") if training.device == "gpu" else (cluster.cpus(), "core(s)")
     if training.device == "gpu" and not there:
-        raise ParameterError("params.yaml: training.device = 'gpu' and this machine has none; set it to cpu, or set RAY_ADDRESS to a cluster that has")
+        raise ParameterError(
+            "params.yaml: training.device = 'gpu' and this machine has none; set it to cpu, or set RAY_ADDRESS to a cluster that has"
+        )
     if training.workers > there:
-        raise ParameterError(f"params.yaml: training.workers = {training.workers} and this machine has {there} {what}; lower it, or set RAY_ADDRESS to a cluster that has as many")
+        raise ParameterError(
+            f"params.yaml: training.workers = {training.workers} and this machine has {there} {what}; lower it, or set RAY_ADDRESS to a cluster that has as many"
+        )
 
 
 def _require_size(name: str, model: Model, size: int, images: int) -> None:
     task = TASKS[model.task]
-    shapes = {task.picture: 3, task.truth: 1 if task.truth == "mask" else 3, **({task.region: 1} if task.region else {})}
+    shapes = {
+        task.picture: 3,
+        task.truth: 1 if task.truth == "mask" else 3,
+        **({task.region: 1} if task.region else {}),
+    }
     batch = {key: torch.zeros(images, channels, size, size, device="meta") for key, channels in shapes.items()}
     try:
         model.train()(batch)
     except ValueError as error:
-        raise ParameterError(f"params.yaml: image_size = {size} and models.{name}: the network refuses it: {error}") from None
+        raise ParameterError(
+            f"params.yaml: image_size = {size} and models.{name}: the network refuses it: {error}"
+        ) from None
     except (NotImplementedError, RuntimeError):
         return  # an operation that needs values, which this device hasn't; only the training can tell

@@ -45,9 +45,21 @@ def load(folder: Path, device: torch.device) -> tuple[dict | None, list[str]]:
             if not isinstance(state, dict) or not state.keys() >= KEYS:
                 raise ValueError("it lacks " + ", ".join(sorted(KEYS - set(state if isinstance(state, dict) else ()))))
             return state, said
-        except (RuntimeError, EOFError, ValueError, KeyError, OSError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        except (
+            RuntimeError,
+            EOFError,
+            ValueError,
+            KeyError,
+            OSError,
+            pickle.UnpicklingError,
+            zipfile.BadZipFile,
+        ) as error:
             os.replace(file, file.with_name(f"{name}.damaged"))
-            why = "it holds more than tensors, numbers and text" if isinstance(error, pickle.UnpicklingError) else str(error).splitlines()[0]
+            why = (
+                "it holds more than tensors, numbers and text"
+                if isinstance(error, pickle.UnpicklingError)
+                else str(error).splitlines()[0]
+            )
             said.append(f"{file} is damaged ({why[:100]}): set aside as {name}.damaged")
     return None, said
 

@@ -43,6 +43,11 @@ def writes_outside_its_memory(model: nn.Module) -> str | None:
     This is a defect of oneDNN 3.13 (its issue 6035), which torch 2.15 has. It may end the process with a segmentation fault.
     """
     for name, layer in model.named_modules():
-        if isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and max(layer.stride) > 1 and layer.in_channels < 16:
+        if (
+            isinstance(layer, nn.Conv2d)
+            and layer.kernel_size == (1, 1)
+            and max(layer.stride) > 1
+            and layer.in_channels < 16
+        ):
             return name
     return None

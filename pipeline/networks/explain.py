@@ -26,7 +26,9 @@ def explain(name: str) -> str:
     hints = typing.get_type_hints(cls.__init__)
     for key, parameter in hyperparameters_of(cls).items():
         lines.append(f"{key}: {written(hints[key])} = {parameter.default!r}")
-        lines += textwrap.wrap(meanings.get(key, "(not explained)"), WIDTH, initial_indent="    ", subsequent_indent="    ")
+        lines += textwrap.wrap(
+            meanings.get(key, "(not explained)"), WIDTH, initial_indent="    ", subsequent_indent="    "
+        )
     if not hyperparameters_of(cls):
         lines.append("It has no hyperparameters.")
     return "\n".join(lines)

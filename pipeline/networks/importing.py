@@ -130,13 +130,19 @@ def _torch(file: Path):
     try:
         return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        what = [word for word in str(error).replace("`", " ").split() if word.startswith(("GLOBAL", "torch.", "__main__", "models", "argparse"))]
+        what = [
+            word
+            for word in str(error).replace("`", " ").split()
+            if word.startswith(("GLOBAL", "torch.", "__main__", "models", "argparse"))
+        ]
         raise UserError(
             f"{file} holds more than tensors, numbers and text{f' ({what[-1]})' if what else ''}, which could run code and is not read; "
             "save its state dict alone"
         ) from None
     except (RuntimeError, EOFError, ValueError, KeyError, OSError, AttributeError, zipfile.BadZipFile) as error:
-        raise UserError(f"{file} is not a file that torch saved: {(str(error).splitlines() or ['it ends too early'])[0]}") from None
+        raise UserError(
+            f"{file} is not a file that torch saved: {(str(error).splitlines() or ['it ends too early'])[0]}"
+        ) from None
 
 
 def _state_dict(file: Path, content, key: str | None) -> dict[str, Tensor]:
@@ -149,7 +155,9 @@ def _state_dict(file: Path, content, key: str | None) -> dict[str, Tensor]:
     if not within:
         raise UserError(f"{file} holds no state dict, a mapping of names to tensors")
     if len(within) > 1:
-        raise UserError(f"{file} holds several state dicts, {', '.join(repr(one) for one in within)}; --key says which one is meant")
+        raise UserError(
+            f"{file} holds several state dicts, {', '.join(repr(one) for one in within)}; --key says which one is meant"
+        )
     return next(iter(within.values()))
 
 
@@ -239,7 +247,9 @@ def _from_port(entries: list[Entry], remarks: list[str]) -> list[Entry]:
         changed.append(entry)
     if not scaled:
         return entries
-    remarks.append(f"{scaled} weights of a port of partial convolutions were divided by the size of their window, its {len(of_masks)} mask_conv left out")
+    remarks.append(
+        f"{scaled} weights of a port of partial convolutions were divided by the size of their window, its {len(of_masks)} mask_conv left out"
+    )
     if odd := [one for one in of_masks.values() if not bool((one.tensor == 1).all())]:
         remarks.append(f"{len(odd)} of its mask_conv, such as {odd[0].name}, are not all ones, as the port's are")
     return changed
@@ -290,7 +300,9 @@ def _by_name(entries: list[Entry], own: dict[str, tuple[int, ...]], needed: list
     raise UserError(f"{odd}: the network's is {list(own[odd.name])}; do its hyperparameters differ?")
 
 
-def _by_position(entries: list[Entry], own: dict[str, tuple[int, ...]], needed: list[str], kernels: str, files: list[list[Entry]]):
+def _by_position(
+    entries: list[Entry], own: dict[str, tuple[int, ...]], needed: list[str], kernels: str, files: list[list[Entry]]
+):
     """((pairs, how many kernels were turned), the entries, each once)."""
     for candidates in (entries, _each_once(entries)):
         fitting = {}
@@ -318,7 +330,9 @@ def _runs(entries: list[Entry], own: dict[str, tuple[int, ...]], needed: list[st
     for names in (needed, list(own)):
         for start in range(len(names) - len(entries) + 1):
             run = names[start : start + len(entries)]
-            if set(needed) <= set(run) and all(_fits(entry.shape, own[name], keras) for entry, name in zip(entries, run)):
+            if set(needed) <= set(run) and all(
+                _fits(entry.shape, own[name], keras) for entry, name in zip(entries, run)
+            ):
                 found.append(run)
         if found:
             return found
@@ -330,22 +344,32 @@ def _each_once(entries: list[Entry]) -> list[Entry]:
     last = {}
     for entry in entries:
         tensor = entry.tensor
-        key = (tensor.untyped_storage().data_ptr(), tensor.storage_offset(), entry.shape, tensor.stride()) if tensor.numel() else id(entry)
+        key = (
+            (tensor.untyped_storage().data_ptr(), tensor.storage_offset(), entry.shape, tensor.stride())
+            if tensor.numel()
+            else id(entry)
+        )
         last.pop(key, None)
         last[key] = entry
     return list(last.values())
 
 
-def _turns_change(entries: list[Entry], own: dict[str, tuple[int, ...]], fitting: dict[bool, list[list[str]]]) -> Entry | None:
+def _turns_change(
+    entries: list[Entry], own: dict[str, tuple[int, ...]], fitting: dict[bool, list[list[str]]]
+) -> Entry | None:
     """The first kernel whose values the order of axes would move about."""
-    return next((entry for entry in entries if len(entry.shape) in TURNS and sum(side > 1 for side in entry.shape) > 1), None)
+    return next(
+        (entry for entry in entries if len(entry.shape) in TURNS and sum(side > 1 for side in entry.shape) > 1), None
+    )
 
 
 def _refuse_other_kinds(pairs: list[tuple[Entry, str]]) -> None:
     for entry, name in pairs:
         kinds = KINDS.get(_last(entry.name)), KINDS.get(_last(name))
         if None not in kinds and kinds[0] != kinds[1]:
-            raise UserError(f"{entry} would become {name}: the one is a {kinds[0]}, the other a {kinds[1]}; the file's order is not that of the network")
+            raise UserError(
+                f"{entry} would become {name}: the one is a {kinds[0]}, the other a {kinds[1]}; the file's order is not that of the network"
+            )
 
 
 def _refuse_crossed_names(pairs: list[tuple[Entry, str]], own: dict[str, tuple[int, ...]]) -> None:
@@ -354,7 +378,9 @@ def _refuse_crossed_names(pairs: list[tuple[Entry, str]], own: dict[str, tuple[i
             raise UserError(f"ambiguous: {entry} fits {name} by position, and the network has an entry of its own name")
 
 
-def _why_not(entries: list[Entry], own: dict[str, tuple[int, ...]], needed: list[str], kernels: str, files: list[list[Entry]]) -> str:
+def _why_not(
+    entries: list[Entry], own: dict[str, tuple[int, ...]], needed: list[str], kernels: str, files: list[list[Entry]]
+) -> str:
     """Which entry is in the way of a pairing by position, of the attempt that went farthest."""
     if 1 < len(files) <= 4:
         for order in itertools.permutations(files):

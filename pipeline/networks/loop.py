@@ -63,7 +63,9 @@ class Job:
 def train_plain(job: Job) -> None:
     """Train in this process, without Ray, by one worker (for tests, and machines that have torch alone)."""
     if job.shared.device == "gpu" and not torch.cuda.is_available():
-        raise UserError("training.device = 'gpu' and this process sees no GPU; set training.device: cpu or run where one is")
+        raise UserError(
+            "training.device = 'gpu' and this process sees no GPU; set training.device: cpu or run where one is"
+        )
     job.folder.mkdir(parents=True, exist_ok=True)
     Loop(job, "gpu" if job.shared.device != "cpu" and torch.cuda.is_available() else "cpu", rank=0, world=1).run()
 
@@ -98,7 +100,9 @@ class Order:
 
     def __iter__(self):
         loop = self.loop
-        order = seeds.rng(loop.job.seed, loop.job.name, "order", self.phase, self.epoch).permutation(len(loop.training_set))
+        order = seeds.rng(loop.job.seed, loop.job.name, "order", self.phase, self.epoch).permutation(
+            len(loop.training_set)
+        )
         size = loop.batch_size
         for step in range(self.start, loop.steps_per_epoch):
             part = order[step * size : (step + 1) * size]
@@ -117,7 +121,9 @@ class Augmented(Dataset):
     def __getitem__(self, key: tuple[int, int, int]):
         phase, epoch, index = key
         name = self.dataset.ids[index]
-        return self.dataset.augmented(index, self.job.own.augmentation, self.job.seed, "augment", phase, epoch, name), name
+        return self.dataset.augmented(
+            index, self.job.own.augmentation, self.job.seed, "augment", phase, epoch, name
+        ), name
 
 
 class Loop:
@@ -126,19 +132,25 @@ class Loop:
         self.device = torch.device("cuda" if device == "gpu" else "cpu")
         self.autocast = job.shared.precision == "bf16"
         if rank == 0 and self.autocast and self.device.type == "cpu" and (cost := bfloat16_cost()) > 1:
-            self._say(f"{job.name}: training.precision is bf16, in which this CPU's products take {cost:.1f} times as long as in fp32")
+            self._say(
+                f"{job.name}: training.precision is bf16, in which this CPU's products take {cost:.1f} times as long as in fp32"
+            )
         torch.manual_seed(seeds.derive(job.seed, job.name, "weights"))
         self.memory_format = torch.channels_last if job.own.channels_last else torch.contiguous_format
         self.model = job.build_model()
         if job.start_from is not None and (drawn := load_weights(self.model, job.start_from)) and rank == 0:
-            self._say(f"{job.name}: {job.start_from} has no {drawn[0]} ({len(drawn)} entries in all); what it lacks begins at random")
+            self._say(
+                f"{job.name}: {job.start_from} has no {drawn[0]} ({len(drawn)} entries in all); what it lacks begins at random"
+            )
         self.model = self.model.to(self.device).to(memory_format=self.memory_format)
         require_trainable(job.name, job.own, world, self.model, on_cpu=self.device.type == "cpu")
         self.thawed = [one for one in self.model.parameters() if one.requires_grad]
         self.training_set, self.validation_set = job.build_data()
         self.batch_size = job.own.batch_size
         if len(self.training_set) < self.batch_size:
-            raise UserError(f"{job.name}: {len(self.training_set)} training images, fewer than models.{job.name}.training.batch_size = {self.batch_size}")
+            raise UserError(
+                f"{job.name}: {len(self.training_set)} training images, fewer than models.{job.name}.training.batch_size = {self.batch_size}"
+            )
         # the last, smaller batch is dropped, so that batch statistics always see the same number of images
         self.steps_per_epoch = min(len(self.training_set) // self.batch_size, job.own.max_steps_per_epoch or 2**62)
         self.phases = phases(job.name, job.own, self.model.phases)
@@ -185,7 +197,11 @@ class Loop:
         self._barrier()
 
     def _steps_left(self) -> int:
-        return sum(epochs for _, epochs, _ in self.phases[self.phase :]) * self.steps_per_epoch - self.epoch * self.steps_per_epoch - self.step
+        return (
+            sum(epochs for _, epochs, _ in self.phases[self.phase :]) * self.steps_per_epoch
+            - self.epoch * self.steps_per_epoch
+            - self.step
+        )
 
     def _prepare(self, learning_rate: float) -> None:
         """Optimizers and, with several workers, gradient exchange, for what this phase leaves to be trained."""
@@ -202,7 +218,9 @@ class Loop:
         for player in self.trained:
             self._only(player)
             whole = Player(self.model, player)
-            self.losses[player] = DistributedDataParallel(whole, find_unused_parameters=True) if self.world > 1 else whole
+            self.losses[player] = (
+                DistributedDataParallel(whole, find_unused_parameters=True) if self.world > 1 else whole
+            )
 
     def _only(self, player: str) -> None:
         """Gradients for this player's parameters alone."""
@@ -218,9 +236,13 @@ class Loop:
         meter.waiting()
         for batch, ids in self.loader:
             meter.arrived()
-            torch.manual_seed(seeds.derive(self.job.seed, self.job.name, "step", self.phase, self.epoch, self.step, self.rank))
+            torch.manual_seed(
+                seeds.derive(self.job.seed, self.job.name, "step", self.phase, self.epoch, self.step, self.rank)
+            )
             batch = {key: self._placed(value) for key, value in batch.items()}
-            factor = schedule_factor(self.job.own.optimization.schedule, (self.epoch * self.steps_per_epoch + self.step) / total)
+            factor = schedule_factor(
+                self.job.own.optimization.schedule, (self.epoch * self.steps_per_epoch + self.step) / total
+            )
             for player, optimizer in self.optimizers.items():
                 self._turn(player, optimizer, factor, batch, ids, phase)
             self.step += 1
@@ -250,14 +272,25 @@ class Loop:
         means = self._mean_over_ranks({"loss": loss, **parts})
         if not math.isfinite(means["loss"]):
             shares = [one for one in self._from_all_ranks((loss.item(), ids)) if not math.isfinite(one[0])]
-            which = f"loss is {shares[0][0]}, batch {', '.join(shares[0][1])}" if shares else f"mean loss is {means['loss']}"
-            raise UserError(f"training {self.job.name}: {player} in phase {phase}, epoch {self.epoch + 1}, step {self.step + 1}: {which}")
+            which = (
+                f"loss is {shares[0][0]}, batch {', '.join(shares[0][1])}"
+                if shares
+                else f"mean loss is {means['loss']}"
+            )
+            raise UserError(
+                f"training {self.job.name}: {player} in phase {phase}, epoch {self.epoch + 1}, step {self.step + 1}: {which}"
+            )
         prefix = f"{player}_" if len(self.optimizers) > 1 else ""
         for key, mean in means.items():
             self.sums[prefix + key] = self.sums.get(prefix + key, 0.0) + mean
 
     def _finish_epoch(self, phase: str, epochs: int, meter: Meter) -> None:
-        row = {"model": self.job.name, "phase": phase, "epoch": self.epoch + 1, "step": sum(one["steps"] for one in self.history) + self.step}
+        row = {
+            "model": self.job.name,
+            "phase": phase,
+            "epoch": self.epoch + 1,
+            "step": sum(one["steps"] for one in self.history) + self.step,
+        }
         row["steps"] = self.step
         row["learning_rate"] = next(iter(self.optimizers.values())).param_groups[0]["lr"]
         row |= {key: value / self.step for key, value in self.sums.items()}
@@ -308,7 +341,9 @@ class Loop:
             with self._told(ids), torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
                 predictions = self.model(batch).float()
             if not predictions.isfinite().all():
-                raise UserError(f"training {self.job.name}: epoch {self.epoch + 1}: a validation prediction of {ids[0]} .. {ids[1]} is not finite")
+                raise UserError(
+                    f"training {self.job.name}: epoch {self.epoch + 1}: a validation prediction of {ids[0]} .. {ids[1]} is not finite"
+                )
             for prediction, item in zip(predictions.cpu().numpy(), items):
                 rows.append(image_scores.score(self.model.task, images.to_uint8(prediction), item))
         rows = [row for one in self._from_all_ranks(rows) for row in one]
@@ -387,7 +422,9 @@ class Loop:
                 for name in KEPT_WITH_PHASE_END:
                     if (folder / name).exists():
                         shutil.copyfile(folder / name, self.job.folder / name)
-                self._say(f"{self.job.name}: phase {self.phases[saved['position'][0]][0]} was trained before, with the same settings, and is taken from there")
+                self._say(
+                    f"{self.job.name}: phase {self.phases[saved['position'][0]][0]} was trained before, with the same settings, and is taken from there"
+                )
             return saved
         return None
 
@@ -409,7 +446,9 @@ class Loop:
             self.phase, self.epoch = self.phase + 1, 0
             return None
         if self.rank == 0:
-            self._say(f"{self.job.name}: going on from phase {self.phases[self.phase][0]}, epoch {self.epoch + 1}, step {self.step + 1}")
+            self._say(
+                f"{self.job.name}: going on from phase {self.phases[self.phase][0]}, epoch {self.epoch + 1}, step {self.step + 1}"
+            )
         return saved
 
     def _say(self, text: str) -> None:

@@ -15,7 +15,9 @@ class Meter:
         self.began = self.last_saved = self.epoch_began = time.monotonic()
         self.steps = self.epoch_steps = 0
         self.wait = self.epoch_wait = 0.0
-        self.bar = tqdm(total=steps, desc=name, unit=" steps", file=sys.stderr) if shown and sys.stderr.isatty() else None
+        self.bar = (
+            tqdm(total=steps, desc=name, unit=" steps", file=sys.stderr) if shown and sys.stderr.isatty() else None
+        )
 
     def waiting(self) -> None:
         self.asked = time.monotonic()
@@ -39,7 +41,9 @@ class Meter:
         now = time.monotonic()
         seconds = max(now - self.epoch_began, 1e-9)
         rate = self.epoch_steps / seconds
-        parts = " ".join(f"{key} {value:.4g}" for key, value in row.items() if isinstance(value, float) and key != "learning_rate")
+        parts = " ".join(
+            f"{key} {value:.4g}" for key, value in row.items() if isinstance(value, float) and key != "learning_rate"
+        )
         text = (
             f"{self.name} {row['phase']} epoch {row['epoch']}/{epochs} step {row['step']}: {parts} | "
             f"{rate * self.batch_size:.1f} images/s, {self.epoch_wait / seconds:.1%} of the time waiting for data, {steps_left / max(rate, 1e-9):.0f} s left"
@@ -52,7 +56,9 @@ class Meter:
             self.bar.close()
         seconds = time.monotonic() - self.began
         return {
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}",
+            "device": torch.cuda.get_device_name(device)
+            if device.type == "cuda"
+            else f"CPU, {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}",
             "workers": world,
             "steps_of_the_last_run": self.steps,
             "seconds_of_the_last_run": round(seconds, 1),

@@ -28,7 +28,9 @@ COLUMNS = ["image_id", "prediction", "sha256"]
 def ready_model(name: str, hyperparameters: dict, weights: Path | None):
     """A method as it predicts: built, and with its weights if it has any."""
     if weights is not None and "backbone_weights" in hyperparameters:
-        hyperparameters = hyperparameters | {"backbone_weights": "none"}  # what training began with is not needed any more
+        hyperparameters = hyperparameters | {
+            "backbone_weights": "none"
+        }  # what training began with is not needed any more
     model = params.build_model(name, hyperparameters)
     if weights is not None:
         trained.load_weights(model, weights)
@@ -73,14 +75,20 @@ class Predictor:
                 raise UserError(f"the network's prediction for {name} is not finite")
             low, high = float(prediction.min()), float(prediction.max())
             if low < -OUTSIDE or high > 1 + OUTSIDE:
-                raise UserError(f"the network's prediction for {name} has values in [{low:.6g}, {high:.6g}], expected [0, 1]")
+                raise UserError(
+                    f"the network's prediction for {name} has values in [{low:.6g}, {high:.6g}], expected [0, 1]"
+                )
             file = self.out / f"{name}.png"
             images.write_png(file, images.to_uint8(prediction))
-            rows.append({"image_id": name, "prediction": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()})
+            rows.append(
+                {"image_id": name, "prediction": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+            )
         return rows
 
 
-def predict_all(build_model: Callable, build_data: Callable, out: Path, *, batch_size: int, device: str, describe: str) -> pd.DataFrame:
+def predict_all(
+    build_model: Callable, build_data: Callable, out: Path, *, batch_size: int, device: str, describe: str
+) -> pd.DataFrame:
     """Predict every item of a dataset into `out`; returns image_id, prediction and sha256, ordered by image_id.
 
     One actor per GPU, or one per CPU core, of one thread each: the same sums, whatever the number of cores. A killed
@@ -127,10 +135,14 @@ def predict_all(build_model: Callable, build_data: Callable, out: Path, *, batch
     return pd.DataFrame(rows).sort_values("image_id", ignore_index=True)
 
 
-def predict_plain(build_model: Callable, build_data: Callable, out: Path, *, batch_size: int, device: str = "cpu") -> pd.DataFrame:
+def predict_plain(
+    build_model: Callable, build_data: Callable, out: Path, *, batch_size: int, device: str = "cpu"
+) -> pd.DataFrame:
     """The same as `predict_all`, in this process, without Ray."""
     if device == "gpu" and not torch.cuda.is_available():
-        raise UserError("training.device = 'gpu' and this process sees no GPU; set training.device: cpu or run where one is")
+        raise UserError(
+            "training.device = 'gpu' and this process sees no GPU; set training.device: cpu or run where one is"
+        )
     predictor = Predictor(build_model, build_data, out, device, batch_size)
     rows = [row for first in range(0, len(predictor.dataset), batch_size) for row in predictor.predict(first)]
     return pd.DataFrame(rows, columns=COLUMNS, dtype="str").sort_values("image_id", ignore_index=True)

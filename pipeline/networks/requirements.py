@@ -17,7 +17,9 @@ def phases(name: str, training: ModelTraining, known: tuple[str, ...]) -> list[t
             f"models.{name}.training.phases names {sorted(given) or 'none'}; after its first phase the network has {sorted(later) or 'none'}"
         )
     first = (known[0], training.epochs, training.optimization.learning_rate)
-    return [first] + [(phase, training.phases[phase].epochs, training.phases[phase].learning_rate) for phase in known[1:]]
+    return [first] + [
+        (phase, training.phases[phase].epochs, training.phases[phase].learning_rate) for phase in known[1:]
+    ]
 
 
 def require_trainable(name: str, training: ModelTraining, workers: int, model: Model, on_cpu: bool) -> None:
@@ -25,11 +27,15 @@ def require_trainable(name: str, training: ModelTraining, workers: int, model: M
     if not model.players:
         raise ParameterError(f"models.{name}.training: the method has nothing to train; take the block out")
     if unknown := set(training.players) - set(model.players):
-        raise ParameterError(f"models.{name}.training.players names {sorted(unknown)}; the network has {list(model.players)}")
+        raise ParameterError(
+            f"models.{name}.training.players names {sorted(unknown)}; the network has {list(model.players)}"
+        )
     phases(name, training, model.phases)
     if training.batch_size % workers:
         # shares of different sizes would weigh their images differently in the mean gradient
-        raise ParameterError(f"models.{name}.training.batch_size = {training.batch_size} is not divisible by training.workers = {workers}")
+        raise ParameterError(
+            f"models.{name}.training.batch_size = {training.batch_size} is not divisible by training.workers = {workers}"
+        )
     if training.channels_last and on_cpu and (unsafe := writes_outside_its_memory(model)):
         raise ParameterError(
             f"models.{name}.training.channels_last: its convolution {unsafe} (1x1, strided, under 16 channels) would write "

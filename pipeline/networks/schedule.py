@@ -22,7 +22,9 @@ def schedule_factor(schedule: Schedule, progress: float) -> float:
     return 1.0
 
 
-def make_optimizer(settings: Optimization, parameters: list[nn.Parameter], learning_rate: float) -> torch.optim.Optimizer:
+def make_optimizer(
+    settings: Optimization, parameters: list[nn.Parameter], learning_rate: float
+) -> torch.optim.Optimizer:
     """Fused optimizer over `parameters`. Each group keeps its rate before the schedule as `initial_lr`."""
     common: dict[str, Any] = {"lr": learning_rate, "weight_decay": settings.weight_decay, "fused": True}
     made: torch.optim.Optimizer

@@ -20,7 +20,11 @@ def load_weights(model: Model, file: Path) -> list[str]:
     if file.exists() and not file.is_file():
         raise UserError(f"{file} is a {'folder' if file.is_dir() else 'pipe or device'}, expected a safetensors file")
     if not file.exists():
-        hint = f"; `dvc repro models/dvc.yaml:train-{file.parent.name}` makes it" if file.parent.parent.name == "models" else ""
+        hint = (
+            f"; `dvc repro models/dvc.yaml:train-{file.parent.name}` makes it"
+            if file.parent.parent.name == "models"
+            else ""
+        )
         raise UserError(f"{file} is missing{hint}")
     try:
         tensors = load_file(file)
@@ -63,7 +67,10 @@ def _differences(model: nn.Module, tensors: dict, needed: set[str]) -> str:
     """How a file's tensors differ from a network's, by number and first example; "" where they fit, and where what is
     missing isn't `needed`."""
     own = model.state_dict()
-    missing, more = [key for key in own if key in needed and key not in tensors], [key for key in tensors if key not in own]
+    missing, more = (
+        [key for key in own if key in needed and key not in tensors],
+        [key for key in tensors if key not in own],
+    )
     other = [key for key in own if key in tensors and own[key].shape != tensors[key].shape]
     said = [f"{len(missing)} of its {len(own)} tensors missing in the file (first: {missing[0]})"] if missing else []
     said += [f"{len(more)} tensors unknown to it (first: {more[0]})"] if more else []

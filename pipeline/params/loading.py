@@ -28,7 +28,9 @@ def load(path: str | Path = "params.yaml") -> Params:
     """
     path = Path(path)
     try:
-        content = YAML(typ="safe", pure=True).load(reading.text(path, "is missing; `make preset NAME=embedded` writes the default"))
+        content = YAML(typ="safe", pure=True).load(
+            reading.text(path, "is missing; `make preset NAME=embedded` writes the default")
+        )
     except UserError as error:
         raise ParameterError(str(error)) from None
     except RecursionError:
@@ -62,7 +64,9 @@ def with_recipes(path: Path, content: Any) -> Any:
             recipe = recipes.get(training["recipe"]) if isinstance(training["recipe"], str) else None
             if not isinstance(recipe, dict):
                 there = ", ".join(recipes) or "none"
-                raise ParameterError(f"{path}: models.{name}.training.recipe = {training['recipe']!r}: expected one of recipes ({there})")
+                raise ParameterError(
+                    f"{path}: models.{name}.training.recipe = {training['recipe']!r}: expected one of recipes ({there})"
+                )
             block = block | {"training": merged(recipe, training)}
         filled[name] = block
     return content | {"models": filled}
@@ -105,17 +109,31 @@ def _check_names(path: Path, params: Params) -> None:
         if name in ("train", "val", "test", "All"):
             refuse("real_sets", name, "another name; it becomes the name of a split beside train, val and test")
     if params.image_size in params.inference.resolutions:
-        refuse("inference.resolutions", params.inference.resolutions, f"sides other than image_size = {params.image_size}, which is scored anyway")
+        refuse(
+            "inference.resolutions",
+            params.inference.resolutions,
+            f"sides other than image_size = {params.image_size}, which is scored anyway",
+        )
     if params.inpainting is not None and params.inpainting.source not in params.sources:
-        refuse("inpainting.source", params.inpainting.source, f"one of the sources ({', '.join(params.sources) or 'none'})")
+        refuse(
+            "inpainting.source", params.inpainting.source, f"one of the sources ({', '.join(params.sources) or 'none'})"
+        )
     for name, block in params.models.items():
         if block.outputs is not None:
             if name in models.names():
-                refuse(f"models.{name}.outputs", block.outputs, f"another name for the method, as {name} is one of this repository")
+                refuse(
+                    f"models.{name}.outputs",
+                    block.outputs,
+                    f"another name for the method, as {name} is one of this repository",
+                )
             if name == "All" or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):
                 refuse("models", name, "a name of letters, digits, _ and - that begins with a letter and is not All")
             if "artifacts" in (parts := Path(os.path.normpath(block.outputs)).parts)[:1] or not parts:
-                refuse(f"models.{name}.outputs", block.outputs, "a folder of your own outside artifacts/, which stages empty and write")
+                refuse(
+                    f"models.{name}.outputs",
+                    block.outputs,
+                    "a folder of your own outside artifacts/, which stages empty and write",
+                )
             continue
         try:
             models.task_of(name)
@@ -130,7 +148,9 @@ def _check_names(path: Path, params: Params) -> None:
         for key, block in needed[task].items():
             if not block:
                 key = "composites.subsets" if key == "composites" else key
-                raise ParameterError(f"{path}: {key} is missing, which {params.models_of(task)[0]} and all methods of {task} need")
+                raise ParameterError(
+                    f"{path}: {key} is missing, which {params.models_of(task)[0]} and all methods of {task} need"
+                )
 
 
 def _check_subsets(params: Params, refuse: Callable) -> None:
@@ -153,4 +173,8 @@ def _check_subsets(params: Params, refuse: Callable) -> None:
             if sources[source].kind == "folder":
                 refuse(place, source, "a source with objects; one of kind folder has none")
         if subset.recipe != "transfer" and subset.references != subset.source:
-            refuse(f"composites.subsets.{name}.references", subset.references, f"{subset.source}, the source itself, whose other renditions are used")
+            refuse(
+                f"composites.subsets.{name}.references",
+                subset.references,
+                f"{subset.source}, the source itself, whose other renditions are used",
+            )

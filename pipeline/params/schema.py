@@ -62,7 +62,8 @@ class MaskFiles(Block):
     """What is in in the mask files of a folder, where it isn't plain black and white (pipeline/mask_rule.py)."""
 
     mask_value: Annotated[int, Field(ge=0, le=65535)] | None = Field(
-        None, description="pixels of exactly this value are in (of a palette file: this class number); null for ordinary masks"
+        None,
+        description="pixels of exactly this value are in (of a palette file: this class number); null for ordinary masks",
     )
     mask_channel: Literal["red", "green", "blue", "alpha"] | None = Field(
         None, description="the channel that holds the mask; null for ordinary masks"
@@ -77,9 +78,12 @@ class Source(MaskFiles):
     )
     path: str = Field(description="folder or file that the photographs come from")
     lists: dict[Literal["train", "val", "test"], str] | None = Field(
-        None, description="kind folder: files within `path` that list the photographs of each split, where their names don't say it"
+        None,
+        description="kind folder: files within `path` that list the photographs of each split, where their names don't say it",
     )
-    longest_side: Count | None = Field(None, description="larger photographs are shrunk to this many pixels; null keeps them")
+    longest_side: Count | None = Field(
+        None, description="larger photographs are shrunk to this many pixels; null keeps them"
+    )
     shortest_side: Count = Field(64, description="photographs with a shorter side are rejected")
     max_megapixels: Positive = Field(50.0, description="larger photographs are refused before they are decoded")
     validation_share: Share = Field(0.1, description="of the photographs; unused where the source has its own split")
@@ -90,7 +94,9 @@ class Source(MaskFiles):
         "reject",
         description="what COCO marks as iscrowd: 1, groups drawn as one region; use them where a brush tool marks single objects so",
     )
-    near_copies: bool = Field(True, description="keep photographs that look the same (resized, saved again) in one split, as equal ones are")
+    near_copies: bool = Field(
+        True, description="keep photographs that look the same (resized, saved again) in one split, as equal ones are"
+    )
 
     @model_validator(mode="after")
     def _masks_are_files(self):
@@ -110,7 +116,9 @@ class Source(MaskFiles):
     @model_validator(mode="after")
     def _leaves_some_to_train(self):
         if self.validation_share + self.test_share >= 1:
-            raise ValueError(f"validation_share + test_share = {self.validation_share + self.test_share:g} leaves nothing to train on")
+            raise ValueError(
+                f"validation_share + test_share = {self.validation_share + self.test_share:g} leaves nothing to train on"
+            )
         return self
 
 
@@ -132,7 +140,9 @@ class Subset(Block):
     @model_validator(mode="after")
     def _mean_below_maximum(self):
         if self.composites_per_object > self.max_per_object:
-            raise ValueError(f"composites_per_object = {self.composites_per_object:g} is above max_per_object = {self.max_per_object}")
+            raise ValueError(
+                f"composites_per_object = {self.composites_per_object:g} is above max_per_object = {self.max_per_object}"
+            )
         return self
 
 
@@ -145,10 +155,12 @@ class ListedSubset(MaskFiles):
         "whose sub-datasets keep their names"
     )
     validation_share: Share = Field(
-        0.02, description="of the photographs of the training list (in Hday2night: of its cameras), which are kept out of training"
+        0.02,
+        description="of the photographs of the training list (in Hday2night: of its cameras), which are kept out of training",
     )
     disjoint: bool = Field(
-        False, description="leave those composites out of training whose photograph (in Hday2night: whose camera) is in the test list too"
+        False,
+        description="leave those composites out of training whose photograph (in Hday2night: whose camera) is in the test list too",
     )
     max_megapixels: Positive = Field(50.0, description="larger pictures are refused before they are decoded")
     max_rejected: Share = Field(0.0, description="share of unusable composites above which the stage fails")
@@ -164,7 +176,9 @@ def _kind_of_subset(value: Any) -> str:
     return _LISTED if recipe == "iharmony4" else _MADE
 
 
-AnySubset = Annotated[Annotated[ListedSubset, Tag(_LISTED)] | Annotated[Subset, Tag(_MADE)], Discriminator(_kind_of_subset)]
+AnySubset = Annotated[
+    Annotated[ListedSubset, Tag(_LISTED)] | Annotated[Subset, Tag(_MADE)], Discriminator(_kind_of_subset)
+]
 
 
 class Filters(Block):
@@ -227,7 +241,9 @@ class MaskAugmentation(Block):
 
     flips: bool = Field(description="left-right and up-down, each every other time")
     rotations: bool = Field(description="every other time by a multiple of 90 degrees, else by 10 to 45 degrees")
-    dilation: Annotated[int, Field(ge=0)] = Field(description="largest diameter in pixels of the ellipse that holes grow by; 0 for none")
+    dilation: Annotated[int, Field(ge=0)] = Field(
+        description="largest diameter in pixels of the ellipse that holes grow by; 0 for none"
+    )
     crop: bool = Field(description="enlarge a window of 50 to 100% of the side")
 
 
@@ -242,7 +258,9 @@ class Training(Block):
     device: Literal["cpu", "gpu", "auto"]
     precision: Literal["fp32", "bf16"]
     workers: Count = Field(description="processes (DDP) of one network's training; batches are shared out among them")
-    validation_images: Count = Field(description="at most so many validation images, evenly over the set, are scored after an epoch")
+    validation_images: Count = Field(
+        description="at most so many validation images, evenly over the set, are scored after an epoch"
+    )
 
 
 class Schedule(Block):
@@ -282,7 +300,9 @@ class ModelTraining(Block):
     """How one network is trained. In params.yaml a block may name a `recipe` and then states only what differs from it;
     what is read here is the whole, with the recipe's values filled in."""
 
-    recipe: str | None = Field(None, description="name of an entry of `recipes`, whose values hold where the block states none")
+    recipe: str | None = Field(
+        None, description="name of an entry of `recipes`, whose values hold where the block states none"
+    )
     epochs: Annotated[int, Field(ge=0)] = Field(description="of the first phase; further phases have their own")
     batch_size: Count
     max_steps_per_epoch: Count | None = None
@@ -292,7 +312,10 @@ class ModelTraining(Block):
     augmentation: Augmentation
     validate_every: Count = 1
     keep: Literal["best", "last"] = Field("best", description="which weights are used, by validation score or the last")
-    start_from: str | None = Field(None, description="safetensors that training begins with in place of random weights; what it lacks of a discriminator is drawn")
+    start_from: str | None = Field(
+        None,
+        description="safetensors that training begins with in place of random weights; what it lacks of a discriminator is drawn",
+    )
     channels_last: bool = Field(
         False, description="train in the memory format that puts channels last: often faster, equal but for rounding"
     )
@@ -307,16 +330,26 @@ class ModelBlock(Block):
 
     hyperparameters: dict[str, Any] = {}
     training: ModelTraining | None = None
-    weights: str | None = Field(None, description="safetensors trained elsewhere, as commands.import_weights writes them: inference without training")
-    outputs: str | None = Field(None, description="folder of pictures made elsewhere, named after the images (pipeline/scoring/outputs.py)")
-    task: Literal["localization", "harmonization", "inpainting"] | None = Field(None, description="of `outputs`, and given with them alone")
+    weights: str | None = Field(
+        None,
+        description="safetensors trained elsewhere, as commands.import_weights writes them: inference without training",
+    )
+    outputs: str | None = Field(
+        None, description="folder of pictures made elsewhere, named after the images (pipeline/scoring/outputs.py)"
+    )
+    task: Literal["localization", "harmonization", "inpainting"] | None = Field(
+        None, description="of `outputs`, and given with them alone"
+    )
     outputs_side: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="side in pixels of square `outputs` that have neither image_size nor the size of the originals"
+        None,
+        description="side in pixels of square `outputs` that have neither image_size nor the size of the originals",
     )
     outputs_filter: Literal["nearest", "box", "bilinear", "bicubic", "lanczos"] = Field(
         "bilinear", description="Pillow's filter that brings `outputs` of another size to image_size"
     )
-    n_parameters: Annotated[int, Field(ge=0)] | None = Field(None, description="of the network that made `outputs`, if known")
+    n_parameters: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="of the network that made `outputs`, if known"
+    )
 
     @model_validator(mode="after")
     def _one_origin(self):
@@ -332,7 +365,9 @@ class ModelBlock(Block):
             if key in given:
                 raise ValueError(f"{key} belongs to outputs, a folder, which is missing")
         if self.weights is not None and self.training is not None:
-            raise ValueError("weights are used as they are and training makes its own; training.start_from begins with a file")
+            raise ValueError(
+                "weights are used as they are and training makes its own; training.start_from begins with a file"
+            )
         return self
 
 

@@ -23,7 +23,9 @@ def one_line(error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         known = _keys_at(list(map(str, first["loc"][:-1])))
         near = difflib.get_close_matches(place[-1], known, n=1)
-        message = f"{key} is not a parameter" + (f"; did you mean {near[0]!r}?" if near else f"; known here: {', '.join(known)}")
+        message = f"{key} is not a parameter" + (
+            f"; did you mean {near[0]!r}?" if near else f"; known here: {', '.join(known)}"
+        )
     elif first["type"] == "missing":
         message = f"{key} is missing; expected {_expected(first)}"
     else:

@@ -47,7 +47,10 @@ def _printed(row) -> dict:
 
 def _where(row) -> str:
     split = "" if row.split == "test" else f" ({row.split})"
-    return f"{row.subset} {f'{row.condition} %' if row.condition[:1].isdigit() and 'px' not in row.condition else row.condition}".strip() + split
+    return (
+        f"{row.subset} {f'{row.condition} %' if row.condition[:1].isdigit() and 'px' not in row.condition else row.condition}".strip()
+        + split
+    )
 
 
 def _name(metric: str) -> str:
@@ -69,13 +72,27 @@ def detectability(folder: Path, trained: list[str]) -> list[dict]:
     summary = tables.read(folder / "summary.parquet")
     pooled = summary[summary["subset"] == "All"]
     made = []
-    for (localizer, split), part in sorted(pooled.groupby(["localizer", "split"]), key=lambda one: (one[0][0], one[0][1] != "test", one[0][1])):
+    for (localizer, split), part in sorted(
+        pooled.groupby(["localizer", "split"]), key=lambda one: (one[0][0], one[0][1] != "test", one[0][1])
+    ):
         cells = part.set_index(["model", "metric"])
         rows = [
-            {"model": model, "trained": model in trained, "measures": [_measure(cells, model, measure) for measure in MEASURES]}
+            {
+                "model": model,
+                "trained": model in trained,
+                "measures": [_measure(cells, model, measure) for measure in MEASURES],
+            }
             for model in cells.xs("ap_credit", level="metric")["mean"].sort_values(ascending=False, kind="stable").index
         ]
-        made.append({"localizer": localizer, "split": split, "n_images": int(part["n"].max()), "n_excluded": int(part["n_excluded"].max()), "rows": rows})
+        made.append(
+            {
+                "localizer": localizer,
+                "split": split,
+                "n_images": int(part["n"].max()),
+                "n_excluded": int(part["n_excluded"].max()),
+                "rows": rows,
+            }
+        )
     return made
 
 
@@ -105,9 +122,20 @@ def study(folder: Path, order: list[str]) -> dict | None:
     rows = []
     for model, one in (shares if scores is None else scores).iterrows():
         share = shares.loc[model]
-        row = {"model": model, "share": f"{share['share']:.1%}", "votes": f"{int(share['n_votes'])} of {int(share['n_shown'])}"}
+        row = {
+            "model": model,
+            "share": f"{share['share']:.1%}",
+            "votes": f"{int(share['n_votes'])} of {int(share['n_shown'])}",
+        }
         row["share_interval"] = f"{share['low']:.1%} to {share['high']:.1%}" if math.isfinite(share["low"]) else ""
         row["score"] = f"{one['score']:+.2f}".replace("-", "−") if scored else ""
-        row["score_interval"] = f"{one['low']:.2f} to {one['high']:.2f}".replace("-", "−") if scored and math.isfinite(one["low"]) else ""
+        row["score_interval"] = (
+            f"{one['low']:.2f} to {one['high']:.2f}".replace("-", "−") if scored and math.isfinite(one["low"]) else ""
+        )
         rows.append(row)
-    return {"n_votes": int(shares["n_votes"].sum()), "n_raters": int(shares["n_raters"].max()), "scored": scored, "rows": rows}
+    return {
+        "n_votes": int(shares["n_votes"].sum()),
+        "n_raters": int(shares["n_raters"].max()),
+        "scored": scored,
+        "rows": rows,
+    }

@@ -80,7 +80,9 @@ def read_results(task: str, results: Path, index: Path) -> Results:
     read = {name: tables.read(results / f"{name}.parquet") for name in RESULT_TABLES}
     odd = sorted(set(methods) ^ set(read["summary"]["model"]))
     if odd:
-        raise UserError(f"{results / 'summary.parquet'} and {index} name different methods ({odd[0]} is in one only); `dvc repro` evaluates anew")
+        raise UserError(
+            f"{results / 'summary.parquet'} and {index} name different methods ({odd[0]} is in one only); `dvc repro` evaluates anew"
+        )
     return Results(task, methods, **read)
 
 
@@ -113,7 +115,11 @@ def change(value: float, metric: str) -> str:
 
 def between(low: float, high: float, metric: str) -> str:
     """An interval as the page writes it; empty where there is none (fewer than two photographs)."""
-    return f"{number(low, metric)} to {number(high, metric)}".replace("-", "−") if math.isfinite(low) and math.isfinite(high) else ""
+    return (
+        f"{number(low, metric)} to {number(high, metric)}".replace("-", "−")
+        if math.isfinite(low) and math.isfinite(high)
+        else ""
+    )
 
 
 def count(value: float) -> str:
@@ -134,16 +140,26 @@ def score_table(results: Results, subset: str, split: str = "test") -> dict:
     the leading metric; `brought` says what was trained or made elsewhere; `excluded` names methods with images that a metric is undefined for. Intervals, ranks and
     differences exist for the test split alone.
     """
-    chosen = results.summary[(results.summary["subset"] == subset) & (results.summary["split"] == split)].set_index("model")
+    chosen = results.summary[(results.summary["subset"] == subset) & (results.summary["split"] == split)].set_index(
+        "model"
+    )
     order = [one for one in results.order if one in chosen.index]
     if subset != "All" or split != "test":
-        order = list(chosen.loc[order].sort_values(results.leading, ascending=not results.metrics[results.leading], kind="stable").index)
+        order = list(
+            chosen.loc[order]
+            .sort_values(results.leading, ascending=not results.metrics[results.leading], kind="stable")
+            .index
+        )
     stated = split == "test"
     intervals = results.intervals[results.intervals["subset"] == subset].set_index(["model", "metric"])
-    ranks = results.ranks[(results.ranks["subset"] == subset) & (results.ranks["metric"] == results.leading)].set_index("model")
+    ranks = results.ranks[(results.ranks["subset"] == subset) & (results.ranks["metric"] == results.leading)].set_index(
+        "model"
+    )
     scored = results.per_image[results.per_image["split"] == split]
     scored = scored if subset == "All" else scored[scored["subset"] == subset]
-    cells = {one: _cells(chosen[one], one, higher, intervals if stated else None) for one, higher in results.metrics.items()}
+    cells = {
+        one: _cells(chosen[one], one, higher, intervals if stated else None) for one, higher in results.metrics.items()
+    }
     rows = [
         {
             "model": model,
@@ -167,7 +183,9 @@ def score_table(results: Results, subset: str, split: str = "test") -> dict:
         "simulated": float(chosen["simulated"].max()) if "simulated" in chosen else 0.0,
         "n_photographs": int(scored["photograph"].nunique()),
         "excluded": _excluded(scored, list(results.metrics), order),
-        "brought": [f"{model} ({origin})" for model in order if (origin := results.methods[model]["origin"]) not in HERE],
+        "brought": [
+            f"{model} ({origin})" for model in order if (origin := results.methods[model]["origin"]) not in HERE
+        ],
     }
 
 
@@ -199,7 +217,12 @@ def _behind(results: Results, subset: str, model: str, first: str) -> dict | str
     if model == first:
         return ""
     table, metric = results.differences, results.leading
-    row = table[(table["subset"] == subset) & (table["metric"] == metric) & (table["first"] == model) & (table["second"] == first)].iloc[0]
+    row = table[
+        (table["subset"] == subset)
+        & (table["metric"] == metric)
+        & (table["first"] == model)
+        & (table["second"] == first)
+    ].iloc[0]
     if not math.isfinite(row["mean"]):
         return ""
     tied = not (row["low"] > 0 or row["high"] < 0)
@@ -220,7 +243,9 @@ def overlaps(file: Path) -> dict[str, list[str]]:
             continue
         sentence = f"{row.subset}: {row.photographs_shared:,} of {row.photographs_test:,} test photographs are in its training list too"
         if row.photographs_shared:
-            sentence += f", with {row.test_composites_of_shared_photographs:,} of {row.composites_test:,} test composites"
+            sentence += (
+                f", with {row.test_composites_of_shared_photographs:,} of {row.composites_test:,} test composites"
+            )
         if row.cameras_shared:
             sentence += f"; {row.test_composites_of_shared_cameras:,} test composites are of the {row.cameras_shared} cameras that it knows"
         if (left_out := getattr(row, "composites_left_out", 0)) > 0:  # missing of real sets, which are only tested
@@ -295,20 +320,33 @@ def counts(pairs: pd.DataFrame, rejected: pd.DataFrame) -> dict:
     splits += sorted(set(pairs["split"]) - set(splits))
     by_split = pairs.groupby("split")
     categories = pairs["category"].value_counts()
-    rules = rejected.groupby("rule")["value"].agg(["size", "min", "max"]).sort_values("size", ascending=False, kind="stable")
+    rules = (
+        rejected.groupby("rule")["value"]
+        .agg(["size", "min", "max"])
+        .sort_values("size", ascending=False, kind="stable")
+    )
     return {
         "splits": splits,
         "n": len(pairs),
         "n_simulated": int(pairs["simulated"].sum()) if "simulated" in pairs else 0,
         "by_split": [
-            {"split": one, "composites": len(part), "photographs": part["source_image"].nunique(), "objects": part["mask"].nunique()}
+            {
+                "split": one,
+                "composites": len(part),
+                "photographs": part["source_image"].nunique(),
+                "objects": part["mask"].nunique(),
+            }
             for one, part in ((one, by_split.get_group(one)) for one in splits)
         ],
         "by_transfer": _crossed(pairs, "transfer", splits),
         "by_category": _crossed(pairs, "category", splits)[:12],
         "more_categories": len(categories) - 12,
         "rules": [
-            {"rule": rule, "n": int(row["size"]), "values": f"{row['min']:.3g} to {row['max']:.3g}" if math.isfinite(row["min"]) else ""}
+            {
+                "rule": rule,
+                "n": int(row["size"]),
+                "values": f"{row['min']:.3g} to {row['max']:.3g}" if math.isfinite(row["min"]) else "",
+            }
             for rule, row in rules.iterrows()
         ],
         "n_rejected": len(rejected),
@@ -324,9 +362,16 @@ def _crossed(pairs: pd.DataFrame, column: str, splits: list[str]) -> list[dict]:
     named = pairs.assign(**{column: [stated(one) or "not known" for one in pairs[column]]})
     crossed = pd.crosstab(named[column], named["split"]).reindex(columns=splits, fill_value=0)
     crossed = crossed.assign(n=crossed.sum(axis=1)).reset_index().sort_values(["n", column], ascending=[False, True])
-    return [{"value": row[column], "n": int(row["n"]), "of": [int(row[one]) for one in splits]} for _, row in crossed.iterrows()]
+    return [
+        {"value": row[column], "n": int(row["n"]), "of": [int(row[one]) for one in splits]}
+        for _, row in crossed.iterrows()
+    ]
 
 
 def fingerprint(file: Path) -> dict:
     """A table of the data by name, number of rows and the beginning of its SHA-256."""
-    return {"file": file.as_posix(), "rows": f"{len(tables.read(file)):,}", "sha256": hashlib.sha256(file.read_bytes()).hexdigest()[:16]}
+    return {
+        "file": file.as_posix(),
+        "rows": f"{len(tables.read(file)):,}",
+        "sha256": hashlib.sha256(file.read_bytes()).hexdigest()[:16],
+    }

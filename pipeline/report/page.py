@@ -64,24 +64,34 @@ def render(parameters, *, results: Path, artifacts: Path, data: Path, file: Path
         "tables": [numbers.fingerprint(one) for one in stated],
     }
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.FileSystemLoader(HERE),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
     )
     environment.filters["percent"] = lambda share: f"{share:.0%}"
-    html = environment.get_template("page.html.j2").render(
-        style=Markup((HERE / "page.css").read_text()),
-        script=Markup((HERE / "page.js").read_text()),
-        size=parameters.image_size,
-        level=parameters.evaluation.confidence,
-        resamples=parameters.evaluation.bootstrap,
-        tasks=tasks,
-        subsets=subsets,
-        masks=masks,
-        run=run,
-    ).strip()
+    html = (
+        environment.get_template("page.html.j2")
+        .render(
+            style=Markup((HERE / "page.css").read_text()),
+            script=Markup((HERE / "page.js").read_text()),
+            size=parameters.image_size,
+            level=parameters.evaluation.confidence,
+            resamples=parameters.evaluation.bootstrap,
+            tasks=tasks,
+            subsets=subsets,
+            masks=masks,
+            run=run,
+        )
+        .strip()
+    )
     weight = len(html.encode())
     if weight > MAX_BYTES:
         limit, rows = f"{MAX_BYTES / 1e6:.0f} MB", parameters.report.sheet_rows
-        raise UserError(f"the report would have {weight / 1e6:.1f} MB, the limit is {limit}; lower report.sheet_rows = {rows} in {file}")
+        raise UserError(
+            f"the report would have {weight / 1e6:.1f} MB, the limit is {limit}; lower report.sheet_rows = {rows} in {file}"
+        )
     return html
 
 
@@ -106,14 +116,22 @@ def _task(results: numbers.Results, parameters, artifacts: Path, folder: Path) -
         "overlaps": [sentence for name in parameters.subsets for sentence in overlaps.get(name, [])],
         "subsets": [numbers.score_table(results, one) for one in results.subsets] if len(results.subsets) > 1 else [],
         "only_subset": results.subsets[0],
-        "real": [numbers.score_table(results, "All", split) | {"overlaps": overlaps.get(split, [])} for split in other_splits],
-        "styles": [{"model": model, "key": Markup(plots.key(look[model])), "trained": model in results.trained} for model in results.order],
+        "real": [
+            numbers.score_table(results, "All", split) | {"overlaps": overlaps.get(split, [])} for split in other_splits
+        ],
+        "styles": [
+            {"model": model, "key": Markup(plots.key(look[model])), "trained": model in results.trained}
+            for model in results.order
+        ],
         "breakdowns": [Markup(one) for one in (*steps, *kinds) if one],
         "size_chart": Markup(chart) if (chart := plots.size_against_quality(results)) else None,
         "curves": [Markup(one) for one in plots.training_curves(results, trainings)] if trainings else [],
         "trainings": numbers.training_rows(trainings, parameters.models),
         "sheet": sheets.contact_sheet(shown, parameters.report.sheet_rows),
-        "worst": [{"model": model, "trained": model in results.trained, "strips": sheets.worst(shown, model, WORST)} for model in results.order],
+        "worst": [
+            {"model": model, "trained": model in results.trained, "strips": sheets.worst(shown, model, WORST)}
+            for model in results.order
+        ],
         "tables": (*numbers.RESULT_TABLES, "differences_by_size"),
     }
 
@@ -121,7 +139,9 @@ def _task(results: numbers.Results, parameters, artifacts: Path, folder: Path) -
 def _beside(results: numbers.Results, folder: Path) -> dict:
     return {
         "published": comparisons.published(folder / "published", results.task),
-        "detectability": comparisons.detectability(folder / "detectability", results.trained) if results.task == "harmonization" else [],
+        "detectability": comparisons.detectability(folder / "detectability", results.trained)
+        if results.task == "harmonization"
+        else [],
         "study": comparisons.study(folder / "study", results.order),
     }
 
@@ -149,7 +169,10 @@ def _subset(name: str, subset, data: Path, parameters) -> dict:
         "made": made,
         "source": subset.source if made else subset.path,
         "references": subset.references if made else "",
-        "histograms": [Markup(plots.histogram(pairs[one], HISTOGRAMS[one][0], bounds.get(one), HISTOGRAMS[one][1])) for one in drawn],
+        "histograms": [
+            Markup(plots.histogram(pairs[one], HISTOGRAMS[one][0], bounds.get(one), HISTOGRAMS[one][1]))
+            for one in drawn
+        ],
         "transfers": sheets.transfer_sheet(folder, pairs, references, SAMPLES),
     } | numbers.counts(pairs, rejected)
 

@@ -72,7 +72,9 @@ def read(task: str, results: Path, by: str, metrics: list[str] | None) -> PaperT
         raise UserError(f"{results}: no method has a mean by {by} there")
     best, second, tied = (pd.DataFrame(False, means.index, means.columns) for _ in range(3))
     for group, metric in means.columns:
-        column = means[group, metric].dropna().sort_values(ascending=not METRICS[metric].higher_is_better, kind="stable")
+        column = (
+            means[group, metric].dropna().sort_values(ascending=not METRICS[metric].higher_is_better, kind="stable")
+        )
         shown = [number(value, metric) for value in column]
         for name, text in zip(column.index, shown):
             best.loc[name, (group, metric)] = text == shown[0]
@@ -82,7 +84,9 @@ def read(task: str, results: Path, by: str, metrics: list[str] | None) -> PaperT
             for name, text in zip(column.index, shown):
                 second.loc[name, (group, metric)] = text == next_best
         if pairs is not None:
-            of_best = pairs[(pairs["group"] == group) & (pairs["metric"] == metric) & (pairs["first"] == column.index[0])]
+            of_best = pairs[
+                (pairs["group"] == group) & (pairs["metric"] == metric) & (pairs["first"] == column.index[0])
+            ]
             undecided = set(of_best[~((of_best["low"] > 0) | (of_best["high"] < 0))]["second"])
             for name in behind:
                 tied.loc[name, (group, metric)] = name in undecided
@@ -136,7 +140,9 @@ def _cells(table: PaperTable, bold: str, underlined: str, tied: str) -> list[lis
 
 def _markdown(table: PaperTable) -> str:
     groups = dict.fromkeys(group for group, _ in table.means.columns)
-    heads = [f"{group}: {heading(metric)}" if len(groups) > 1 else heading(metric) for group, metric in table.means.columns]
+    heads = [
+        f"{group}: {heading(metric)}" if len(groups) > 1 else heading(metric) for group, metric in table.means.columns
+    ]
     lines = [f"| method | {' | '.join(heads)} |", f"| --- |{' ---: |' * len(heads)}"]
     for name, cells in zip(table.means.index, _cells(table, "**{}**", "<u>{}</u>", TIED)):
         lines.append(f"| {name} | {' | '.join(cells)} |")
@@ -147,7 +153,12 @@ def _latex(table: PaperTable) -> str:
     def escaped(text: str) -> str:
         for character in "\\&%$#_{}":
             text = text.replace(character, rf"\{character}")
-        return text.replace(TIED, r"$^\dagger$").replace("–", "--").replace("↑", r"$\uparrow$").replace("↓", r"$\downarrow$")
+        return (
+            text.replace(TIED, r"$^\dagger$")
+            .replace("–", "--")
+            .replace("↑", r"$\uparrow$")
+            .replace("↓", r"$\downarrow$")
+        )
 
     columns = list(table.means.columns)
     groups = list(dict.fromkeys(group for group, _ in columns))
@@ -155,7 +166,10 @@ def _latex(table: PaperTable) -> str:
     lines = [r"\begin{table}", r"\centering", rf"\caption{{{escaped(table.caption)}}}"]
     lines += [rf"\begin{{tabular}}{{l{'r' * len(columns)}}}", r"\toprule"]
     if len(groups) > 1:
-        lines.append(" & ".join(["", *(rf"\multicolumn{{{count}}}{{c}}{{{escaped(str(group))}}}" for group, count in spans)]) + r" \\")
+        lines.append(
+            " & ".join(["", *(rf"\multicolumn{{{count}}}{{c}}{{{escaped(str(group))}}}" for group, count in spans)])
+            + r" \\"
+        )
     lines.append(" & ".join(["method", *(escaped(heading(metric)) for _, metric in columns)]) + r" \\")
     lines.append(r"\midrule")
     for name, cells in zip(table.means.index, _cells(table, r"\textbf{{{}}}", r"\underline{{{}}}", r"$^\dagger$")):

@@ -26,7 +26,9 @@ from pipeline.tasks import METRICS
 
 WIDTH, HEIGHT = 3.6, 2.6
 INK, FAINT, GRID, PAPER = "#010203", "#010204", "#010205", "#010206"
-_VARIABLES = {INK: "--ink", FAINT: "--faint", GRID: "--grid", PAPER: "--paper"} | {f"#0a0b{number:02d}": f"--c{number}" for number in range(1, 7)}
+_VARIABLES = {INK: "--ink", FAINT: "--faint", GRID: "--grid", PAPER: "--paper"} | {
+    f"#0a0b{number:02d}": f"--c{number}" for number in range(1, 7)
+}
 _COLOURS = [f"#0a0b{number:02d}" for number in range(1, 7)]
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
 _SETTINGS: dict[Any, Any] = {
@@ -70,7 +72,15 @@ def key(style: Style) -> str:
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     axes.set(xlim=(-1, 1), ylim=(-1, 1))
-    axes.plot([-0.9, 0, 0.9], [0, 0, 0], color=style.colour, linewidth=1.2, dashes=style.dashes, markevery=[1], **_mark(style, 4.5))
+    axes.plot(
+        [-0.9, 0, 0.9],
+        [0, 0, 0],
+        color=style.colour,
+        linewidth=1.2,
+        dashes=style.dashes,
+        markevery=[1],
+        **_mark(style, 4.5),
+    )
     return _svg(figure, f"key {style}")
 
 
@@ -95,8 +105,13 @@ def by_steps(results: Results, by: str, metric: str) -> str | None:
         ends[model] = rows["mean"].iloc[-1]
     n = part.groupby("value")["n"].max().reindex(values)
     each = n.nunique() == 1
-    axes.set_xticks(range(len(values)), [_short(one) if each else f"{_short(one)}\nn = {int(images)}" for one, images in zip(values, n)])
-    axes.set_xlabel(f"{by.replace('_', ' ').removesuffix(' bucket')}, %" + (f" (n = {int(n.iloc[0])} each)" if each else ""))
+    axes.set_xticks(
+        range(len(values)),
+        [_short(one) if each else f"{_short(one)}\nn = {int(images)}" for one, images in zip(values, n)],
+    )
+    axes.set_xlabel(
+        f"{by.replace('_', ' ').removesuffix(' bucket')}, %" + (f" (n = {int(n.iloc[0])} each)" if each else "")
+    )
     axes.set_xlim(-0.25, len(values) - 0.75)
     _label_ends(axes, ends, styles(results), len(values) - 0.85)
     return _svg(figure, f"{results.task} {by} {metric}")
@@ -129,7 +144,9 @@ def size_against_quality(results: Results) -> str | None:
     """Parameters against the leading metric, over all test images, with intervals; methods without parameters stand
     at the left, apart from the logarithmic scale, and those whose size nobody knows are left out. None when no method has parameters."""
     metric = results.leading
-    rows = results.intervals[(results.intervals["subset"] == "All") & (results.intervals["metric"] == metric)].set_index("model")
+    rows = results.intervals[
+        (results.intervals["subset"] == "All") & (results.intervals["metric"] == metric)
+    ].set_index("model")
     sizes = {model: results.methods[model]["n_parameters"] for model in results.order}
     powers = np.log10([size for size in sizes.values() if size])
     if not len(powers):
@@ -152,7 +169,9 @@ def size_against_quality(results: Results) -> str | None:
     axes.set_xticks([none, *np.log10(ticks)], ["none", *(count(one).replace(".0", "") for one in ticks)])
     axes.set_xlabel("parameters")
     for column in (True, False):  # names are kept apart within the column of methods without parameters, and outside it
-        _label_points(axes, {model: place for model, place in points.items() if (place[0] == none) == column}, look, 0.02 * width)
+        _label_points(
+            axes, {model: place for model, place in points.items() if (place[0] == none) == column}, look, 0.02 * width
+        )
     return _svg(figure, f"{results.task} size")
 
 
@@ -172,7 +191,13 @@ def training_curves(results: Results, trainings: Sequence[Training]) -> list[str
         columns = loss_columns(one.history)
         for number, column in enumerate(columns):
             known, style = one.history.dropna(subset=[column]), look[one.model]
-            axes.plot(known["step"], known[column], color=style.colour, linewidth=0.9 if number else 1.3, dashes=(1, 1) if number else style.dashes)
+            axes.plot(
+                known["step"],
+                known[column],
+                color=style.colour,
+                linewidth=0.9 if number else 1.3,
+                dashes=(1, 1) if number else style.dashes,
+            )
             name = one.model if len(columns) == 1 else f"{one.model} {column.removesuffix('_loss')}"
             ends[name] = (known["step"].iloc[-1], known[column].iloc[-1])
             drawn.append(known[column].min())
@@ -187,7 +212,15 @@ def training_curves(results: Results, trainings: Sequence[Training]) -> list[str
     for one in trainings:
         if metric in one.history:
             known, style = one.history.dropna(subset=[metric]), look[one.model]
-            axes.plot(known["step"], known[metric], color=style.colour, linewidth=1.3, dashes=style.dashes, marker="o", markersize=2.2)
+            axes.plot(
+                known["step"],
+                known[metric],
+                color=style.colour,
+                linewidth=1.3,
+                dashes=style.dashes,
+                marker="o",
+                markersize=2.2,
+            )
             ends[one.model] = (known["step"].iloc[-1], known[metric].iloc[-1])
     return [*panels, _finish_curves(figure, axes, ends, look, f"{results.task} validation")] if ends else panels
 
@@ -211,7 +244,9 @@ def histogram(values: pd.Series, title: str, bounds: tuple[float, float] | None 
     median = float(np.median(values))
     axes.plot([median], [counts.max() * 1.06], marker="v", markersize=4, color=INK, linestyle="none", clip_on=False)
     shown = f"{median:.0%}" if percent else f"{median:.3g}"
-    axes.annotate(f"median {shown}", (median, counts.max() * 1.06), xytext=(5, -2.5), textcoords="offset points", fontsize=7)
+    axes.annotate(
+        f"median {shown}", (median, counts.max() * 1.06), xytext=(5, -2.5), textcoords="offset points", fontsize=7
+    )
     axes.set_ylim(0, counts.max() * 1.18)
     axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
     axes.xaxis.set_major_locator(MaxNLocator(6))
@@ -271,7 +306,9 @@ def _short(value) -> str:
 def _few_log_ticks(axes) -> None:
     """1, 2 and 5 of each decade, as many as fit the range."""
     low, high = axes.get_ylim()
-    ticks = [digit * 10.0**power for power in range(-9, 10) for digit in (1, 2, 5) if low <= digit * 10.0**power <= high]
+    ticks = [
+        digit * 10.0**power for power in range(-9, 10) for digit in (1, 2, 5) if low <= digit * 10.0**power <= high
+    ]
     if len(ticks) < 2:
         ticks = list(MaxNLocator(4).tick_values(low, high)[1:-1])
     axes.set_yticks(ticks if len(ticks) < 8 else [one for one in ticks if f"{one:e}".startswith("1")])
@@ -282,7 +319,12 @@ def _finish_curves(figure, axes, ends: dict, look: dict[str, Style], name: str) 
     axes.set_xlim(0, last)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.set_xlabel("step")
-    _label_ends(axes, {model: value for model, (_, value) in ends.items()}, {model: look[model.split(" ")[0]] for model in ends}, last)
+    _label_ends(
+        axes,
+        {model: value for model, (_, value) in ends.items()},
+        {model: look[model.split(" ")[0]] for model in ends},
+        last,
+    )
     return _svg(figure, name)
 
 
@@ -290,7 +332,15 @@ def _label_ends(axes, ends: dict[str, float], look: dict[str, Style], x: float) 
     """Names at the right ends of lines, pushed apart where they would overlap."""
     places = _apart(axes, {model: value for model, value in ends.items() if np.isfinite(value)})
     for model, y in places.items():
-        axes.annotate(model, (1.015, y), xycoords="axes fraction", color=look[model].colour, fontsize=7, va="center", annotation_clip=False)
+        axes.annotate(
+            model,
+            (1.015, y),
+            xycoords="axes fraction",
+            color=look[model].colour,
+            fontsize=7,
+            va="center",
+            annotation_clip=False,
+        )
 
 
 def _label_points(axes, points: dict[str, tuple[float, float]], look: dict[str, Style], gap: float) -> None:

@@ -29,7 +29,9 @@ def revision(root: Path) -> str:
         if found is None:
             inside = _git(root, "rev-parse", "--is-inside-work-tree") is not None
             return "a git repository without a commit" if inside else "not a git repository"
-        changed = _git(root, "status", "--porcelain", "--", ".", *(f":(exclude){file}" for file in WRITTEN_BY_DVC)) or ""
+        changed = (
+            _git(root, "status", "--porcelain", "--", ".", *(f":(exclude){file}" for file in WRITTEN_BY_DVC)) or ""
+        )
     except FileNotFoundError:
         return "not known (git is not installed)"
     lines = len(changed.splitlines())
@@ -60,7 +62,10 @@ def _differences(preset_value, value, key: str = "") -> list[dict]:
     if isinstance(preset_value, dict) and isinstance(value, dict):
         inside = [*preset_value, *(one for one in value if one not in preset_value)]
         absent = "not there"
-        parts = [_differences(preset_value.get(one, absent), value.get(one, absent), f"{key}.{one}" if key else one) for one in inside]
+        parts = [
+            _differences(preset_value.get(one, absent), value.get(one, absent), f"{key}.{one}" if key else one)
+            for one in inside
+        ]
         return [one for part in parts for one in part]
     return [] if preset_value == value else [{"key": key, "preset": _stated(preset_value), "here": _stated(value)}]
 

@@ -122,7 +122,14 @@ def contact_sheet(shown: Shown, rows: int) -> list[Row]:
             output = shown.output(model, image_id)
             note = number(scores.loc[image_id, model], results.leading)
             tiles.append(
-                Tile(model, "method", encode(output), encode(shown.second(output, image_id)), note, results.methods[model]["trained"])
+                Tile(
+                    model,
+                    "method",
+                    encode(output),
+                    encode(shown.second(output, image_id)),
+                    note,
+                    results.methods[model]["trained"],
+                )
             )
         sheet.append(Row(rule, image_id, about(described.loc[image_id]), tiles))
     return sheet
@@ -132,7 +139,9 @@ def picks(results: Results, rows: int) -> list[tuple[str, str]]:
     """(rule, image_id) of the images to show, see the head of this file."""
     metric, best = results.leading, results.order[0]
     part = results.tested[(results.tested["model"] == best) & results.tested[results.leading].notna()]
-    order = list(part.sort_values([metric, "image_id"], ascending=[not results.metrics[metric], True], kind="stable")["image_id"])
+    order = list(
+        part.sort_values([metric, "image_id"], ascending=[not results.metrics[metric], True], kind="stable")["image_id"]
+    )
     if not order:
         return []
     chosen = {order[(len(order) - 1) // 2]: "median"}
@@ -152,7 +161,12 @@ def about(row: pd.Series) -> str:
     """An image in words: where it is from and what makes it easy or hard."""
     if "hole_ratio" in row:
         return f"{row['subset']}, hole {row['hole_ratio']:.0%}"
-    parts = [row["subset"], stated(row["transfer"]), stated(row["category"]), f"foreground {row['foreground_ratio']:.0%}"]
+    parts = [
+        row["subset"],
+        stated(row["transfer"]),
+        stated(row["category"]),
+        f"foreground {row['foreground_ratio']:.0%}",
+    ]
     return ", ".join(one for one in parts if one)
 
 
@@ -199,9 +213,19 @@ def transfer_sheet(folder: Path, pairs: pd.DataFrame, references: Path | None, r
                 assert real is not None  # it is a rendition of the real photograph
                 tiles.append(("simulated rendition", renditions.BY_TRANSFER[row["transfer"]](real, row["seed"])))
             elif stated(row["reference_image"]):
-                tiles.append(("reference", lenders.picture(row["reference_image"], stated(row.get("reference_object")))))
-            note = ", ".join(one for one in (stated(row["category"]), f"foreground {row['foreground_ratio']:.0%}") if one)
-            made.append({"pair_id": row.name, "note": note, "tiles": [{"name": name, "source": encode(picture, 192)} for name, picture in tiles]})
+                tiles.append(
+                    ("reference", lenders.picture(row["reference_image"], stated(row.get("reference_object"))))
+                )
+            note = ", ".join(
+                one for one in (stated(row["category"]), f"foreground {row['foreground_ratio']:.0%}") if one
+            )
+            made.append(
+                {
+                    "pair_id": row.name,
+                    "note": note,
+                    "tiles": [{"name": name, "source": encode(picture, 192)} for name, picture in tiles],
+                }
+            )
         sheet[transfer] = made
     return sheet
 
@@ -216,13 +240,17 @@ class _Lenders:
 
     def picture(self, image_id: str, object_id: str) -> np.ndarray:
         if self.photographs is None or self.objects is None:
-            self.photographs = tables.read(self.root / "photographs.parquet", ["image_id", "image"]).set_index("image_id")["image"]
+            self.photographs = tables.read(self.root / "photographs.parquet", ["image_id", "image"]).set_index(
+                "image_id"
+            )["image"]
             objects = tables.read(self.root / "instances.parquet", ["image_id", "instance_id", "mask"])
             self.objects = objects.set_index(["image_id", "instance_id"])["mask"]
         photograph = images.read_rgb(self.root / self.photographs[image_id])
         if not object_id:
             return photograph
-        return outlined(photograph, images.read_mask(self.root / self.objects[image_id, object_id], size=photograph.shape[:2]))
+        return outlined(
+            photograph, images.read_mask(self.root / self.objects[image_id, object_id], size=photograph.shape[:2])
+        )
 
 
 def mask_sheet(root: Path, masks: pd.DataFrame) -> dict:
@@ -236,7 +264,12 @@ def mask_sheet(root: Path, masks: pd.DataFrame) -> dict:
         cells = []
         for bucket in buckets:
             inside = part[part["hole_ratio_bucket"] == bucket].sort_values("mask_id")
-            cells.append({"n": len(inside), "source": encode(images.read_mask(root / inside["mask"].iloc[0]), 96) if len(inside) else None})
+            cells.append(
+                {
+                    "n": len(inside),
+                    "source": encode(images.read_mask(root / inside["mask"].iloc[0]), 96) if len(inside) else None,
+                }
+            )
         rows.append({"kind": kind, "cells": cells})
     return {"buckets": buckets, "rows": rows}
 
@@ -289,7 +322,9 @@ def fitted(array: np.ndarray, side: int) -> np.ndarray:
     if max(height, width) <= side:
         return array
     scale = side / max(height, width)
-    return cv2.resize(array, (max(1, round(width * scale)), max(1, round(height * scale))), interpolation=cv2.INTER_AREA)
+    return cv2.resize(
+        array, (max(1, round(width * scale)), max(1, round(height * scale))), interpolation=cv2.INTER_AREA
+    )
 
 
 def encode(array: np.ndarray, side: int = TILE) -> str:

@@ -13,7 +13,10 @@ from pipeline.tasks import METRICS, TASKS
 def sections(results: Results, folder: Path) -> dict:
     """protocols (None where protocols.parquet has no rows) and resolutions (no entry without further sides) of a task whose
     tables lie in `folder`. Raises UserError naming the table if it is missing."""
-    return {"protocols": protocols(results, parquet.read(folder / "protocols.parquet")), "resolutions": resolutions(results)}
+    return {
+        "protocols": protocols(results, parquet.read(folder / "protocols.parquet")),
+        "resolutions": resolutions(results),
+    }
 
 
 def protocols(results: Results, table: pd.DataFrame) -> dict | None:
@@ -28,12 +31,18 @@ def protocols(results: Results, table: pd.DataFrame) -> dict | None:
     metrics = [first, *(name for name in results.metrics if name != first)]
     pooled = table[table["subset"] == "All"]
     splits = ["test", *sorted(set(pooled["split"]) - {"test"})]
-    made = [_protocol_table(results, pooled, split, metric) for split in splits for metric in (metrics if split == "test" else metrics[:1])]
+    made = [
+        _protocol_table(results, pooled, split, metric)
+        for split in splits
+        for metric in (metrics if split == "test" else metrics[:1])
+    ]
     caveats = table.drop_duplicates("protocol")
     return {
         "words": _words(results, pooled, metrics[0]),
         "tables": [one for one in made if one and len(one["rows"]) > 1],
-        "caveats": [{"protocol": row["protocol"], "text": row["caveat"]} for _, row in caveats.iterrows() if row["caveat"]],
+        "caveats": [
+            {"protocol": row["protocol"], "text": row["caveat"]} for _, row in caveats.iterrows() if row["caveat"]
+        ],
     }
 
 
@@ -57,7 +66,9 @@ def _protocol_table(results: Results, table: pd.DataFrame, split: str, metric: s
                     "best": text == best != "–",
                     "gap": change(one["gap"], metric) if protocol != known.SEAM and pd.notna(one["gap"]) else "",
                     "interval": between(one["gap_low"], one["gap_high"], metric),
-                    "rank": str(one["rank"]) if one["rank"] == one["rank_worst"] else f"{one['rank']}–{one['rank_worst']}",
+                    "rank": str(one["rank"])
+                    if one["rank"] == one["rank_worst"]
+                    else f"{one['rank']}–{one['rank_worst']}",
                     "moved": ranks[0] != ranks[1],
                 }
             )
@@ -74,17 +85,25 @@ def _protocol_table(results: Results, table: pd.DataFrame, split: str, metric: s
 
 def _words(results: Results, pooled: pd.DataFrame, metric: str) -> dict:
     """The spread of the leading method over the protocols, the distance to the second under seam-256, and where another leads."""
-    wide = pooled[(pooled["split"] == "test") & (pooled["metric"] == metric)].pivot(index="protocol", columns="model", values="mean")
+    wide = pooled[(pooled["split"] == "test") & (pooled["metric"] == metric)].pivot(
+        index="protocol", columns="model", values="mean"
+    )
     order = wide.loc[known.SEAM].sort_values(ascending=not results.metrics[metric], kind="stable").index
     first, over = order[0], wide[order[0]].dropna()
-    leads = {protocol: row.idxmax() if results.metrics[metric] else row.idxmin() for protocol, row in wide.iterrows() if row.notna().any()}
+    leads = {
+        protocol: row.idxmax() if results.metrics[metric] else row.idxmin()
+        for protocol, row in wide.iterrows()
+        if row.notna().any()
+    }
     return {
         "metric": METRICS[metric].label,
         "first": first,
         "low": {"text": number(over.min(), metric), "protocol": over.idxmin()} if len(over) else None,
         "high": {"text": number(over.max(), metric), "protocol": over.idxmax()} if len(over) else None,
         "second": order[1] if len(order) > 1 else "",
-        "apart": number(abs(wide.loc[known.SEAM, order[0]] - wide.loc[known.SEAM, order[1]]), metric) if len(order) > 1 else "",
+        "apart": number(abs(wide.loc[known.SEAM, order[0]] - wide.loc[known.SEAM, order[1]]), metric)
+        if len(order) > 1
+        else "",
         "n_protocols": len(wide),
         "others": [{"protocol": protocol, "model": model} for protocol, model in leads.items() if model != first],
     }
@@ -101,13 +120,19 @@ def resolutions(results: Results) -> list[dict]:
         sides = sorted(part["value"].unique(), key=int)
         cells = part.set_index(["model", "value"])
         # of an image that the metric is undefined for there is a score too
-        n = {side: int((part.loc[part["value"] == side, "n"] + part.loc[part["value"] == side, "n_excluded"]).max()) for side in sides}
+        n = {
+            side: int((part.loc[part["value"] == side, "n"] + part.loc[part["value"] == side, "n_excluded"]).max())
+            for side in sides
+        }
         rows = [
             {
                 "model": model,
                 "trained": results.methods[model]["trained"],
                 "cells": [
-                    {"text": number(one["mean"], results.leading), "interval": between(one["low"], one["high"], results.leading)}
+                    {
+                        "text": number(one["mean"], results.leading),
+                        "interval": between(one["low"], one["high"], results.leading),
+                    }
                     for one in (cells.loc[(model, side)] for side in sides)
                 ],
             }

@@ -98,7 +98,9 @@ def _environment_of(address: str) -> dict[str, str]:
     wanted = {}
     if "RAY_AUTH_MODE" not in os.environ:
         file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or os.path.expanduser("~/.ray/auth_token"))
-        wanted["RAY_AUTH_MODE"] = "token" if os.environ.get("RAY_AUTH_TOKEN") or os.access(file, os.R_OK) else "disabled"
+        wanted["RAY_AUTH_MODE"] = (
+            "token" if os.environ.get("RAY_AUTH_TOKEN") or os.access(file, os.R_OK) else "disabled"
+        )
     host, port = _host_and_port(address)
     if "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER" not in os.environ and port and _is_loopback(host):
         outside = _outside_address()
@@ -140,7 +142,9 @@ def _refusal(host: str, port: int) -> str | None:
 
 
 # before anything imports ray, which reads it then
-os.environ.update(_environment_of(os.environ["RAY_ADDRESS"]) if os.environ.get("RAY_ADDRESS") else _environment_of_our_own())
+os.environ.update(
+    _environment_of(os.environ["RAY_ADDRESS"]) if os.environ.get("RAY_ADDRESS") else _environment_of_our_own()
+)
 
 
 def cpus() -> int:
@@ -187,13 +191,22 @@ def _joined(address: str, called: str) -> Iterator[None]:
     import ray
 
     on_sigterm = signal.getsignal(signal.SIGTERM)
-    with _at_most(JOIN_SECONDS, f"{called}: it accepts connections, but joining it took more than {JOIN_SECONDS:.0f} s; start again"), _muted() as said:
+    with (
+        _at_most(
+            JOIN_SECONDS,
+            f"{called}: it accepts connections, but joining it took more than {JOIN_SECONDS:.0f} s; start again",
+        ),
+        _muted() as said,
+    ):
         try:
             # what workers print stays in Ray's log files: errors are raised here anyway, and Ray Train alone prints
             # dozens of lines about itself
             ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False, configure_logging=True)
         except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-            if isinstance(error, ray.exceptions.AuthenticationError) or b"InvalidAuthToken" in Path(said.name).read_bytes():
+            if (
+                isinstance(error, ray.exceptions.AuthenticationError)
+                or b"InvalidAuthToken" in Path(said.name).read_bytes()
+            ):
                 why = "the cluster wants its own token; set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to the file that holds it"
             else:
                 why = f"no Ray cluster answers there ({' '.join(str(error).split())})"
@@ -231,12 +244,17 @@ def _require_project(called: str) -> None:
 
     here = ray.get_runtime_context().get_node_id()
     others = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] != here]
-    answers = [has_project.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote() for node in others]
+    answers = [
+        has_project.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote()
+        for node in others
+    ]
     for node, answer in zip(others, answers):
         name = node["NodeManagerAddress"]
         try:
             if not ray.get(answer, timeout=JOIN_SECONDS):
-                raise UserError(f"{called}: its node {name} doesn't have the project; put it there at {ROOT}, with the same .venv")
+                raise UserError(
+                    f"{called}: its node {name} doesn't have the project; put it there at {ROOT}, with the same .venv"
+                )
         except ray.exceptions.RayError as error:
             raise UserError(f"{called}: its node {name} runs no task ({str(error).strip().splitlines()[-1]})") from None
 
@@ -270,7 +288,11 @@ def waiting(what: str) -> Iterator[Callable[[], None]]:
                 _end(f"{what}: {died - deaths} workers died one after the other, {why}; {LESS_MEMORY}")
             if time.monotonic() - spoken > SILENCE_SECONDS:
                 spoken = time.monotonic()
-                print(f"{what}: nothing was finished for {spoken - heard:.0f} s; waiting for Ray's workers", file=sys.stderr, flush=True)
+                print(
+                    f"{what}: nothing was finished for {spoken - heard:.0f} s; waiting for Ray's workers",
+                    file=sys.stderr,
+                    flush=True,
+                )
 
     thread = threading.Thread(target=attend, daemon=True)
     thread.start()
@@ -319,7 +341,9 @@ def _at_most(seconds: float, line: str) -> Iterator[None]:
     While Ray registers a process it keeps the interpreter's lock, so no thread of Python's gets to run: another process says
     the line, and faulthandler's timer, which is no such thread, ends this one.
     """
-    watcher = subprocess.Popen([sys.executable, "-I", "-S", "-c", _WATCH, str(seconds), line], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    watcher = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", _WATCH, str(seconds), line], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+    )
     with open(os.devnull, "w") as nowhere:
         faulthandler.dump_traceback_later(seconds + 2, exit=True, file=nowhere)
         try:
@@ -348,7 +372,9 @@ def require_gpus(count: int) -> None:
     """Refuse in words what Ray would wait for without end: more GPUs than the running cluster has."""
     there = gpus()
     if there < count:
-        raise UserError(f"training.device = 'gpu' needs {count} GPU(s) and this Ray cluster has {there}; set training.device: cpu, or start Ray where the GPUs are")
+        raise UserError(
+            f"training.device = 'gpu' needs {count} GPU(s) and this Ray cluster has {there}; set training.device: cpu, or start Ray where the GPUs are"
+        )
 
 
 class Head:
@@ -396,7 +422,12 @@ class Head:
         self.folder, self._said, self._reason = folder, b"", None
         with open(folder / "head.log", "wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", code], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True
+                [sys.executable, "-c", code],
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
             )
         assert self.process.stdin is not None and self.process.stdout is not None  # pipes were asked for
         self._stdin, self._stdout = self.process.stdin, self.process.stdout
@@ -446,7 +477,9 @@ class Head:
         def watch() -> None:
             while not over.wait(0.5):
                 if reason := self.ended():
-                    _end(f"Ray's head ended ({reason}); start again, and finished work is kept; its logs are in {self.folder}")
+                    _end(
+                        f"Ray's head ended ({reason}); start again, and finished work is kept; its logs are in {self.folder}"
+                    )
 
         thread = threading.Thread(target=watch, daemon=True)
         thread.start()

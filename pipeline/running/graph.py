@@ -80,8 +80,15 @@ def _with_names(text: str, parameters: params.Params) -> str:
         if named := re.fullmatch(r"  (\w+):.*", line):
             stage = named[1]
         if line.endswith(NAMES_MARK):
-            key, names, below = line.removesuffix(NAMES_MARK).rstrip().removesuffix("{}").rstrip(), names_of(stage, parameters), indent
-            written += [f"{key}{'' if names else ' {}'}  {NAMES_MARK}", *(f"{' ' * (indent + 2)}{name}: {value}" for name, value in names.items())]
+            key, names, below = (
+                line.removesuffix(NAMES_MARK).rstrip().removesuffix("{}").rstrip(),
+                names_of(stage, parameters),
+                indent,
+            )
+            written += [
+                f"{key}{'' if names else ' {}'}  {NAMES_MARK}",
+                *(f"{' ' * (indent + 2)}{name}: {value}" for name, value in names.items()),
+            ]
         else:
             written.append(line)
     return "\n".join(written) + "\n"
@@ -97,7 +104,10 @@ def names_of(stage: str, parameters: params.Params) -> dict[str, str]:
         "synthesize": ("composites.subsets", [name for name in parameters.subsets if name not in listed]),
         "iharmony4": ("composites.subsets", listed),
         "real": ("real_sets", parameters.real_sets),
-        "irregular_masks": ("sources", [parameters.inpainting.source] if parameters.inpainting and parameters.irregular_masks else []),
+        "irregular_masks": (
+            "sources",
+            [parameters.inpainting.source] if parameters.inpainting and parameters.irregular_masks else [],
+        ),
     }
     place, names = places[stage]
     return {name: f"${{{place}.{name}}}" for name in names}
@@ -114,7 +124,9 @@ def _with_data(text: str, parameters: params.Params) -> str:
         written.append(line)
         if line.strip() == DATA_MARK:
             indent, skipped = line[: len(line) - len(line.lstrip())], True
-            written += [f'{indent}"{path}",' if "$" in path else f"{indent}{path}," for path in data_of(stage, parameters)]
+            written += [
+                f'{indent}"{path}",' if "$" in path else f"{indent}{path}," for path in data_of(stage, parameters)
+            ]
     return "\n".join(written) + "\n"
 
 
@@ -172,7 +184,12 @@ def _is_code(line: str) -> bool:
 
 def _several_to_a_line(files: list[str], indent: str) -> list[str]:
     return textwrap.wrap(
-        ", ".join(files) + ",", WIDTH, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+        ", ".join(files) + ",",
+        WIDTH,
+        initial_indent=indent,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
     )
 
 
@@ -184,7 +201,11 @@ def read_parameters(module: str, task: str | None = None, **names: str) -> list[
     if file is None:
         raise UserError(f"no module {module!r} in this repository")
     for node in ast.parse(file.read_text()).body:
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id.startswith("PARAMS"):
+        if (
+            isinstance(node, ast.Assign)
+            and isinstance(node.targets[0], ast.Name)
+            and node.targets[0].id.startswith("PARAMS")
+        ):
             declared[node.targets[0].id] = ast.literal_eval(node.value)
     keys = [*declared["PARAMS"], *declared.get("PARAMS_OF_TASK", {}).get(task, ())]
     return [key.format(**names) for key in keys]
@@ -215,7 +236,11 @@ def stages_of(name: str, parameters: params.Params) -> dict[str, dict]:
 
     def places(stage: str, of_task: str | None) -> list[str]:
         keys = read_parameters(stage, of_task, model="{model}")
-        return list(dict.fromkeys(place for key in keys for place in (parameters.read_of(name, key) if "{model}" in key else [key])))
+        return list(
+            dict.fromkeys(
+                place for key in keys for place in (parameters.read_of(name, key) if "{model}" in key else [key])
+            )
+        )
 
     outs = [f"artifacts/predictions/{name}", f"artifacts/index/{task}/{name}.json"]
     if block.outputs is not None:
@@ -232,7 +257,9 @@ def stages_of(name: str, parameters: params.Params) -> dict[str, dict]:
     files = outside.weight_files(block.hyperparameters)
     # of a network with weights the backbone's are read no more: its own hold them
     weights, imported = weights_of(name, parameters), block.weights is not None
-    predicting = outside.weight_files({key: value for key, value in block.hyperparameters.items() if not weights or key != "backbone_weights"})
+    predicting = outside.weight_files(
+        {key: value for key, value in block.hyperparameters.items() if not weights or key != "backbone_weights"}
+    )
     if trained:
         begins = [block.training.start_from] if block.training.start_from else []
         made[f"train-{name}"] = {
@@ -256,7 +283,11 @@ def stages_of(name: str, parameters: params.Params) -> dict[str, dict]:
             "wdir": "..",
             "cmd": f"python -m stages.detect {name} --weights {shlex.quote(weights)} --data {' '.join(tested)} --harmonized {' '.join(harmonizers)}",
             "params": places("stages.detect", None),
-            "deps": closure("stages.detect", network) + tested + [weights] + [f"artifacts/predictions/{one}" for one in harmonizers] + predicting,
+            "deps": closure("stages.detect", network)
+            + tested
+            + [weights]
+            + [f"artifacts/predictions/{one}" for one in harmonizers]
+            + predicting,
             "outs": [f"artifacts/detectability/{name}.parquet"],
         }
     return made
@@ -322,7 +353,12 @@ def written(parameters: params.Params) -> str:
         stages |= stages_of(name, parameters)
     stages |= detectability_stage(parameters) | published_stage(parameters)
     curves = [
-        {f"training loss, {task}": {"x": "step", "y": {f"../artifacts/models/{name}/history.csv": "loss" for name in trained}}}
+        {
+            f"training loss, {task}": {
+                "x": "step",
+                "y": {f"../artifacts/models/{name}/history.csv": "loss" for name in trained},
+            }
+        }
         for task in models.TASKS
         if (trained := [name for name in parameters.models_of(task) if parameters.models[name].training is not None])
     ]
@@ -333,7 +369,14 @@ def written(parameters: params.Params) -> str:
     yaml.width = WIDTH
     yaml.indent(mapping=2, sequence=4, offset=2)
     text = StringIO()
-    yaml.dump({"stages": stages, "metrics": [f"../results/{task}/metrics.json" for task in parameters.tasks], "plots": curves}, text)
+    yaml.dump(
+        {
+            "stages": stages,
+            "metrics": [f"../results/{task}/metrics.json" for task in parameters.tasks],
+            "plots": curves,
+        },
+        text,
+    )
     return HEAD + re.sub(r" +$", "", text.getvalue(), flags=re.MULTILINE)
 
 
@@ -342,7 +385,13 @@ def stale_outputs(parameters: params.Params) -> tuple[list[Path], list[Path]]:
     stages, which may be removed, and folders with something in them that no stage wrote, which may not."""
     kinds = ("models", "predictions", *(f"index/{task}" for task in models.TASKS), "detectability")
     folders = [ROOT / "artifacts" / kind for kind in kinds]
-    unnamed = [path for folder in folders if folder.is_dir() for path in sorted(folder.iterdir()) if _method(path) not in parameters.models]
+    unnamed = [
+        path
+        for folder in folders
+        if folder.is_dir()
+        for path in sorted(folder.iterdir())
+        if _method(path) not in parameters.models
+    ]
     stale = [path for path in unnamed if _made_by_a_stage(path)]
     table = ROOT / "results/detectability"
     made = stale + ([table] if table.is_dir() and not detecting(parameters) else [])
@@ -370,7 +419,14 @@ def _made_by_a_stage(path: Path) -> bool:
     return path.suffix == ".json" and path.is_file() and '"predictions"' in path.read_text(errors="replace")
 
 
-TRAINING_LEAVES = ("weights.safetensors", "last.safetensors", "history.parquet", "history.csv", "training.json", "training.log")
+TRAINING_LEAVES = (
+    "weights.safetensors",
+    "last.safetensors",
+    "history.parquet",
+    "history.csv",
+    "training.json",
+    "training.log",
+)
 """Files of artifacts/models/<model>."""
 
 
@@ -385,7 +441,9 @@ def _written_by_inference(split: Path) -> bool:
         return False
     sha256 = dict(zip(stated["prediction"], stated["sha256"]))
     there = {file.name for file in split.iterdir()} - {table.name}
-    return there == set(sha256) and all(hashlib.sha256((split / name).read_bytes()).hexdigest() == sha256[name] for name in there)
+    return there == set(sha256) and all(
+        hashlib.sha256((split / name).read_bytes()).hexdigest() == sha256[name] for name in there
+    )
 
 
 @functools.cache

@@ -44,8 +44,14 @@ def link(root: Path, paths: Iterable[str]) -> list[str]:
         ups = parts.count("..")
         entry = Path(*parts[: ups + 1])  # ../photos of ../photos/2017
         place, target = Path(os.path.normpath(root / COPIES / "copy" / entry)), Path(os.path.normpath(root / entry))
-        if len(parts) == ups or not place.is_relative_to(root / COPIES.parent) or (place.exists() and not place.is_symlink()):
-            lines.append(f"{path} is not found by DVC's experiments, which run in copies of the project; an absolute path would be")
+        if (
+            len(parts) == ups
+            or not place.is_relative_to(root / COPIES.parent)
+            or (place.exists() and not place.is_symlink())
+        ):
+            lines.append(
+                f"{path} is not found by DVC's experiments, which run in copies of the project; an absolute path would be"
+            )
             continue
         if not place.is_symlink() or place.readlink() != target:
             place.parent.mkdir(parents=True, exist_ok=True)

@@ -35,7 +35,9 @@ def spread(function: Callable, items: Sequence, *, describe: str, unit: str = "i
         yield from ordered_map(function, items[done:], describe=describe, unit=unit, chunk=chunk)
 
 
-def ordered_map(function: Callable, items: Sequence, *, describe: str, unit: str = "images", chunk: int = 4) -> Iterator:
+def ordered_map(
+    function: Callable, items: Sequence, *, describe: str, unit: str = "images", chunk: int = 4
+) -> Iterator:
     """Yield `function(item)` for each item, in the order of the items.
 
     The function and its items are pickled, so the function stands at module level. At most two chunks per core
@@ -53,7 +55,9 @@ def ordered_map(function: Callable, items: Sequence, *, describe: str, unit: str
             cv2.setNumThreads(1)
             return [function(item) for item in part]
 
-        parts = (items[start : start + chunk] for start in range(0, len(items), chunk))  # a plan makes its items when asked
+        parts = (
+            items[start : start + chunk] for start in range(0, len(items), chunk)
+        )  # a plan makes its items when asked
         under_way: deque[ray.ObjectRef] = deque()
         at_once = 2 * max(int(ray.cluster_resources().get("CPU", 1)), 1)
         try:
@@ -70,7 +74,9 @@ def ordered_map(function: Callable, items: Sequence, *, describe: str, unit: str
         except ray.exceptions.RayTaskError as error:
             raise error.cause from None
         except ray.exceptions.WorkerCrashedError:
-            raise UserError(f"{describe}: a worker process died {1 + RETRIES} times at the same items; is there memory enough?") from None
+            raise UserError(
+                f"{describe}: a worker process died {1 + RETRIES} times at the same items; is there memory enough?"
+            ) from None
         finally:
             for waiting in under_way:  # after an error, or when the caller wants no more of it
                 ray.cancel(waiting)

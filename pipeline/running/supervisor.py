@@ -130,7 +130,9 @@ def _supervise(command: list[str], environment: dict[str, str], head: cluster.He
     if signals.number is not None:
         return _told_to_end(signals.number)
     if failure is not None and head is not None:
-        raise UserError(f"Ray's head ended ({failure}); start again, and finished work is kept; its logs are in {head.folder}")
+        raise UserError(
+            f"Ray's head ended ({failure}); start again, and finished work is kept; its logs are in {head.folder}"
+        )
     return 128 - process.returncode if process.returncode < 0 else process.returncode
 
 
@@ -149,7 +151,9 @@ class PassedOn:
     def __init__(self, command: int, number: int):
         self.command, self.number, self.started = command, number, time.monotonic()
         # a terminal has sent it to all of the foreground already
-        self.wait = 0.0 if number != signal.SIGINT else float("inf") if _in_the_foreground() else 2 * SAME_SIGNAL_SECONDS
+        self.wait = (
+            0.0 if number != signal.SIGINT else float("inf") if _in_the_foreground() else 2 * SAME_SIGNAL_SECONDS
+        )
         self.sent = self.sent_to_dvc = False
 
     def go_on(self) -> None:
@@ -208,13 +212,19 @@ def mend_dvc_locks(folder: Path) -> None:
                 return  # DVC removes marks of processes that are gone
             running = _dvc_in(project)
             if marks is None and running:
-                raise UserError(f"{_shown(file)} can't be read, and a dvc still runs in this project (PID {running}); end it, or wait until it has")
+                raise UserError(
+                    f"{_shown(file)} can't be read, and a dvc still runs in this project (PID {running}); end it, or wait until it has"
+                )
             if marks is not None and (running or any(_project_of(pid) == project for pid in marks)):
                 return  # one that is alive; what it has to say is DVC's matter
             aside = file.with_name("rwlock.set-aside")
             os.replace(file, aside)
             why = "can't be read" if marks is None else "names processes that are not of this project"
-            print(f"{_shown(file)} {why}: a dvc that was killed left it; set aside as {_shown(aside)}", file=sys.stderr, flush=True)
+            print(
+                f"{_shown(file)} {why}: a dvc that was killed left it; set aside as {_shown(aside)}",
+                file=sys.stderr,
+                flush=True,
+            )
 
 
 def _shown(file: Path) -> str:

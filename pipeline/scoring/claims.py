@@ -40,7 +40,9 @@ def parse(text: str) -> Claim:
     """ "rainnet < dovenet" -> Claim. Raises ParameterError for another form."""
     match = re.fullmatch(r"\s*([\w.-]+)\s*([<>])\s*([\w.-]+)\s*", text)
     if match is None:
-        raise ParameterError(f"{text!r} is no claim; write two methods and < or > between them, such as 'rainnet < dovenet'")
+        raise ParameterError(
+            f"{text!r} is no claim; write two methods and < or > between them, such as 'rainnet < dovenet'"
+        )
     if match[1] == match[3]:
         raise ParameterError(f"{text!r} compares {match[1]} with itself")
     return Claim(match[1], match[2] == "<", match[3])

@@ -57,7 +57,9 @@ def indexes(folder: Path) -> list[dict]:
     for file in files:
         found = index.read(file)
         if (found["task"], found["model"]) != (folder.name, file.stem):
-            raise UserError(f"{file} is of {found['model']} ({found['task']}), expected {file.stem} ({folder.name}); `dvc repro models/dvc.yaml:infer-{file.stem}` makes it anew")
+            raise UserError(
+                f"{file} is of {found['model']} ({found['task']}), expected {file.stem} ({folder.name}); `dvc repro models/dvc.yaml:infer-{file.stem}` makes it anew"
+            )
         methods.append(found)
     return methods
 
@@ -88,33 +90,50 @@ def score(
     for one in methods:
         for part in ("data", "options"):
             if one[part] != methods[0][part]:
-                raise UserError(f"artifacts/index/{task}: {methods[0]['model']} was run on {methods[0][part]}, {one['model']} on {one[part]}")
+                raise UserError(
+                    f"artifacts/index/{task}: {methods[0]['model']} was run on {methods[0][part]}, {one['model']} on {one[part]}"
+                )
     folders = [Path(one) for one in methods[0]["data"]]
     truth = [hashlib.sha256(one.read_bytes()).hexdigest() for one in datasets.manifests(folders)]
     sides = {split for one in methods for split in one["splits"] if datasets.side_of(split)}
     sets, work = {}, []
-    for split in splits or [*datasets.test_splits(task, folders), *sorted(sides, key=lambda one: datasets.side_of(one) or 0)]:
+    for split in splits or [
+        *datasets.test_splits(task, folders),
+        *sorted(sides, key=lambda one: datasets.side_of(one) or 0),
+    ]:
         sets[split] = dataset = datasets.for_testing(task, folders, size, split, **methods[0]["options"])
         dataset.decoded = datasets.Latest()
-        stated = [(one["model"], predictions / one["model"] / split, _manifest(one, split, predictions, task, dataset, truth)) for one in methods]
+        stated = [
+            (one["model"], predictions / one["model"] / split, _manifest(one, split, predictions, task, dataset, truth))
+            for one in methods
+        ]
         for number, name in enumerate(dataset.ids):
             files = tuple(
-                (model, folder / rows["prediction"][name], rows["sha256"][name], rows.get(TOUCHED, {}).get(name)) for model, folder, rows in stated
+                (model, folder / rows["prediction"][name], rows["sha256"][name], rows.get(TOUCHED, {}).get(name))
+                for model, folder, rows in stated
             )
             work.append(_Work(split, number, files))
     records = protocols.chosen(task, named)
     one_image = functools.partial(_score_image, root=Path.cwd(), task=task, sets=sets, records=records)
     rows, others = [], []
     for item, found in zip(work, spread(one_image, work)):
-        about = {"split": item.split, "image_id": sets[item.split].ids[item.number]} | _about(task, sets[item.split], item.number, folders)
+        about = {"split": item.split, "image_id": sets[item.split].ids[item.number]} | _about(
+            task, sets[item.split], item.number, folders
+        )
         for (model, *_), (scores, values) in zip(item.predictions, found):
             rows += [{"task": task, "model": model} | about | scores] if scores else []
             others += [{"model": model} | about | values] if values else []
     if not rows:
         raise UserError(f"{task}: no image in {', '.join(methods[0]['data'])} has a ground truth to be scored by")
-    key, leading = ["model", "subset", "split", "image_id", "photograph"], ["task", "model", "subset", "split", "image_id", "photograph"]
+    key, leading = (
+        ["model", "subset", "split", "image_id", "photograph"],
+        ["task", "model", "subset", "split", "image_id", "photograph"],
+    )
     touched = [TOUCHED] if TASKS[task].region else []
-    return Scores(_ordered(rows, [*leading, *TASKS[task].described_by, *touched]), _ordered(others, key, TASKS[task].described_by) if others else pd.DataFrame(columns=key))
+    return Scores(
+        _ordered(rows, [*leading, *TASKS[task].described_by, *touched]),
+        _ordered(others, key, TASKS[task].described_by) if others else pd.DataFrame(columns=key),
+    )
 
 
 def _ordered(rows: list[dict], leading: list[str], without: tuple[str, ...] = ()) -> pd.DataFrame:
@@ -130,7 +149,11 @@ def _score_image(item: _Work, *, root: Path, task: str, sets: dict, records: tup
     with contextlib.chdir(root):
         full = dataset.original(item.number) if TASKS[task].trains_on == "composites" else {}
         truth = dataset.fitted(full) if full else dataset.item(item.number)
-        further = None if datasets.side_of(item.split) or not records else _further(task, dataset, item.number, full, truth, records)
+        further = (
+            None
+            if datasets.side_of(item.split) or not records
+            else _further(task, dataset, item.number, full, truth, records)
+        )
         found = []
         for _, file, sha256, touched in item.predictions:
             prediction = _prediction(file, sha256, task, dataset.size)
@@ -157,14 +180,18 @@ def _further(task: str, dataset, number: int, full: dict, truth: dict, records: 
         return lambda prediction: protocols.localization.score(prediction, mask, records)
     if "real" not in full:
         return None
-    return protocols.harmonization.Truth(full["composite"], full["real"], mask, (dataset.size, dataset.size), records).score
+    return protocols.harmonization.Truth(
+        full["composite"], full["real"], mask, (dataset.size, dataset.size), records
+    ).score
 
 
 def _manifest(method: dict, split: str, predictions: Path, task: str, dataset, truth: list[str]) -> dict[str, dict]:
     """The columns prediction and sha256 of a method's manifest by image, when it is whole and of these images."""
     file, ids = predictions / method["model"] / split / "predictions.parquet", set(dataset.ids)
     if split not in method["splits"]:
-        raise UserError(f"{method['model']} has no predictions for {split}; `dvc repro models/dvc.yaml:infer-{method['model']}` makes them")
+        raise UserError(
+            f"{method['model']} has no predictions for {split}; `dvc repro models/dvc.yaml:infer-{method['model']}` makes them"
+        )
     stated = method["splits"][split]
     manifest = tables.read(file)
     if lacking := [column for column in saved.COLUMNS if column not in manifest]:
@@ -178,10 +205,14 @@ def _manifest(method: dict, split: str, predictions: Path, task: str, dataset, t
         raise UserError(f"{file}: {twice.iloc[0]} occurs twice")
     if set(manifest["image_id"]) != ids:
         odd = sorted(set(manifest["image_id"]) ^ ids)
-        raise UserError(f"{file} has {len(manifest)} images, the split {split} has {len(ids)}; {odd[0]} is on one side only")
+        raise UserError(
+            f"{file} has {len(manifest)} images, the split {split} has {len(ids)}; {odd[0]} is on one side only"
+        )
     for key, count in (("n_images", len(ids)), ("n_scored", datasets.scored(task, dataset))):
         if stated[key] != count:
-            raise UserError(f"artifacts/index/{task}/{method['model']}.json states {key} = {stated[key]} for {split}, the data have {count}")
+            raise UserError(
+                f"artifacts/index/{task}/{method['model']}.json states {key} = {stated[key]} for {split}, the data have {count}"
+            )
     return manifest.set_index("image_id").to_dict()
 
 

@@ -57,7 +57,9 @@ def read(file: Path) -> dict:
         if first["type"] == "missing":
             raise UserError(f"{file} does not state {place}; {anew} anew") from None
         shown = repr(first["input"])[:60]
-        raise UserError(f"{file}: {place} = {shown}: {first['msg'].replace('Input should be', 'expected')}; {anew} anew") from None
+        raise UserError(
+            f"{file}: {place} = {shown}: {first['msg'].replace('Input should be', 'expected')}; {anew} anew"
+        ) from None
     return content
 
 
@@ -70,7 +72,9 @@ def _content(file: Path, anew: str) -> Any:
         raise UserError(f"{error}; {anew} anew") from None
 
 
-def of_split(task: str, manifest: Path, predictions: pd.DataFrame, dataset: datasets.Composites | datasets.Holes) -> dict:
+def of_split(
+    task: str, manifest: Path, predictions: pd.DataFrame, dataset: datasets.Composites | datasets.Holes
+) -> dict:
     """What an index states of one split, from its predictions.parquet, `manifest`."""
     return {
         "n_images": len(predictions),
@@ -79,7 +83,16 @@ def of_split(task: str, manifest: Path, predictions: pd.DataFrame, dataset: data
     }
 
 
-def of_method(task: str, model: str, *, origin: str, n_parameters: int | None, data: list[str], options: dict, splits: dict[str, dict]) -> dict:
+def of_method(
+    task: str,
+    model: str,
+    *,
+    origin: str,
+    n_parameters: int | None,
+    data: list[str],
+    options: dict,
+    splits: dict[str, dict],
+) -> dict:
     """The content of a method's index. data: folders as they stand in the command. options: further arguments of the test
     set. splits: `of_split` of each."""
     return {
@@ -90,7 +103,10 @@ def of_method(task: str, model: str, *, origin: str, n_parameters: int | None, d
         "origin": origin,
         "data": data,
         "options": options,
-        "truth": [hashlib.sha256(one.read_bytes()).hexdigest() for one in datasets.manifests([Path(one).absolute() for one in data])],
+        "truth": [
+            hashlib.sha256(one.read_bytes()).hexdigest()
+            for one in datasets.manifests([Path(one).absolute() for one in data])
+        ],
         "splits": splits,
     }
 

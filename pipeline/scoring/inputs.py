@@ -67,7 +67,15 @@ GIVEN = {
 }
 
 
-def write(task: str, dataset: datasets.Composites | datasets.Holes, split: str, out: Path, *, original: bool, spread: Callable[..., Iterable]) -> int:
+def write(
+    task: str,
+    dataset: datasets.Composites | datasets.Holes,
+    split: str,
+    out: Path,
+    *,
+    original: bool,
+    spread: Callable[..., Iterable],
+) -> int:
     """Write a split's inputs into the folder `out`; returns the number of images.
 
     original: at the size of the original (in inpainting that of the photograph's centre square), in place of the set's.
@@ -88,7 +96,16 @@ def write(task: str, dataset: datasets.Composites | datasets.Holes, split: str, 
     table.writerows(rows)
     (out / "manifest.csv").write_text(text.getvalue())
     size = "their original size" if original else f"{dataset.size}x{dataset.size} pixels"
-    page = PAGE.format(task=task, split=split, n=len(rows), size=size, given=GIVEN[task], give_back=GIVE_BACK[task], example=rows[0]["image_id"], scored=dataset.size)
+    page = PAGE.format(
+        task=task,
+        split=split,
+        n=len(rows),
+        size=size,
+        given=GIVEN[task],
+        give_back=GIVE_BACK[task],
+        example=rows[0]["image_id"],
+        scored=dataset.size,
+    )
     (out / "README.md").write_text(page)
     return len(rows)
 

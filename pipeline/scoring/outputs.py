@@ -47,7 +47,17 @@ FILTERS = {
 
 AS_SCORED, AS_ORIGINAL, AS_STATED = "image_size", "original", "outputs_side"
 
-COLUMNS = {"image_id": str, "prediction": str, "sha256": str, "file": str, "file_sha256": str, "format": str, "size": str, "made_at": str, TOUCHED: float}
+COLUMNS = {
+    "image_id": str,
+    "prediction": str,
+    "sha256": str,
+    "file": str,
+    "file_sha256": str,
+    "format": str,
+    "size": str,
+    "made_at": str,
+    TOUCHED: float,
+}
 """Columns of predictions.parquet. file, file_sha256, format, size ("640x480"): of the file as it was given. made_at:
 image_size, original or outputs_side. background_touched: share of the pixels outside the region that differ from the input's
 in the size that the file has; missing in localization, which has no region."""
@@ -65,7 +75,14 @@ class Reading:
 
 
 def take_in(
-    reading: Reading, data: list[Path], size: int, splits: list[str], out: Path, *, options: dict, spread: Callable[..., Iterable]
+    reading: Reading,
+    data: list[Path],
+    size: int,
+    splits: list[str],
+    out: Path,
+    *,
+    options: dict,
+    spread: Callable[..., Iterable],
 ) -> tuple[dict[str, dict], str]:
     """Write each split's predictions and predictions.parquet into `out`, one folder per split.
 
@@ -83,13 +100,20 @@ def take_in(
     for split, dataset in sets.items():
         dataset.decoded = datasets.Latest()
         (out / split).mkdir(parents=True)
-        work = functools.partial(_taken, reading=reading, dataset=dataset, files=files[split], out=(out / split).absolute())
+        work = functools.partial(
+            _taken, reading=reading, dataset=dataset, files=files[split], out=(out / split).absolute()
+        )
         rows, refused = [], []
         for row in spread(work, range(len(dataset)), describe=f"take in {split}"):
             (refused if isinstance(row, str) else rows).append(row)
         if refused:
-            raise UserError(f"{reading.folder}: {_count(len(refused), 'file')} can't be used: {_first_three(refused, '; ')}")
-        table, manifest = tables.frame(rows, COLUMNS).sort_values("image_id", ignore_index=True), out / split / "predictions.parquet"
+            raise UserError(
+                f"{reading.folder}: {_count(len(refused), 'file')} can't be used: {_first_three(refused, '; ')}"
+            )
+        table, manifest = (
+            tables.frame(rows, COLUMNS).sort_values("image_id", ignore_index=True),
+            out / split / "predictions.parquet",
+        )
         tables.write(manifest, table)
         stated[split] = index.of_split(reading.task, manifest, table, dataset)
         tables_of_splits.append(table)
@@ -98,21 +122,29 @@ def take_in(
 
 def origin(table: pd.DataFrame, reading: Reading) -> str:
     """In words for tables, from the rows of predictions.parquet: which formats, and what was resized how."""
-    formats = ", ".join(f"{count} {name}" for name, count in sorted(Counter(table["format"]).items(), key=lambda one: (-one[1], one[0])))
+    formats = ", ".join(
+        f"{count} {name}" for name, count in sorted(Counter(table["format"]).items(), key=lambda one: (-one[1], one[0]))
+    )
     sizes = Counter(table["made_at"])
     words = {AS_ORIGINAL: "from the original's size", AS_STATED: f"from {reading.side}x{reading.side}"}
     resized = [f"{sizes[key]} resized {reading.resize_filter} {text}" for key, text in words.items() if sizes[key]]
     return f"outputs made elsewhere: {'; '.join([formats, *resized])}"
 
 
-def find(reading: Reading, sets: dict[str, datasets.Composites | datasets.Holes], left_out: dict[str, set[str]]) -> dict[str, list[Path]]:
+def find(
+    reading: Reading, sets: dict[str, datasets.Composites | datasets.Holes], left_out: dict[str, set[str]]
+) -> dict[str, list[Path]]:
     """The file of every image of every split, in the order of its ids, found by names alone.
 
     left_out: ids of images that a split has and the task leaves out; files of theirs are no surplus.
     """
     folder = reading.folder
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder of outputs" if not folder.exists() else f"{folder} is a file; outputs are a folder of files")
+        raise UserError(
+            f"{folder}: no such folder of outputs"
+            if not folder.exists()
+            else f"{folder} is a file; outputs are a folder of files"
+        )
     suffixes = PICTURE_SUFFIXES + ((ARRAY,) if TASKS[reading.task].region is None else ())
     own = {split: (folder / split).is_dir() for split in sets}
     listed = {split: _listed(folder / split, folder, suffixes) for split in sets if own[split]}
@@ -132,15 +164,21 @@ def find(reading: Reading, sets: dict[str, datasets.Composites | datasets.Holes]
         if missing:
             parts.append(f"{len(missing)} of {_count(len(dataset), 'image')} without a file: {_first_three(missing)}")
         if doubled:
-            parts.append(f"{_count(len(doubled), 'image')} with more than one file: {_first_three([' and '.join(str(one.relative_to(folder)) for one in by_name[name][:2]) for name in doubled])}")
+            parts.append(
+                f"{_count(len(doubled), 'image')} with more than one file: {_first_three([' and '.join(str(one.relative_to(folder)) for one in by_name[name][:2]) for name in doubled])}"
+            )
         if surplus and (own[split] or split == sharing[0]):
-            parts.append(f"{_count(len(surplus), 'file')} of no image of the split: {_first_three([str(by_name[name][0].relative_to(folder)) for name in surplus])}")
+            parts.append(
+                f"{_count(len(surplus), 'file')} of no image of the split: {_first_three([str(by_name[name][0].relative_to(folder)) for name in surplus])}"
+            )
         if parts:
             problems.append(where + "; ".join(parts))
         else:
             found[split] = [by_name[name][0] for name in dataset.ids]
     if sets and not sharing and common:
-        problems.append(f"{folder}: {_count(len(common), 'file')} in no split's subfolder: {_first_three([str(files[0].relative_to(folder)) for _, files in sorted(common.items())])}")
+        problems.append(
+            f"{folder}: {_count(len(common), 'file')} in no split's subfolder: {_first_three([str(files[0].relative_to(folder)) for _, files in sorted(common.items())])}"
+        )
     if problems:
         raise UserError("; ".join(problems))
     return found
@@ -151,7 +189,9 @@ def _listed(top: Path, folder: Path, suffixes: tuple[str, ...], without: Iterabl
     found: dict[str, list[Path]] = {}
     passed = {str(one) for one in without}
     for parent, folders, names in os.walk(top):
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and os.path.join(parent, name) not in passed)
+        folders[:] = sorted(
+            name for name in folders if not name.startswith(".") and os.path.join(parent, name) not in passed
+        )
         for name in sorted(names):
             stem, suffix = os.path.splitext(name)
             if suffix.lower() in suffixes and not name.startswith("."):
@@ -162,7 +202,11 @@ def _listed(top: Path, folder: Path, suffixes: tuple[str, ...], without: Iterabl
 
 def _left_out(task: str, data: list[Path], size: int, splits: list[str], options: dict) -> dict[str, set[str]]:
     """Ids that a split has beside those that are tested: foregrounds that are too large, pictures too small for a side."""
-    whole = {split: datasets.for_testing(task, data, size, split.partition("@")[0]) for split in splits} if options or any(map(datasets.side_of, splits)) else {}
+    whole = (
+        {split: datasets.for_testing(task, data, size, split.partition("@")[0]) for split in splits}
+        if options or any(map(datasets.side_of, splits))
+        else {}
+    )
     return {split: set(whole[split].ids) if split in whole else set() for split in splits}
 
 
@@ -215,7 +259,9 @@ def _read_array(file: Path) -> np.ndarray:
     if array.dtype in (np.uint8, np.uint16):
         return (array / np.float64(np.iinfo(array.dtype).max)).astype(np.float32)
     if not np.issubdtype(array.dtype, np.floating):
-        raise images.BadImage(file, f"numbers of type {array.dtype}, expected floats in [0, 1], or unsigned integers of 8 or 16 bits")
+        raise images.BadImage(
+            file, f"numbers of type {array.dtype}, expected floats in [0, 1], or unsigned integers of 8 or 16 bits"
+        )
     if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
         raise images.BadImage(file, f"values in [{array.min():g}, {array.max():g}], expected probabilities in [0, 1]")
     return array.astype(np.float32)

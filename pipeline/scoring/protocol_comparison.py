@@ -47,14 +47,29 @@ def table(task: str, scores: pd.DataFrame, size: int, resampling: Resampling) ->
             protocol, metric = column.split(" ")
             found = values[:, :, number]
             higher = metric not in LESS_IS_BETTER
-            ranked = statistics.rank(pd.DataFrame(found, columns=models), groups, higher_is_better=higher, resampling=resampling)
+            ranked = statistics.rank(
+                pd.DataFrame(found, columns=models), groups, higher_is_better=higher, resampling=resampling
+            )
             basis = f"{protocols.SEAM} {metric}"
             gaps = found - values[:, :, columns.index(basis)] if basis in columns else np.full_like(found, np.nan)
             gap = pd.DataFrame(statistics.mean_intervals(gaps, groups, resampling=resampling), index=models)
-            head = {"task": task, "subset": subset, "split": split, "protocol": protocol, "metric": metric, "n_images": len(found)}
+            head = {
+                "task": task,
+                "subset": subset,
+                "split": split,
+                "protocol": protocol,
+                "metric": metric,
+                "n_images": len(found),
+            }
             of_model = gap.loc[ranked["model"]]
             parts.append(
-                ranked.assign(**head, gap=of_model["mean"].array, gap_low=of_model["low"].array, gap_high=of_model["high"].array, caveat=caveats[protocol])
+                ranked.assign(
+                    **head,
+                    gap=of_model["mean"].array,
+                    gap_low=of_model["low"].array,
+                    gap_high=of_model["high"].array,
+                    caveat=caveats[protocol],
+                )
             )
     frame = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(COLUMNS))
     return frame[list(COLUMNS)].astype(COLUMNS)
@@ -62,7 +77,10 @@ def table(task: str, scores: pd.DataFrame, size: int, resampling: Resampling) ->
 
 def _caveat(record: protocols.Protocol, size: int) -> str:
     """With the size, where it isn't the one that all published tables are of."""
-    return "; ".join(([f"scored at {size} pixels in place of 256"] if size != 256 else []) + ([record.caveat] if record.caveat else []))
+    return "; ".join(
+        ([f"scored at {size} pixels in place of 256"] if size != 256 else [])
+        + ([record.caveat] if record.caveat else [])
+    )
 
 
 def _aligned(part: pd.DataFrame, columns: list[str]) -> tuple[list[str], np.ndarray, np.ndarray]:
@@ -72,5 +90,11 @@ def _aligned(part: pd.DataFrame, columns: list[str]) -> tuple[list[str], np.ndar
     whole = list(itertools.product(images, models))
     if list(zip(part["image_id"], part["model"])) != whole:
         counts = part.groupby("model").size().to_dict()
-        raise UserError(f"the models were not scored on the same images, each once: {counts} scores of {len(images)} images")
-    return models, part["photograph"].to_numpy()[:: len(models)], part[columns].to_numpy(float).reshape(len(images), len(models), len(columns))
+        raise UserError(
+            f"the models were not scored on the same images, each once: {counts} scores of {len(images)} images"
+        )
+    return (
+        models,
+        part["photograph"].to_numpy()[:: len(models)],
+        part[columns].to_numpy(float).reshape(len(images), len(models), len(columns)),
+    )

@@ -116,12 +116,20 @@ def measured(summary: pd.DataFrame, intervals: pd.DataFrame, breakdowns: pd.Data
         pooled = "All" if len(named) > 1 or not named <= set(NAMED_PHOTOGRAPHS) else named.pop()
         if pooled != "All":
             found = [found[0][found[0]["subset"] == pooled]]
-        buckets = breakdowns[breakdowns["by"] == "hole_ratio_bucket"].rename(columns={"value": "condition", "mean": "ours", "n": "n_images"})
+        buckets = breakdowns[breakdowns["by"] == "hole_ratio_bucket"].rename(
+            columns={"value": "condition", "mean": "ours", "n": "n_images"}
+        )
         found.append(buckets.assign(task=summary["task"].iloc[0], subset=pooled, split="test"))
-    return pd.concat(found, ignore_index=True)[["task", "model", "subset", "split", "condition", "metric", "ours", "low", "high", "n_images"]]
+    return pd.concat(found, ignore_index=True)[
+        ["task", "model", "subset", "split", "condition", "metric", "ours", "low", "high", "n_images"]
+    ]
 
 
-def compare(ours: pd.DataFrame, published: pd.DataFrame | None = None, subsets: Mapping[tuple[str, str], Sequence[str]] = SUBSETS) -> pd.DataFrame:
+def compare(
+    ours: pd.DataFrame,
+    published: pd.DataFrame | None = None,
+    subsets: Mapping[tuple[str, str], Sequence[str]] = SUBSETS,
+) -> pd.DataFrame:
     """Our means beside the printed ones: a row per printed number that we have a counterpart for.
 
     ours: a row per (task, model, subset, split, condition, metric) on our scales (shares, not per cents), as `measured`
@@ -133,7 +141,10 @@ def compare(ours: pd.DataFrame, published: pd.DataFrame | None = None, subsets: 
     published = table() if published is None else published
     keys = ["task", "model", "subset", "condition", "ours_metric"]
     found = ours.dropna(subset="ours").rename(columns={"metric": "ours_metric"})
-    found = found.assign(ours_subset=found["subset"], subset=[list(subsets.get(key, [key[1]])) for key in zip(found["task"], found["subset"])])
+    found = found.assign(
+        ours_subset=found["subset"],
+        subset=[list(subsets.get(key, [key[1]])) for key in zip(found["task"], found["subset"])],
+    )
     found = found.explode("subset")
     if (twice := found.duplicated([*keys, "split"])).any():
         row = found[twice].iloc[0]
@@ -161,4 +172,6 @@ def correlations(compared: pd.DataFrame) -> pd.DataFrame:
             found = spearman, kendall
         rows.append((*key, len(part), *found, why_not))
     columns = [*PRINTED, "split", "n_models", "spearman", "kendall", "why_not"]
-    return pd.DataFrame(rows, columns=columns).astype({"n_models": int, "spearman": float, "kendall": float, "why_not": str})
+    return pd.DataFrame(rows, columns=columns).astype(
+        {"n_models": int, "spearman": float, "kendall": float, "why_not": str}
+    )

@@ -36,7 +36,14 @@ def summary(task: str, scores: pd.DataFrame, methods: list[dict]) -> pd.DataFram
         if (found := int(there.get((model, split), 0))) != count:
             raise UserError(f"{model}: {found} scores for the {count} images with a truth in its manifest ({split})")
     for (model, subset, split), part in pooled.groupby(["model", "subset", "split"], sort=True):
-        head = {"task": task, "model": model, "subset": subset, "split": split, "n_images": len(part), "n_parameters": about[model]["n_parameters"]}
+        head = {
+            "task": task,
+            "model": model,
+            "subset": subset,
+            "split": split,
+            "n_images": len(part),
+            "n_parameters": about[model]["n_parameters"],
+        }
         head["origin"] = about[model]["origin"]
         if TOUCHED in part:
             head[TOUCHED] = part[TOUCHED].mean()
@@ -52,7 +59,9 @@ def intervals(task: str, scores: pd.DataFrame, resampling: Resampling) -> pd.Dat
     high, n, ..., simulated. (This and what follows leaves the real sets out, and says as `summary` does which share of
     the images is simulated.)"""
     pooled = _tested_and_pooled(scores)
-    table = statistics.intervals_table(pooled, metric_columns(task, scores), ["model", "subset"], "photograph", resampling=resampling)
+    table = statistics.intervals_table(
+        pooled, metric_columns(task, scores), ["model", "subset"], "photograph", resampling=resampling
+    )
     return _with_simulated_share(table, pooled, ["subset"])
 
 
@@ -60,7 +69,9 @@ def differences(task: str, scores: pd.DataFrame, resampling: Resampling) -> pd.D
     """Paired differences between every two models: subset, metric, first, second, mean (first - second), low, high, p, n."""
     pooled = _tested_and_pooled(scores)
     parts = [
-        statistics.paired_table(part, metric, "image_id", "photograph", resampling=resampling).assign(subset=subset, metric=metric)
+        statistics.paired_table(part, metric, "image_id", "photograph", resampling=resampling).assign(
+            subset=subset, metric=metric
+        )
         for subset, part in pooled.groupby("subset")
         for metric in TASKS[task].metrics
     ]
@@ -73,11 +84,17 @@ def differences_by_size(task: str, scores: pd.DataFrame, resampling: Resampling)
     foreground_share), value, metric, first, second, mean (first - second), low, high, p, n."""
     by, frame = _with_size(task, scores[scores["split"] == "test"])
     parts = [
-        statistics.paired_table(part, metric, "image_id", "photograph", resampling=resampling).assign(**{by: value, "metric": metric})
+        statistics.paired_table(part, metric, "image_id", "photograph", resampling=resampling).assign(
+            **{by: value, "metric": metric}
+        )
         for value, part in frame.groupby(by)
         for metric in TASKS[task].metrics
     ]
-    table = _with_simulated_share(pd.concat(parts, ignore_index=True), frame, [by]).rename(columns={by: "value"}).assign(by=by)
+    table = (
+        _with_simulated_share(pd.concat(parts, ignore_index=True), frame, [by])
+        .rename(columns={by: "value"})
+        .assign(by=by)
+    )
     return table[["by", "value", "metric", *[column for column in table if column not in ("by", "value", "metric")]]]
 
 
@@ -88,7 +105,9 @@ def ranks(task: str, scores: pd.DataFrame, resampling: Resampling) -> pd.DataFra
     for subset, part in pooled.groupby("subset"):
         for metric in TASKS[task].metrics:
             wide, groups = statistics.wide(part, metric, "image_id", "photograph")
-            found = statistics.rank(wide, groups, higher_is_better=METRICS[metric].higher_is_better, resampling=resampling)
+            found = statistics.rank(
+                wide, groups, higher_is_better=METRICS[metric].higher_is_better, resampling=resampling
+            )
             parts.append(found.assign(subset=subset, metric=metric))
     frame = _with_simulated_share(pd.concat(parts, ignore_index=True), pooled, ["subset"])
     return frame[["subset", "metric", *[column for column in frame if column not in ("subset", "metric")]]]
@@ -100,7 +119,11 @@ def breakdowns(task: str, scores: pd.DataFrame, resampling: Resampling) -> pd.Da
     by = [size, *TASKS[task].kinds]
     metrics = list(TASKS[task].metrics)
     parts = [
-        _with_simulated_share(statistics.intervals_table(frame, metrics, [column, "model"], "photograph", resampling=resampling), frame, [column])
+        _with_simulated_share(
+            statistics.intervals_table(frame, metrics, [column, "model"], "photograph", resampling=resampling),
+            frame,
+            [column],
+        )
         .rename(columns={column: "value"})
         .assign(by=column)
         for column in by
@@ -119,7 +142,9 @@ def _with_size(task: str, frame: pd.DataFrame) -> tuple[str, pd.DataFrame]:
     return column, frame.assign(**{column: share})
 
 
-def by_resolution(task: str, scores: pd.DataFrame, methods: list[dict], size: int, resampling: Resampling) -> pd.DataFrame:
+def by_resolution(
+    task: str, scores: pd.DataFrame, methods: list[dict], size: int, resampling: Resampling
+) -> pd.DataFrame:
     """Breakdowns by the side in pixels that predictions were made and scored at, with the columns of `breakdowns`.
 
     by = "resolution": all images that are large enough for a side (at `size`: all), n tells how many; none: n = 0.
@@ -139,9 +164,16 @@ def by_resolution(task: str, scores: pd.DataFrame, methods: list[dict], size: in
         for model in sorted(one["model"] for one in methods):
             for side in sorted(sides):
                 chosen = part[(at[part.index] == side) & (part["model"] == model)]
-                found = statistics.mean_intervals(chosen[list(TASKS[task].metrics)], chosen["photograph"], resampling=resampling)
-                rows += [{"by": by, "value": str(side), "model": model, "metric": metric} | one._asdict() for metric, one in zip(TASKS[task].metrics, found)]
-        frames.append(_with_simulated_share(pd.DataFrame(rows), part.assign(value=at[part.index].astype(str)), ["value"]))
+                found = statistics.mean_intervals(
+                    chosen[list(TASKS[task].metrics)], chosen["photograph"], resampling=resampling
+                )
+                rows += [
+                    {"by": by, "value": str(side), "model": model, "metric": metric} | one._asdict()
+                    for metric, one in zip(TASKS[task].metrics, found)
+                ]
+        frames.append(
+            _with_simulated_share(pd.DataFrame(rows), part.assign(value=at[part.index].astype(str)), ["value"])
+        )
     return pd.concat(frames, ignore_index=True)
 
 

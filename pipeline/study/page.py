@@ -72,9 +72,16 @@ def make(
     study = hashlib.sha256(said.encode()).hexdigest()[:16]
     asked = _comparisons(names, shown, design, n_comparisons, seed)
     # an id is drawn from the seed, which the page doesn't hold
-    opaque = {(image, name): f"{seeds.derive('picture', study, seed, image, name):016x}" for image, group in asked for name in group}
+    opaque = {
+        (image, name): f"{seeds.derive('picture', study, seed, image, name):016x}"
+        for image, group in asked
+        for name in group
+    }
     pictures = {shown_as: _encode(outputs.picture(*pair)) for pair, shown_as in opaque.items()}
-    comparisons = {f"{seeds.derive('comparison', study, seed, image, *group):016x}": sorted(opaque[image, name] for name in group) for image, group in asked}
+    comparisons = {
+        f"{seeds.derive('comparison', study, seed, image, *group):016x}": sorted(opaque[image, name] for name in group)
+        for image, group in asked
+    }
     page = {
         "study": study,
         "design": design,
@@ -82,11 +89,15 @@ def make(
         "pictures": dict(sorted(pictures.items())),
         "comparisons": sorted([name, group] for name, group in comparisons.items()),
     }
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
+    )
     # "<" would end the script that holds the data
     html = environment.get_template("page.html.j2").render(data=Markup(json.dumps(page).replace("<", "\\u003c")))
     if len(html) > MAX_BYTES:
-        raise UserError(f"the page would have {len(html) / 1e6:.0f} MB, the limit is {MAX_BYTES / 1e6:.0f} MB; show fewer images or methods")
+        raise UserError(
+            f"the page would have {len(html) / 1e6:.0f} MB, the limit is {MAX_BYTES / 1e6:.0f} MB; show fewer images or methods"
+        )
     key = {
         "format": KEY_FORMAT,
         "study": study,
@@ -112,7 +123,9 @@ def _task(names: list[str], index: Path) -> str:
         reason = str(error) if str(error).startswith("no model") else "they are of different tasks"
         raise ParameterError(f"methods {', '.join(names)}: {reason}") from None
     if TASKS[task].region is None:
-        raise ParameterError("localization gives maps, which nobody can prefer; a study needs methods of harmonization or inpainting")
+        raise ParameterError(
+            "localization gives maps, which nobody can prefer; a study needs methods of harmonization or inpainting"
+        )
     return task
 
 
@@ -131,9 +144,14 @@ class Outputs:
             if one["data"] != first["data"] or one["truth"] != first["truth"]:
                 raise UserError(f"{names[0]} and {name} were run on different data; `dvc repro` runs them anew")
         self.task, self.folders = task, {name: predictions / name / split for name in names}
-        self.manifests = {name: tables.read(folder / "predictions.parquet").set_index("image_id") for name, folder in self.folders.items()}
+        self.manifests = {
+            name: tables.read(folder / "predictions.parquet").set_index("image_id")
+            for name, folder in self.folders.items()
+        }
         self.size = images.header_size(self.folders[names[0]] / self.manifests[names[0]]["prediction"].iloc[0])[0]
-        self.dataset = datasets.for_testing(task, [Path(one) for one in first["data"]], self.size, split, **first["options"])
+        self.dataset = datasets.for_testing(
+            task, [Path(one) for one in first["data"]], self.size, split, **first["options"]
+        )
         self.number_of = {image: number for number, image in enumerate(self.dataset.ids)}
         column = TASKS[task].photograph
         self.photographs = dict(zip(self.dataset.ids, self.dataset.rows[column]))
@@ -165,13 +183,17 @@ def _chosen(outputs: Outputs, chosen: list[str] | None, n_images: int, split: st
     return sorted(set(chosen))
 
 
-def _comparisons(names: list[str], shown: list[str], design: str, limit: int | None, seed: int) -> list[tuple[str, tuple[str, ...]]]:
+def _comparisons(
+    names: list[str], shown: list[str], design: str, limit: int | None, seed: int
+) -> list[tuple[str, tuple[str, ...]]]:
     """(image, methods) of all that is asked; with a limit the pairs of methods stay in equal numbers, give or take one."""
     groups = list(itertools.combinations(sorted(names), 2)) if design == "pairs" else [tuple(sorted(names))]
     rounds = []
     for group in groups:
         drawn = sorted(shown, key=lambda image: seeds.share("study comparison", seed, image, *group))
-        rounds += [(count, seeds.share("study group", seed, count, *group), image, group) for count, image in enumerate(drawn)]
+        rounds += [
+            (count, seeds.share("study group", seed, count, *group), image, group) for count, image in enumerate(drawn)
+        ]
     return [(image, group) for *_, image, group in sorted(rounds)[:limit]]
 
 

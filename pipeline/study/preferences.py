@@ -93,7 +93,11 @@ def scores(votes: pd.DataFrame, names: list[str], resampling: Resampling) -> pd.
     found = bradley_terry(total)
     if np.isnan(found).any():
         alone = [name for name, n in zip(names, (total + total.T).sum(axis=0)) if not n]
-        raise UserError(f"these votes never compare {alone[0]} with another method" if alone else f"these votes don't connect all of {', '.join(names)}")
+        raise UserError(
+            f"these votes never compare {alone[0]} with another method"
+            if alone
+            else f"these votes don't connect all of {', '.join(names)}"
+        )
     rng, n_raters = seeds.rng("raters", resampling.seed), len(by_rater)
     low = high = np.full(len(names), np.nan)
     used = 0

@@ -14,7 +14,6 @@ from pipeline.study.page import KEY_FORMAT
 FORMAT = "seambench-votes"
 
 
-
 class Picture(BaseModel):
     model_config = ConfigDict(strict=True)
 
@@ -76,12 +75,18 @@ def read_key(file: Path) -> dict:
         raise UserError(f"{file} is not a study's key as it was written: {_wrong(error)}") from None
     for name, picture in key["pictures"].items():
         if picture["model"] not in key["models"]:
-            raise UserError(f"{file} is not a study's key as it was written: pictures.{name} is of {picture['model']!r}, which isn't in models")
+            raise UserError(
+                f"{file} is not a study's key as it was written: pictures.{name} is of {picture['model']!r}, which isn't in models"
+            )
     for comparison, shown in key["comparisons"].items():
         if key["design"] == "pairs" and len(shown) != 2:
-            raise UserError(f"{file} is not a study's key as it was written: comparisons.{comparison} shows {len(shown)} pictures, not a pair")
+            raise UserError(
+                f"{file} is not a study's key as it was written: comparisons.{comparison} shows {len(shown)} pictures, not a pair"
+            )
         if unknown := [picture for picture in shown if picture not in key["pictures"]]:
-            raise UserError(f"{file} is not a study's key as it was written: comparisons.{comparison} shows {unknown[0]!r}, which isn't in pictures")
+            raise UserError(
+                f"{file} is not a study's key as it was written: comparisons.{comparison} shows {unknown[0]!r}, which isn't in pictures"
+            )
     return key
 
 
@@ -110,7 +115,11 @@ def read(files: list[Path], key: dict) -> tuple[list[dict], list[dict]]:
             content = _checked(file, key)
             if earlier := raters.get(content["rater"]):
                 same = earlier[1] == content
-                raise UserError(f"a copy of {earlier[0]}" if same else f"by the same rater as {earlier[0]}; keep the later of the two")
+                raise UserError(
+                    f"a copy of {earlier[0]}"
+                    if same
+                    else f"by the same rater as {earlier[0]}; keep the later of the two"
+                )
         except UserError as error:
             rejected.append({"file": str(file), "reason": str(error)})
             continue
@@ -167,6 +176,10 @@ def raters(votes: pd.DataFrame, key: dict) -> pd.DataFrame:
     """One row per rater: n_votes, of (how many the study asks), first_position (share of votes for the leftmost picture),
     median_seconds. What a careless rater looks like is for the reader to judge."""
     found = votes.groupby("rater").agg(
-        n_votes=("chosen", "size"), first_position=("position", lambda one: float((one == 1).mean())), median_seconds=("seconds", "median")
+        n_votes=("chosen", "size"),
+        first_position=("position", lambda one: float((one == 1).mean())),
+        median_seconds=("seconds", "median"),
     )
-    return found.reset_index().assign(of=len(key["comparisons"]))[["rater", "n_votes", "of", "first_position", "median_seconds"]]
+    return found.reset_index().assign(of=len(key["comparisons"]))[
+        ["rater", "n_votes", "of", "first_position", "median_seconds"]
+    ]

@@ -14,7 +14,10 @@ SAY = "peak memory"
 def own(project):
     """A project in whose folder lie pictures of one's own: 45 x 61 pixels, which no halving divides."""
     project.content["models"] |= {"histogram": {"hyperparameters": {}}, "telea": {"hyperparameters": {}}}
-    project.content["models"]["rainnet"] = {"hyperparameters": {"width": 4, "levels": 4, "adversarial": False}, "training": project.content["models"]["unet"]["training"]}
+    project.content["models"]["rainnet"] = {
+        "hyperparameters": {"width": 4, "levels": 4, "adversarial": False},
+        "training": project.content["models"]["unet"]["training"],
+    }
     project.write()
     for number, name in enumerate(("a", "b")):
         images.write_png(project.folder / f"pictures/{name}.png", random_picture(number, 45, 61))
@@ -41,7 +44,10 @@ def erased(file) -> None:
     Image.fromarray(np.dstack([random_picture(0, 45, 61), alpha])).save(file)
 
 
-@pytest.mark.parametrize("choice, name", [(["--mask-value", "2"], "classes.png"), (["--mask-channel", "alpha", "--mask-value", "0"], "erased.png")])
+@pytest.mark.parametrize(
+    "choice, name",
+    [(["--mask-value", "2"], "classes.png"), (["--mask-channel", "alpha", "--mask-value", "0"], "erased.png")],
+)
 def test_what_of_a_mask_file_counts_can_be_chosen(own, choice, name):
     images.write_png(own.folder / "classes.png", classes())
     erased(own.folder / "erased.png")
@@ -86,11 +92,16 @@ def test_trained_networks_see_every_pixel_with_a_margin_to_their_multiple(traine
 def test_it_predicts_what_inference_predicts(trained):
     """On a test composite of the size that networks see, the map is that of stages.infer."""
     data = trained.folder / "data/composites/HCOCO"
-    trained.run("infer", "unet", "--weights", "artifacts/models/unet/weights.safetensors", "--data", "data/composites/HCOCO")
+    trained.run(
+        "infer", "unet", "--weights", "artifacts/models/unet/weights.safetensors", "--data", "data/composites/HCOCO"
+    )
     small = images.resize(images.read_rgb(data / "composite_images/c5_1_1.png"), (32, 32))
     images.write_png(trained.folder / "small.png", small)
     trained.run("apply", "--model", "unet", "small.png", "-o", "map.png", "--device", "cpu")
-    ours, theirs = (np.asarray(Image.open(trained.folder / name)).astype(int) for name in ("map.png", "artifacts/predictions/unet/test/c5_1_1.png"))
+    ours, theirs = (
+        np.asarray(Image.open(trained.folder / name)).astype(int)
+        for name in ("map.png", "artifacts/predictions/unet/test/c5_1_1.png")
+    )
     assert abs(ours - theirs).max() <= 1  # theirs went through in a batch
 
 
@@ -120,7 +131,9 @@ def test_colour_with_alpha_soft_masks_and_a_turned_photograph(own):
 
 
 def test_longest_side_shrinks_for_the_network_and_keeps_the_detail(trained):
-    done = trained.run("apply", "--model", "rainnet", "pictures/a.png", "masks/a.png", "-o", "out.png", "--longest-side", "32")
+    done = trained.run(
+        "apply", "--model", "rainnet", "pictures/a.png", "masks/a.png", "-o", "out.png", "--longest-side", "32"
+    )
     assert done.code == 0 and "61x45, seen at 32x32, " in done.out  # 32x24, and the margin
     out, before = images.read_rgb(trained.folder / "out.png").astype(int), random_picture(0, 45, 61).astype(int)
     assert np.array_equal(out[~inside()], before[~inside()]) and not np.array_equal(out, before)
@@ -133,28 +146,52 @@ def test_longest_side_shrinks_for_the_network_and_keeps_the_detail(trained):
 @pytest.mark.parametrize(
     "arguments, said",
     [
-        (["histogram", "pictures/a.png"], "pictures/a.png: harmonization needs a mask too, white = foreground; give it after the picture"),
-        (["telea", "pictures/a.png"], "pictures/a.png: inpainting needs a mask too, white = hole; give it after the picture"),
-        (["constant_map", "pictures/a.png", "masks/a.png"], "masks/a.png: localization takes no mask; the method is to find it"),
+        (
+            ["histogram", "pictures/a.png"],
+            "pictures/a.png: harmonization needs a mask too, white = foreground; give it after the picture",
+        ),
+        (
+            ["telea", "pictures/a.png"],
+            "pictures/a.png: inpainting needs a mask too, white = hole; give it after the picture",
+        ),
+        (
+            ["constant_map", "pictures/a.png", "masks/a.png"],
+            "masks/a.png: localization takes no mask; the method is to find it",
+        ),
         (["histogram", "gone.png", "masks/a.png"], "gone.png: no such file or folder"),
         (["histogram", "pictures/a.png", "gone.png"], "gone.png: no such file"),
         (["histogram", "pictures", "gone"], "pictures is a folder and gone is missing; give two files or two folders"),
-        (["histogram", "pictures", "masks/a.png"], "pictures is a folder and masks/a.png is a file; give two files or two folders"),
+        (
+            ["histogram", "pictures", "masks/a.png"],
+            "pictures is a folder and masks/a.png is a file; give two files or two folders",
+        ),
         (["histogram", "empty", "masks"], "empty: no picture in this folder"),
         (["histogram", "more", "masks"], "masks: no mask called c for c.png (and 1 more)"),
         (["histogram", "pictures/a.png", "small.png"], "small.png: the mask is 20x10, its image 61x45"),
         (["telea", "pictures/a.png", "small.png"], "small.png: the hole is 20x10, its image 61x45"),
         (["histogram", "pictures/a.png", "black.png"], "black.png: the mask is empty: there is nothing to harmonize"),
         (["telea", "pictures/a.png", "black.png"], "black.png: the mask is empty: there is nothing to fill"),
-        (["histogram", "pictures/a.png", "white.png"], "white.png: the mask covers everything: there is no background to go by"),
+        (
+            ["histogram", "pictures/a.png", "white.png"],
+            "white.png: the mask covers everything: there is no background to go by",
+        ),
         (["histogram", "pictures/a.png", "ones.png"], "ones.png: every pixel of this mask is 1; 0 = out, 255 = in"),
         (["histogram", "pictures/a.png", "pictures/b.png"], "pictures/b.png: in colour at "),
-        (["histogram", "pictures/a.png", "classes.png"], "classes.png: no pixel of this mask reaches 128; the brightest is 2, 255 = in; values 0 ("),
-        (["histogram", "pictures/a.png", "classes.png", "--mask-value", "9"], "classes.png: mask_value 9: no pixel has this value; values 0 ("),
+        (
+            ["histogram", "pictures/a.png", "classes.png"],
+            "classes.png: no pixel of this mask reaches 128; the brightest is 2, 255 = in; values 0 (",
+        ),
+        (
+            ["histogram", "pictures/a.png", "classes.png", "--mask-value", "9"],
+            "classes.png: mask_value 9: no pixel has this value; values 0 (",
+        ),
         (["histogram", "pictures/a.png", "erased.png"], "erased.png: in colour at "),
         (["constant_map", "cut.png"], "cut.png: can't be decoded"),
         (["constant_map", "text.png"], "text.png: not a picture in one of the formats"),
-        (["unet", "pictures/a.png"], "artifacts/models/unet/weights.safetensors is missing; `dvc repro models/dvc.yaml:train-unet` makes it"),
+        (
+            ["unet", "pictures/a.png"],
+            "artifacts/models/unet/weights.safetensors is missing; `dvc repro models/dvc.yaml:train-unet` makes it",
+        ),
         (["unet", "pictures/a.png", "--weights", "text.png"], "text.png is not a safetensors file"),
     ],
 )
@@ -177,17 +214,34 @@ def test_what_can_not_be_done_is_said_and_nothing_is_written(own, arguments, sai
 
 def test_outputs_that_can_not_be(own):
     ask = lambda *more: own.refused("apply", "--model", "constant_map", *more)
-    assert ask("pictures/a.png", "-o", "pictures/../pictures/a.png") == (1, "pictures/../pictures/a.png is the input; give another name for the output")
+    assert ask("pictures/a.png", "-o", "pictures/../pictures/a.png") == (
+        1,
+        "pictures/../pictures/a.png is the input; give another name for the output",
+    )
     assert ask("pictures", "-o", "pictures") == (1, "pictures is the input; give another name for the output")
-    assert ask("pictures/a.png", "-o", "masks/a.png") == (1, "masks/a.png is there already; remove it or give another name")
+    assert ask("pictures/a.png", "-o", "masks/a.png") == (
+        1,
+        "masks/a.png is there already; remove it or give another name",
+    )
     assert ask("pictures/a.png", "-o", "a.jpg")[1].startswith("a.jpg: outputs are PNG")
     (own.folder / "a_overlay.png").touch()
-    assert ask("pictures/a.png", "-o", "a.png", "--overlay") == (1, "a_overlay.png is there already; --overlay would write over it")
-    assert ask("pictures/a.png", "-o", "a.png", "--longest-side", "0") == (2, "--longest-side 0: expected 1 pixel or more")
-    code, said = own.refused("apply", "--model", "histogram", "pictures/a.png", "masks/a.png", "-o", "a.png", "--overlay")
+    assert ask("pictures/a.png", "-o", "a.png", "--overlay") == (
+        1,
+        "a_overlay.png is there already; --overlay would write over it",
+    )
+    assert ask("pictures/a.png", "-o", "a.png", "--longest-side", "0") == (
+        2,
+        "--longest-side 0: expected 1 pixel or more",
+    )
+    code, said = own.refused(
+        "apply", "--model", "histogram", "pictures/a.png", "masks/a.png", "-o", "a.png", "--overlay"
+    )
     assert code == 2 and said == "--overlay shows where a localizer looks; histogram is a method of harmonization"
     images.write_png(own.folder / "pictures/a_overlay.png", random_picture(0, 45, 61))
-    assert ask("pictures", "-o", "out", "--overlay") == (1, "out/a_overlay.png is an output too; --overlay would write over it")
+    assert ask("pictures", "-o", "out", "--overlay") == (
+        1,
+        "out/a_overlay.png is an output too; --overlay would write over it",
+    )
     assert not (own.folder / "a.png").exists() and not (own.folder / "out").exists()
 
 
@@ -202,13 +256,30 @@ def test_a_network_without_its_training_block_needs_weights(trained):
     del trained.content["models"]["unet"]["training"]
     trained.write()
     code, said = trained.refused("apply", "--model", "unet", "pictures/a.png", "-o", "out.png")
-    assert code == 2 and said == "unet has weights to learn and params.yaml has no models.unet.training; give its file as --weights"
-    assert trained.run("apply", "--model", "unet", "pictures/a.png", "-o", "out.png", "--weights", "artifacts/models/unet/weights.safetensors").code == 0
+    assert (
+        code == 2
+        and said == "unet has weights to learn and params.yaml has no models.unet.training; give its file as --weights"
+    )
+    assert (
+        trained.run(
+            "apply",
+            "--model",
+            "unet",
+            "pictures/a.png",
+            "-o",
+            "out.png",
+            "--weights",
+            "artifacts/models/unet/weights.safetensors",
+        ).code
+        == 0
+    )
 
 
 def test_a_gpu_that_is_not_there(own, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    code, said = own.refused("apply", "--model", "histogram", "pictures/a.png", "masks/a.png", "-o", "out.png", "--device", "gpu")
+    code, said = own.refused(
+        "apply", "--model", "histogram", "pictures/a.png", "masks/a.png", "-o", "out.png", "--device", "gpu"
+    )
     assert code == 2 and said == "--device gpu: this process sees no GPU; --device cpu does without"
 
 
@@ -216,8 +287,14 @@ def test_memory_that_does_not_suffice(own, monkeypatch):
     from models.harmonization import histogram
 
     def fail(self, batch):
-        raise RuntimeError("[enforce fail at alloc_cpu.cpp:120] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+        raise RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:120] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+        )
 
     monkeypatch.setattr(histogram.Histogram, "forward", fail)
     code, said = own.refused("apply", "--model", "histogram", "pictures/a.png", "masks/a.png", "-o", "out.png")
-    assert code == 1 and said == "pictures/a.png: not enough memory for 61x45 pixels; --longest-side shrinks the picture for the network"
+    assert (
+        code == 1
+        and said
+        == "pictures/a.png: not enough memory for 61x45 pixels; --longest-side shrinks the picture for the network"
+    )

@@ -31,7 +31,9 @@ def harmonized(project):
 def make(project, *more, models=MODELS, out="study.html") -> tuple[str, dict]:
     done = project.run("study", "make", "--models", *models, "-o", out, *more)
     assert done.code == 0, done.err
-    return (project.folder / out).read_text(), json.loads((project.folder / out.replace(".html", ".key.json")).read_text())
+    return (project.folder / out).read_text(), json.loads(
+        (project.folder / out.replace(".html", ".key.json")).read_text()
+    )
 
 
 def said_in(html: str) -> dict:
@@ -43,8 +45,17 @@ def cast(project, key, who: str, choose=lambda comparison, shown: shown[0], name
     """A file of votes as the page saves it."""
     cast_votes = []
     for comparison, shown in key["comparisons"].items():
-        cast_votes.append({"comparison": comparison, "shown": shown, "chosen": choose(comparison, shown), "milliseconds": 1500})
-    content = {"format": "seambench-votes", "version": 1, "study": key["study"], "design": key["design"], "rater": who, "votes": cast_votes}
+        cast_votes.append(
+            {"comparison": comparison, "shown": shown, "chosen": choose(comparison, shown), "milliseconds": 1500}
+        )
+    content = {
+        "format": "seambench-votes",
+        "version": 1,
+        "study": key["study"],
+        "design": key["design"],
+        "rater": who,
+        "votes": cast_votes,
+    }
     content["checksum"] = votes.checksum(key["study"], key["design"], who, cast_votes)
     file = name or f"{who}.json"
     (project.folder / file).write_text(json.dumps(content | changed))
@@ -74,7 +85,9 @@ def test_the_page_is_blind_and_needs_nothing_beside_it(harmonized):
     assert not re.search(r"https?://|@import|src=|<link", html)
     # the order in the page says nothing: it is that of the names that were drawn
     page = said_in(html)
-    assert list(page["pictures"]) == sorted(page["pictures"]) and all(group == sorted(group) for _, group in page["comparisons"])
+    assert list(page["pictures"]) == sorted(page["pictures"]) and all(
+        group == sorted(group) for _, group in page["comparisons"]
+    )
     firsts = Counter(key["pictures"][group[0]]["model"] for _, group in page["comparisons"])
     assert len(firsts) > 1
 
@@ -87,7 +100,9 @@ def test_pictures_are_the_scored_ones_without_loss(harmonized):
         about = key["pictures"][name]
         file = harmonized.folder / "shown.png"
         file.write_bytes(base64.b64decode(uri.removeprefix("data:image/png;base64,")))
-        drawn = images.read_rgb(harmonized.folder / f"artifacts/predictions/{about['model']}/test/{about['image_id']}.png")
+        drawn = images.read_rgb(
+            harmonized.folder / f"artifacts/predictions/{about['model']}/test/{about['image_id']}.png"
+        )
         composite = images.read_rgb(harmonized.folder / f"artifacts/predictions/composite/test/{about['image_id']}.png")
         expected = composite.copy()
         expected[:, :8] = drawn[:, :8]  # the mask is the left quarter
@@ -107,7 +122,9 @@ def test_best_of_all_fewer_images_and_fewer_comparisons(harmonized):
     _, key = make(harmonized, "--choose", "c5_1_1", out="two.html")
     assert {one["image_id"] for one in key["pictures"].values()} == {"c5_1_1"}
     _, key = make(harmonized, "--comparisons", "7", out="three.html")
-    met = Counter(tuple(sorted(key["pictures"][one]["model"] for one in group)) for group in key["comparisons"].values())
+    met = Counter(
+        tuple(sorted(key["pictures"][one]["model"] for one in group)) for group in key["comparisons"].values()
+    )
     assert sorted(met.values()) == [2, 2, 3]
 
 
@@ -115,11 +132,23 @@ def test_best_of_all_fewer_images_and_fewer_comparisons(harmonized):
     "arguments, said",
     [
         (["--models", "composite", "-o", "a.html"], "methods composite: a study compares two or more different ones"),
-        (["--models", "composite", "composite", "-o", "a.html"], "methods composite, composite: a study compares two or more different ones"),
-        (["--models", "composite", "mean_fill", "-o", "a.html"], "methods composite, mean_fill: they are of different tasks"),
-        (["--models", "constant_map", "unet", "-o", "a.html"], "localization gives maps, which nobody can prefer; a study needs methods of harmonization or inpainting"),
+        (
+            ["--models", "composite", "composite", "-o", "a.html"],
+            "methods composite, composite: a study compares two or more different ones",
+        ),
+        (
+            ["--models", "composite", "mean_fill", "-o", "a.html"],
+            "methods composite, mean_fill: they are of different tasks",
+        ),
+        (
+            ["--models", "constant_map", "unet", "-o", "a.html"],
+            "localization gives maps, which nobody can prefer; a study needs methods of harmonization or inpainting",
+        ),
         (["--models", *MODELS, "-o", "a.htm"], "a.htm: the page is one HTML file; end its name in .html"),
-        (["--models", *MODELS, "-o", "a.html", "--images", "0"], "a study of 0 images and None comparisons asks nothing"),
+        (
+            ["--models", *MODELS, "-o", "a.html", "--images", "0"],
+            "a study of 0 images and None comparisons asks nothing",
+        ),
         (["--models", *MODELS, "-o", "a.html", "--choose", "c9"], "test has no image 'c9'"),
     ],
 )
@@ -134,11 +163,15 @@ def test_what_is_missing_is_named(harmonized):
     file = harmonized.folder / "artifacts/predictions/poisson/test/c5_1_1.png"
     images.write_png(file, np.zeros((32, 32, 3), np.uint8))
     code, said = harmonized.refused(*arguments)
-    assert code == 1 and said.endswith("poisson/test/c5_1_1.png was changed after inference (sha256 differs from predictions.parquet)")
+    assert code == 1 and said.endswith(
+        "poisson/test/c5_1_1.png was changed after inference (sha256 differs from predictions.parquet)"
+    )
     file.unlink()
     assert harmonized.refused(*arguments)[1].endswith("poisson/test/c5_1_1.png is missing")
     (harmonized.folder / "artifacts/index/harmonization/poisson.json").unlink()
-    assert harmonized.refused(*arguments)[1].endswith("poisson.json: no such file; `dvc repro models/dvc.yaml:infer-poisson` makes it")
+    assert harmonized.refused(*arguments)[1].endswith(
+        "poisson.json: no such file; `dvc repro models/dvc.yaml:infer-poisson` makes it"
+    )
     assert not list(harmonized.folder.glob("a.*"))
 
 
@@ -149,13 +182,23 @@ def test_from_votes_to_tables(harmonized):
     _, key = make(harmonized)
     model = lambda one: key["pictures"][one]["model"]
     poisson_first = lambda _, shown: max(shown, key=lambda one: (model(one) == "poisson", model(one) == "composite"))
-    files = [cast(harmonized, key, "one", poisson_first), cast(harmonized, key, "two", poisson_first), cast(harmonized, key, "three")]
+    files = [
+        cast(harmonized, key, "one", poisson_first),
+        cast(harmonized, key, "two", poisson_first),
+        cast(harmonized, key, "three"),
+    ]
     done = harmonized.run("study", "score", *files)
     assert done.code == 0, done.err
     out = harmonized.folder / "results/study"
-    assert sorted(os.listdir(out)) == [f"{name}.parquet" for name in ("pairs", "raters", "rejected", "scores", "shares", "votes")]
+    assert sorted(os.listdir(out)) == [
+        f"{name}.parquet" for name in ("pairs", "raters", "rejected", "scores", "shares", "votes")
+    ]
     cast_votes = pd.read_parquet(out / "votes.parquet")
-    assert len(cast_votes) == 27 and set(cast_votes["rater"]) == {"one", "two", "three"} and (cast_votes["seconds"] == 1.5).all()
+    assert (
+        len(cast_votes) == 27
+        and set(cast_votes["rater"]) == {"one", "two", "three"}
+        and (cast_votes["seconds"] == 1.5).all()
+    )
     assert all(row.chosen == row.shown.split(",")[row.position - 1] for row in cast_votes.itertuples())
     scores = pd.read_parquet(out / "scores.parquet")
     assert list(scores["model"])[0] == "poisson" and scores["score"].sum() == pytest.approx(0)
@@ -242,7 +285,10 @@ def test_keys_that_are_none(harmonized):
         (harmonized.folder / "no.json").write_text(content)
         assert harmonized.refused("study", "score", "--key", "no.json", "a.json")[1].startswith("no.json: not JSON")
     os.mkfifo(harmonized.folder / "pipe.json")
-    assert harmonized.refused("study", "score", "--key", "pipe.json", "a.json") == (1, "pipe.json: a pipe or device, not a file")
+    assert harmonized.refused("study", "score", "--key", "pipe.json", "a.json") == (
+        1,
+        "pipe.json: a pipe or device, not a file",
+    )
 
 
 @pytest.mark.parametrize(
@@ -292,7 +338,10 @@ def test_voted_through_in_a_browser(harmonized, tmp_path, design):
         page.downloads_to(downloads)
         page.open(address)
         assert page.evaluate("sha256('abc')") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-        assert page.evaluate("at('forgetful').hidden && at('restart').hidden") and page.evaluate("at('begin').textContent") == "Begin"
+        assert (
+            page.evaluate("at('forgetful').hidden && at('restart').hidden")
+            and page.evaluate("at('begin').textContent") == "Begin"
+        )
         page.press("ArrowLeft")  # before it began, keys do nothing
         page.evaluate("at('begin').click()")
         page.wait("!at('pictures').hidden")
@@ -301,7 +350,10 @@ def test_voted_through_in_a_browser(harmonized, tmp_path, design):
             if number == 2:  # closed and opened again, it goes on where it stopped
                 page.open("about:blank")
                 page.open(address)
-                assert page.evaluate("at('begin').textContent") == "Go on where you stopped" and page.evaluate("current") == 2
+                assert (
+                    page.evaluate("at('begin').textContent") == "Go on where you stopped"
+                    and page.evaluate("current") == 2
+                )
                 page.evaluate("at('begin').click()")
             last = page.evaluate("order[current][1].length") - 1
             if number == 1:  # a vote taken back
@@ -315,7 +367,9 @@ def test_voted_through_in_a_browser(harmonized, tmp_path, design):
             else:
                 page.press("ArrowRight" if design == "pairs" else str(last + 1))
             page.wait(f"current === {number + 1}")
-        assert not page.evaluate("at('done').hidden") and page.evaluate("at('count').textContent") == f"{total} of {total}"
+        assert (
+            not page.evaluate("at('done').hidden") and page.evaluate("at('count').textContent") == f"{total} of {total}"
+        )
         page.evaluate("document.querySelector('#done [data-save]').click()")
         until = time.monotonic() + 20
         while not (saved := list(downloads.glob("votes-*.json"))) and time.monotonic() < until:
@@ -326,5 +380,8 @@ def test_voted_through_in_a_browser(harmonized, tmp_path, design):
     assert done.code == 0, done.err
     cast_votes = pd.read_parquet(harmonized.folder / "results/study/votes.parquet")
     assert Counter(cast_votes["chosen"]) == Counter(key["pictures"][one]["model"] for one in chosen)
-    assert set(cast_votes["comparison"]) == set(key["comparisons"]) and (cast_votes["position"] == len(MODELS if design == "best" else "ab")).all()
+    assert (
+        set(cast_votes["comparison"]) == set(key["comparisons"])
+        and (cast_votes["position"] == len(MODELS if design == "best" else "ab")).all()
+    )
     assert cast_votes["seconds"].between(0, 60).all()

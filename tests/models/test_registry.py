@@ -30,7 +30,9 @@ def test_unknown_names_are_answered_with_the_nearest_known_one():
         models.create("rainet")
     with pytest.raises(ValueError, match="^no model '__init__' \\(known: "):
         models.task_of("__init__")
-    with pytest.raises(ValueError, match="no task 'segmentation'; the tasks are localization, harmonization, inpainting"):
+    with pytest.raises(
+        ValueError, match="no task 'segmentation'; the tasks are localization, harmonization, inpainting"
+    ):
         models.names("segmentation")
 
 
@@ -65,7 +67,11 @@ def test_every_method_builds_as_published_and_keeps_the_contract(name):
     counted = {id(one) for one in model.predictor_parameters()}
     assert counted <= {id(one) for one in model.parameters()}
     hints = inspect.signature(type(model).__init__).parameters
-    assert all(one.default is not one.empty and one.annotation is not one.empty for key, one in hints.items() if key not in ("self", "args", "kwargs"))
+    assert all(
+        one.default is not one.empty and one.annotation is not one.empty
+        for key, one in hints.items()
+        if key not in ("self", "args", "kwargs")
+    )
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,9 @@ import torch.nn.functional as F
 from models.base import resized_strips
 
 
-@pytest.mark.parametrize("small, large, rows", [((8, 8), (50, 37), 7), ((16, 12), (16, 12), 5), ((9, 5), (4, 11), 64), ((1, 1), (13, 9), 4)])
+@pytest.mark.parametrize(
+    "small, large, rows", [((8, 8), (50, 37), 7), ((16, 12), (16, 12), 5), ((9, 5), (4, 11), 64), ((1, 1), (13, 9), 4)]
+)
 def test_strips_together_are_torchs_bicubic_resize(small, large, rows):
     maps = torch.randn(2, 3, *small, generator=torch.Generator().manual_seed(0))
     strips = list(resized_strips(maps, large, rows))

@@ -34,7 +34,10 @@ def exif(orientation: int) -> Image.Exif:
 def bomb(path: Path, width: int = 10_000, height: int = 10_000) -> None:
     """A PNG of 100 megapixels by its header, with rubbish for pixels: decoding it would be another error."""
     chunks = [b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0), b"IDAT" + b"rubbish"]
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(struct.pack(">I", len(one) - 4) + one + struct.pack(">I", zlib.crc32(one)) for one in chunks))
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + b"".join(struct.pack(">I", len(one) - 4) + one + struct.pack(">I", zlib.crc32(one)) for one in chunks)
+    )
 
 
 def write_odd(folder: Path) -> dict[str, str]:
@@ -49,7 +52,9 @@ def write_odd(folder: Path) -> dict[str, str]:
     for key in ("space", "unicode", "under_score", "climbs", "notrle", "short", "smaller"):
         images.write_jpeg(folder / names[key], plain[key])
     Image.fromarray(plain["gray"][..., 0]).save(folder / names["gray"], quality=95)
-    Image.fromarray(np.dstack([255 - plain["cmyk"], np.zeros_like(plain["cmyk"][..., 0])]), mode="CMYK").save(folder / names["cmyk"], quality=95)
+    Image.fromarray(np.dstack([255 - plain["cmyk"], np.zeros_like(plain["cmyk"][..., 0])]), mode="CMYK").save(
+        folder / names["cmyk"], quality=95
+    )
     cv2.imwrite(str(folder / names["sixteen"]), plain["sixteen"][..., ::-1].astype(np.uint16) * 256 + 77)
     Image.fromarray(np.dstack([plain["alpha"], np.full_like(plain["alpha"][..., 0], 9)])).save(folder / names["alpha"])
     Image.fromarray(np.rot90(plain["rotated"])).save(folder / names["rotated"], quality=95, exif=exif(6))
@@ -77,7 +82,11 @@ def write_set(root: Path) -> Path:
     by_id["short"]["segmentation"] = {"size": [making.HEIGHT, making.WIDTH], "counts": [10, 20]}
     by_id["smaller"]["segmentation"] = {"size": [30, 40], "counts": [600, 600]}
     by_id["good0"]["category_id"] = 2
-    document = {"images": entries, "annotations": annotations, "categories": [{"id": 1, "name": "cup"}, {"id": 2, "name": "lamp"}]}
+    document = {
+        "images": entries,
+        "annotations": annotations,
+        "categories": [{"id": 1, "name": "cup"}, {"id": 2, "name": "lamp"}],
+    }
     (root / "instances.json").write_text(json.dumps(document), encoding="utf-8")
     return root
 
@@ -102,7 +111,10 @@ def test_what_is_used_as_it_is_and_what_is_converted(odd):
         "rotated": "turned upright (EXIF orientation 6)", "space": "as is", "unicode": "as is", "under-score": "as is",
         "notrle": "as is", "short": "as is", "smaller": "as is",
     }  # fmt: skip
-    assert photographs.loc["unicode", "original"] == "写真 ñ.jpg" and photographs.loc["space", "original"] == "my photo.jpg"
+    assert (
+        photographs.loc["unicode", "original"] == "写真 ñ.jpg"
+        and photographs.loc["space", "original"] == "my photo.jpg"
+    )
     for number, key in enumerate(("gray", "cmyk", "sixteen", "alpha", "rotated")):
         picture = images.read_rgb(odd / "source" / photographs.loc[key, "image"])
         expected = making.picture(number)
@@ -168,8 +180,14 @@ MASKS = [
     (lambda mask: images.write_png(mask, np.ones((30, 40), bool)), "the mask is 40x30, its image 80x60"),
     (bomb, "10000x10000, its image 80x60"),
     (lambda mask: images.write_png(mask, np.zeros((60, 80), bool)), "empty mask"),
-    (lambda mask: images.write_png(mask, np.ones((60, 80), np.uint8)), "every pixel of this mask is 1; 0 = out, 255 = in"),
-    (lambda mask: images.write_png(mask, (np.arange(4800) % 3).astype(np.uint8).reshape(60, 80)), "no pixel of this mask reaches 128; the brightest is 2"),
+    (
+        lambda mask: images.write_png(mask, np.ones((60, 80), np.uint8)),
+        "every pixel of this mask is 1; 0 = out, 255 = in",
+    ),
+    (
+        lambda mask: images.write_png(mask, (np.arange(4800) % 3).astype(np.uint8).reshape(60, 80)),
+        "no pixel of this mask reaches 128; the brightest is 2",
+    ),
     (soften, None),
     (in_colour, None),
 ]
@@ -187,13 +205,20 @@ def test_masks_of_renditions_and_moments(tmp_path, spoil, reason):
         spoil(tmp_path / mask)
         photographs, refused = module.read((tmp_path / mask).parents[1 if module is fivek else 2])
         ingest.ingest(photographs, refused, tmp_path / "out", **OPTIONS | {"max_rejected": 0.0})
-        after, rejected = tables.read(tmp_path / "out/instances.parquet"), tables.read(tmp_path / "out/rejected.parquet")
+        after, rejected = (
+            tables.read(tmp_path / "out/instances.parquet"),
+            tables.read(tmp_path / "out/rejected.parquet"),
+        )
         own = before["image_id"].str.startswith("a0003" if module is fivek else "90-0900")
         if reason is None:
             assert len(rejected) == 0 and len(after) == len(before)
             changed = after.loc[own, "area"].to_numpy() / before.loc[own, "area"].to_numpy()
             np.testing.assert_allclose(changed, 1, atol=0.05 if spoil is soften else 0)
         else:
-            assert len(rejected) == own.sum() and rejected["reason"].str.contains(reason, regex=False).all(), rejected["reason"].tolist()
+            assert len(rejected) == own.sum() and rejected["reason"].str.contains(reason, regex=False).all(), rejected[
+                "reason"
+            ].tolist()
             assert set(after["image_id"]) == set(before.loc[~own, "image_id"])
-        assert len(tables.read(tmp_path / "out/photographs.parquet")) == len(photographs), "a photograph without its object stays"
+        assert len(tables.read(tmp_path / "out/photographs.parquet")) == len(photographs), (
+            "a photograph without its object stays"
+        )

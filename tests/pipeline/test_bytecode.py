@@ -17,7 +17,9 @@ def test_a_cut_compiled_file_is_compiled_anew(tmp_path, kept):
     compiled = Path(py_compile.compile(str(source)))
     whole = compiled.read_bytes()
     compiled.write_bytes(whole[:kept])
-    run = lambda code: subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    run = lambda code: subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
     assert run("import mended").returncode == 1, "CPython itself stops here"
     done = run("import pipeline, mended; print(sum(mended.f()))")
     assert (done.returncode, done.stdout) == (0, "10\n"), done.stderr

@@ -27,12 +27,16 @@ def script(tmp_path):
     def run(error: str, *arguments: str) -> subprocess.CompletedProcess:
         (tmp_path / "stage.py").write_text(SCRIPT.format(error=error))
         command_line = [sys.executable, str(tmp_path / "stage.py"), *arguments]
-        return subprocess.run(command_line, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin"})
+        return subprocess.run(
+            command_line, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin"}
+        )
 
     return run
 
 
-@pytest.mark.parametrize("error, code", [("UserError('a.png: truncated')", 1), ("ParameterError('a.png: truncated')", 2)])
+@pytest.mark.parametrize(
+    "error, code", [("UserError('a.png: truncated')", 1), ("ParameterError('a.png: truncated')", 2)]
+)
 def test_an_error_of_the_users_is_one_line_and_a_code(script, error, code):
     done = script(error)
     assert (done.returncode, done.stderr, done.stdout) == (code, "stage: a.png: truncated\n", "at work\n")
@@ -69,7 +73,9 @@ def test_help_shows_defaults(capsys):
     with pytest.raises(SystemExit) as ended:
         parser.parse_args(["--help"])
     shown = capsys.readouterr().out
-    assert ended.value.code == 0 and "makes things" in shown and "in pixels (default: 7)" in shown and "--debug" in shown
+    assert (
+        ended.value.code == 0 and "makes things" in shown and "in pixels (default: 7)" in shown and "--debug" in shown
+    )
 
 
 def test_work_that_is_done_leaves_nothing_to_say(capsys):
@@ -84,10 +90,19 @@ def test_exit_codes_of_the_errors():
 @pytest.mark.parametrize(
     "error, said",
     [
-        ("OSError(28, 'No space left on device', 'data/a.png')", "the disk is full (data/a.png); free some space and start again"),
+        (
+            "OSError(28, 'No space left on device', 'data/a.png')",
+            "the disk is full (data/a.png); free some space and start again",
+        ),
         ("OSError(28, 'No space left on device')", "the disk is full; free some space and start again"),
-        ("RuntimeError('I/O error: No space left on device (os error 28)')", "the disk is full; free some space and start again"),
-        ("RuntimeError('writing failed') from OSError(122, 'Disk quota exceeded', 'b')", "the disk is full (b); free some space and start again"),
+        (
+            "RuntimeError('I/O error: No space left on device (os error 28)')",
+            "the disk is full; free some space and start again",
+        ),
+        (
+            "RuntimeError('writing failed') from OSError(122, 'Disk quota exceeded', 'b')",
+            "the disk is full (b); free some space and start again",
+        ),
         ("NotADirectoryError(20, 'Not a directory', 'file.txt/out')", "file.txt/out: Not a directory"),
         ("PermissionError(13, 'Permission denied', 'out')", "out: Permission denied"),
         ("OSError(36, 'File name too long', 'n' * 5000)", f"{'n' * 100}...{'n' * 59}:" + " File name too long"),
@@ -109,7 +124,13 @@ def test_errors_of_other_machines_keep_their_traceback(script):
 def test_files_that_a_stage_really_meets(tmp_path):
     def said(body: str) -> str:
         (tmp_path / "stage.py").write_text(SCRIPT.replace("    raise {error}", f"    {body}"))
-        done = subprocess.run([sys.executable, str(tmp_path / "stage.py")], capture_output=True, text=True, cwd=tmp_path, env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin"})
+        done = subprocess.run(
+            [sys.executable, str(tmp_path / "stage.py")],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin"},
+        )
         assert done.returncode == 1 and done.stderr.count("\n") == 1 and len(done.stderr) < 500, done.stderr[-500:]
         return done.stderr
 

@@ -126,7 +126,9 @@ def test_impossible_ratios_are_refused_in_one_line(ratio, line):
 
 
 def test_a_ratio_that_the_free_frame_leaves_no_room_for():
-    with pytest.raises(ValueError, match="of which 42436 lie inside the frame that border=False keeps free"):  # 206 * 206
+    with pytest.raises(
+        ValueError, match="of which 42436 lie inside the frame that border=False keeps free"
+    ):  # 206 * 206
         generate("strokes", 256, 256, (0.65, 0.7), border=False)
     with pytest.raises(ValueError, match="no pixel inside the frame of 1 and 7"):
         generate("strokes", 2, 64, (0.1, 0.2), border=False)
@@ -366,7 +368,9 @@ def test_dilation_only_adds_and_by_no_more_than_its_radius():
 
 def test_crops_enlarge():
     mask = square(16, 48).astype(bool)
-    assert np.mean([augment(mask, seed, flips=False, rotations=False, crop=True).sum() for seed in range(60)]) > 1.1 * 256
+    assert (
+        np.mean([augment(mask, seed, flips=False, rotations=False, crop=True).sum() for seed in range(60)]) > 1.1 * 256
+    )
 
 
 def test_augmented_masks_are_repeatable_and_never_empty():
@@ -469,7 +473,14 @@ def test_masks_of_every_format_are_thresholded(tmp_path):
     write(tmp_path, "lossy.JPG", hole.astype(np.uint8) * 255)
     (tmp_path / "notes.txt").write_text("not a mask")
     masks = read_folder(tmp_path)
-    assert masks.names == ("lossy.JPG", "one_bit.png", "rgba.png", "sixteen.png", "sub folder/grey ü.png", "zero_one.png")
+    assert masks.names == (
+        "lossy.JPG",
+        "one_bit.png",
+        "rgba.png",
+        "sixteen.png",
+        "sub folder/grey ü.png",
+        "zero_one.png",
+    )
     for name in masks.names:
         np.testing.assert_array_equal(masks.read(name), hole, err_msg=name)
 
@@ -481,7 +492,12 @@ def test_bad_masks_are_named(tmp_path):
     (tmp_path / "empty.png").write_bytes(b"")
     (tmp_path / "cut.png").write_bytes((tmp_path / "fine.png").read_bytes()[:60])
     masks = read_folder(tmp_path)
-    reasons = {"black.png": "all black", "white.png": "all white", "empty.png": "0 bytes", "cut.png": "can't be decoded"}
+    reasons = {
+        "black.png": "all black",
+        "white.png": "all white",
+        "empty.png": "0 bytes",
+        "cut.png": "can't be decoded",
+    }
     for name, reason in reasons.items():
         with pytest.raises(UserError, match=f"{name}: .*{reason}") as error:
             masks.read(name)
@@ -565,7 +581,9 @@ def test_build_gives_every_bucket_the_same_kinds_and_borders(built):
     _, rows = built
     for _, bucket in rows.groupby(["split", "hole_ratio_bucket"]):
         assert bucket["kind"].tolist() == (THREE["kinds"] * 3)[: len(bucket)]
-        assert set(zip(bucket["kind"][:6], bucket["border"][:6])) == set(itertools.product(THREE["kinds"], [True, False]))
+        assert set(zip(bucket["kind"][:6], bucket["border"][:6])) == set(
+            itertools.product(THREE["kinds"], [True, False])
+        )
 
 
 @pytest.mark.parametrize("kinds", [["brush"], ["brush", "pic"], ["brush", "pic", "half"]])
@@ -627,7 +645,13 @@ def source(tmp_path):
 
 
 def from_folder(out, folder, **changes):
-    arguments = {"per_bucket": {"train": 2, "test": 1}, "buckets": BUCKETS[1:4], "size": 40, "border": "both", "seed": 3}
+    arguments = {
+        "per_bucket": {"train": 2, "test": 1},
+        "buckets": BUCKETS[1:4],
+        "size": 40,
+        "border": "both",
+        "seed": 3,
+    }
     return build_from_folder(out, folder, **(arguments | changes))
 
 
@@ -642,7 +666,9 @@ def test_a_folder_is_sorted_into_buckets_by_measurement(source, tmp_path):
         assert row.hole_ratio_bucket == bucket_of(row.hole_ratio)
         assert row.hole_ratio == (0.25 if row.source_mask == "inside.png" else int(row.source_mask[:2]) / 40)
         assert row.border == (row.source_mask != "inside.png")
-        written, original = (np.asarray(Image.open(file)) for file in (tmp_path / "out" / row.mask, source / row.source_mask))
+        written, original = (
+            np.asarray(Image.open(file)) for file in (tmp_path / "out" / row.mask, source / row.source_mask)
+        )
         np.testing.assert_array_equal(written, original)
 
 
@@ -680,7 +706,11 @@ def test_a_folder_without_border_holes(source, tmp_path):
 def masks():
     buckets = ("0-10", "10-20", "50-60")
     return pd.DataFrame(
-        [(f"{bucket}_{index}", "test", f"test/{bucket}/{index}.png", 0.1, bucket) for bucket in buckets for index in range(8)],
+        [
+            (f"{bucket}_{index}", "test", f"test/{bucket}/{index}.png", 0.1, bucket)
+            for bucket in buckets
+            for index in range(8)
+        ],
         columns=["mask_id", "split", "mask", "hole_ratio", "hole_ratio_bucket"],
     )
 
@@ -718,4 +748,6 @@ def test_assign_refuses(masks, ids, change, line):
 def test_seeds_name_the_kind():
     """The same seed gives unrelated masks for two kinds of one law."""
     assert seeds.derive(1, "strokes") != seeds.derive(1, "strokes_prvs")
-    assert not np.array_equal(generate("strokes", 64, 64, (0.2, 0.3), 1), generate("strokes_prvs", 64, 64, (0.2, 0.3), 1))
+    assert not np.array_equal(
+        generate("strokes", 64, 64, (0.2, 0.3), 1), generate("strokes_prvs", 64, 64, (0.2, 0.3), 1)
+    )

@@ -54,28 +54,54 @@ USED = {
     "painted in green": lambda path: coloured(path, False),
     "RGB": lambda path: Image.fromarray(np.repeat(MEANT[..., None] * np.uint8(255), 3, axis=2)).save(path),
     "dimmed": lambda path: Image.fromarray(np.where(MEANT, 235, 16).astype(np.uint8)).save(path),
-    "RGBA with whole alpha": lambda path: with_alpha(path, np.repeat(MEANT[..., None] * np.uint8(255), 3, axis=2), np.ones_like(MEANT)),
+    "RGBA with whole alpha": lambda path: with_alpha(
+        path, np.repeat(MEANT[..., None] * np.uint8(255), 3, axis=2), np.ones_like(MEANT)
+    ),
 }
 
 REFUSED = {
     "photograph": (lambda path: Image.fromarray(photograph()).save(path), "in colour at .*a photograph"),
-    "grey photograph": (lambda path: Image.fromarray(photograph()[..., 0]).save(path), "lie between black and white.*a photograph"),
+    "grey photograph": (
+        lambda path: Image.fromarray(photograph()[..., 0]).save(path),
+        "lie between black and white.*a photograph",
+    ),
     "erased hole": (
         lambda path: with_alpha(path, photograph(), ~MEANT),
         r"alpha channel is opaque in 2,400 and transparent in 672 pixels: mask_channel: alpha \(--mask-channel alpha\).*mask_value: 0",
     ),
-    "alpha on black": (lambda path: with_alpha(path, np.zeros((48, 64, 3), np.uint8), MEANT), "black throughout; its alpha channel is opaque in 672"),
-    "alpha on white": (lambda path: with_alpha(path, np.full((48, 64, 3), 255, np.uint8), MEANT), "white throughout; its alpha channel is opaque in 672"),
-    "palette of classes": (lambda path: palette(path, MEANT + np.pad(np.full((8, 8), 2), ((0, 40), (0, 56)))), r"values 0 \(2,336 pixels\), 1 .*672 pixels\), 2 .*mask_value"),
-    "labels 0, 1, 255": (lambda path: classes(path, 1, 255), r"class numbers.*values 0 .*, 1 \(672 pixels\), 255 \(112 pixels\); choose with mask_value"),
+    "alpha on black": (
+        lambda path: with_alpha(path, np.zeros((48, 64, 3), np.uint8), MEANT),
+        "black throughout; its alpha channel is opaque in 672",
+    ),
+    "alpha on white": (
+        lambda path: with_alpha(path, np.full((48, 64, 3), 255, np.uint8), MEANT),
+        "white throughout; its alpha channel is opaque in 672",
+    ),
+    "palette of classes": (
+        lambda path: palette(path, MEANT + np.pad(np.full((8, 8), 2), ((0, 40), (0, 56)))),
+        r"values 0 \(2,336 pixels\), 1 .*672 pixels\), 2 .*mask_value",
+    ),
+    "labels 0, 1, 255": (
+        lambda path: classes(path, 1, 255),
+        r"class numbers.*values 0 .*, 1 \(672 pixels\), 255 \(112 pixels\); choose with mask_value",
+    ),
     "labels 0, 255, 1": (lambda path: classes(path, 255, 1), r"class numbers.*values 0 .*, 1 \(112 pixels\), 255"),
     "labels 0 to 3": (lambda path: classes(path, 1, 2, 3), "no pixel of this mask reaches 128; the brightest is 3"),
     "labels 0, 128, 255": (lambda path: classes(path, 128, 255), "lie between black and white|class numbers"),
     "labels 0, 255, 254": (lambda path: classes(path, 255, 254), "class numbers"),
-    "levels 200 and 255": (lambda path: Image.fromarray(np.where(MEANT, 255, 200).astype(np.uint8)).save(path), "values 200 .*255"),
+    "levels 200 and 255": (
+        lambda path: Image.fromarray(np.where(MEANT, 255, 200).astype(np.uint8)).save(path),
+        "values 200 .*255",
+    ),
     "soft green": (lambda path: coloured(path, True), "a mask in colour.*--mask-channel green"),
-    "floats": (lambda path: Image.fromarray(np.where(MEANT, 0.7, 0.2).astype(np.float32)).save(path, "TIFF"), "values 0.2.*0.7"),
-    "not a number": (lambda path: Image.fromarray(np.where(MEANT, np.nan, 0).astype(np.float32)).save(path, "TIFF"), "not finite"),
+    "floats": (
+        lambda path: Image.fromarray(np.where(MEANT, 0.7, 0.2).astype(np.float32)).save(path, "TIFF"),
+        "values 0.2.*0.7",
+    ),
+    "not a number": (
+        lambda path: Image.fromarray(np.where(MEANT, np.nan, 0).astype(np.float32)).save(path, "TIFF"),
+        "not finite",
+    ),
 }
 
 
@@ -93,7 +119,11 @@ def test_refused_in_one_line_that_lists_what_was_found(tmp_path, name):
     make(tmp_path / "mask.png")
     with pytest.raises(images.BadImage, match=reason) as caught:
         images.read_mask(tmp_path / "mask.png")
-    assert str(caught.value).startswith(str(tmp_path / "mask.png")) and "\n" not in str(caught.value) and len(caught.value.reason) < 400
+    assert (
+        str(caught.value).startswith(str(tmp_path / "mask.png"))
+        and "\n" not in str(caught.value)
+        and len(caught.value.reason) < 400
+    )
 
 
 @pytest.mark.parametrize(
@@ -140,7 +170,9 @@ def test_soft_masks_go_through_jpeg_and_keep_their_greys(tmp_path, quality, sigm
     assert np.array_equal(images.read_soft_mask(tmp_path / "m.jpg"), stored)
     Image.fromarray(stored).save(tmp_path / "again.png")
     assert np.array_equal(images.read_soft_mask(tmp_path / "again.png"), stored)
-    Image.fromarray(np.dstack([stored, np.clip(stored.astype(int) + 9, 0, 255), stored]).astype(np.uint8)).save(tmp_path / "rgb.png")
+    Image.fromarray(np.dstack([stored, np.clip(stored.astype(int) + 9, 0, 255), stored]).astype(np.uint8)).save(
+        tmp_path / "rgb.png"
+    )
     assert np.array_equal(images.read_soft_mask(tmp_path / "rgb.png"), stored)
 
 

@@ -75,9 +75,20 @@ def test_every_preset_is_valid_and_names_methods(file):
 def test_every_preset_spells_out_every_key_that_it_has_a_use_for(file):
     # what pydantic fills in silently would make the file an incomplete account of the run
     content = YAML_SAFE.load(file.read_text())
-    unused = {"places2": {"composites", "real_sets", "localization"}, "iharmony4": {"sources", "irregular_masks", "inpainting"}}
+    unused = {
+        "places2": {"composites", "real_sets", "localization"},
+        "iharmony4": {"sources", "irregular_masks", "inpainting"},
+    }
     assert set(content) == set(params.Params.model_fields) - unused.get(file.stem, set())
-    for block in {"irregular_masks", "localization", "inpainting", "training", "inference", "evaluation", "report"} & set(content):
+    for block in {
+        "irregular_masks",
+        "localization",
+        "inpainting",
+        "training",
+        "inference",
+        "evaluation",
+        "report",
+    } & set(content):
         (kind,) = wording._blocks_in(params.Params.model_fields[block].annotation)
         assert set(content[block]) == set(kind.model_fields)
 
@@ -125,7 +136,9 @@ def test_blocks_cannot_be_changed(load):
 
 def test_models_of_a_task_come_in_the_order_of_the_file(load, embedded):
     loaded = load()
-    assert loaded.models_of("harmonization") == [name for name in embedded["models"] if models.task_of(name) == "harmonization"]
+    assert loaded.models_of("harmonization") == [
+        name for name in embedded["models"] if models.task_of(name) == "harmonization"
+    ]
 
 
 def test_names_spelled_out_here_are_those_of_the_code():
@@ -153,7 +166,9 @@ def test_unknown_keys_are_answered_with_the_nearest_known_one(load):
 def test_a_misspelled_key_is_told_before_the_key_it_leaves_missing(tmp_path):
     file = tmp_path / "params.yaml"
     file.write_text((ROOT / "presets/embedded.yaml").read_text().replace("image_size:", "image_sise:"))
-    with pytest.raises(ParameterError, match=r"image_sise is not a parameter; did you mean 'image_size'\? \(and 1 more\)"):
+    with pytest.raises(
+        ParameterError, match=r"image_sise is not a parameter; did you mean 'image_size'\? \(and 1 more\)"
+    ):
         params.load(file)
 
 
@@ -166,7 +181,11 @@ def test_a_misspelled_key_is_told_before_the_key_it_leaves_missing(tmp_path):
         ("seed", "7", "seed = '7': expected a valid integer"),
         ("image_size", None, "image_size = None: expected a valid integer"),
         ("localization.max_foreground", "half", "localization.max_foreground = 'half': expected a valid number"),
-        ("models.unet.training.augmentation.flip", "yes", "models.unet.training.augmentation.flip = 'yes': expected a valid boolean"),
+        (
+            "models.unet.training.augmentation.flip",
+            "yes",
+            "models.unet.training.augmentation.flip = 'yes': expected a valid boolean",
+        ),
         ("training", "cpu", "training = 'cpu': expected keys and values"),
         ("models", None, "models = None: expected keys and values"),
         ("composites.rendering.methods", "xiao", "composites.rendering.methods = 'xiao': expected a valid list"),
@@ -184,27 +203,79 @@ def test_wrong_types(load, place, value, message):
         ("seed", -1, "seed = -1: expected greater than or equal to 0"),
         ("training.workers", 0, "training.workers = 0: expected greater than or equal to 1"),
         ("training.device", "tpu", "training.device = 'tpu': expected 'cpu', 'gpu' or 'auto'"),
-        ("composites.rendering.jpeg_quality", 101, "composites.rendering.jpeg_quality = 101: expected less than or equal to 100"),
+        (
+            "composites.rendering.jpeg_quality",
+            101,
+            "composites.rendering.jpeg_quality = 101: expected less than or equal to 100",
+        ),
         ("composites.rendering.methods", [], "composites.rendering.methods = []: expected at least 1 of them, found 0"),
-        ("composites.subsets.HCOCO.prefix", "cc", "composites.subsets.HCOCO.prefix = 'cc': expected text of the form ^[a-z]$"),
+        (
+            "composites.subsets.HCOCO.prefix",
+            "cc",
+            "composites.subsets.HCOCO.prefix = 'cc': expected text of the form ^[a-z]$",
+        ),
         ("evaluation.confidence", 1, "evaluation.confidence = 1: expected less than 1"),
-        ("models.unet.training.optimization.learning_rate", 0, "models.unet.training.optimization.learning_rate = 0: expected greater than 0"),
-        ("models.unet.training.optimization.betas", [0.9], "models.unet.training.optimization.betas = [0.9]: expected at least 2 of them, found 1"),
-        ("models.unet.training.optimization.betas", [0.9, 1], "models.unet.training.optimization.betas.1 = 1: expected less than 1"),
-        ("models.unet.training.augmentation.crop", {"low": -1, "high": 1}, "models.unet.training.augmentation.crop.low = -1: expected greater than or equal to 0"),
+        (
+            "models.unet.training.optimization.learning_rate",
+            0,
+            "models.unet.training.optimization.learning_rate = 0: expected greater than 0",
+        ),
+        (
+            "models.unet.training.optimization.betas",
+            [0.9],
+            "models.unet.training.optimization.betas = [0.9]: expected at least 2 of them, found 1",
+        ),
+        (
+            "models.unet.training.optimization.betas",
+            [0.9, 1],
+            "models.unet.training.optimization.betas.1 = 1: expected less than 1",
+        ),
+        (
+            "models.unet.training.augmentation.crop",
+            {"low": -1, "high": 1},
+            "models.unet.training.augmentation.crop.low = -1: expected greater than or equal to 0",
+        ),
         ("models", {}, "models: expected at least 1 of them, found 0"),
         ("sources", {}, "composites.subsets.HCOCO.source = 'bundled': expected one of the sources (none)"),
         ("composites", ..., "composites.subsets is missing, which constant_map and all methods of localization need"),
-        ("composites.subsets", {}, "composites.subsets is missing, which constant_map and all methods of localization need"),
-        ("composites.rendering", ..., "composites.rendering = None: expected a block; HCOCO is made by recipe transfer"),
+        (
+            "composites.subsets",
+            {},
+            "composites.subsets is missing, which constant_map and all methods of localization need",
+        ),
+        (
+            "composites.rendering",
+            ...,
+            "composites.rendering = None: expected a block; HCOCO is made by recipe transfer",
+        ),
         ("localization", ..., "localization is missing, which constant_map and all methods of localization need"),
         ("irregular_masks", ..., "irregular_masks is missing, which mean_fill and all methods of inpainting need"),
         ("inpainting", ..., "inpainting is missing, which mean_fill and all methods of inpainting need"),
-        ("sources.bundled.kind", "folder", "composites.subsets.HCOCO.source = 'bundled': expected a source with objects; one of kind folder has none"),
-        ("sources.bundled.lists", {"train": "a.txt"}, "sources.bundled: lists are read by kind folder; kind bundled knows its splits otherwise"),
-        ("composites.subsets.HCOCO.recipe", "paste", "composites.subsets.HCOCO.recipe = 'paste': expected 'transfer', 'renditions', 'day2night' or 'iharmony4'"),
-        ("composites.subsets.Real", {"recipe": "iharmony4"}, "composites.subsets.Real.path is missing; expected a value here"),
-        ("composites.subsets.Real", {"recipe": "iharmony4", "path": "a", "disjont": True}, "composites.subsets.Real.disjont is not a parameter; did you mean 'disjoint'?"),
+        (
+            "sources.bundled.kind",
+            "folder",
+            "composites.subsets.HCOCO.source = 'bundled': expected a source with objects; one of kind folder has none",
+        ),
+        (
+            "sources.bundled.lists",
+            {"train": "a.txt"},
+            "sources.bundled: lists are read by kind folder; kind bundled knows its splits otherwise",
+        ),
+        (
+            "composites.subsets.HCOCO.recipe",
+            "paste",
+            "composites.subsets.HCOCO.recipe = 'paste': expected 'transfer', 'renditions', 'day2night' or 'iharmony4'",
+        ),
+        (
+            "composites.subsets.Real",
+            {"recipe": "iharmony4"},
+            "composites.subsets.Real.path is missing; expected a value here",
+        ),
+        (
+            "composites.subsets.Real",
+            {"recipe": "iharmony4", "path": "a", "disjont": True},
+            "composites.subsets.Real.disjont is not a parameter; did you mean 'disjoint'?",
+        ),
         ("composites.subsets.Real", 3, "composites.subsets.Real = 3: expected keys and values"),
     ],
 )
@@ -222,9 +293,14 @@ def test_bounds_the_wrong_way_round(load):
     assert refusal(load, place, {"low": 40, "high": 3}) == f"{place}: low = 40.0 is not below high = 3.0"
     place = "sources.bundled"
     message = refusal(load, place + ".test_share", 0.9)
-    assert message.startswith(f"{place}: validation_share + test_share = ") and message.endswith("leaves nothing to train on")
+    assert message.startswith(f"{place}: validation_share + test_share = ") and message.endswith(
+        "leaves nothing to train on"
+    )
     place = "composites.subsets.HCOCO"
-    assert refusal(load, place + ".composites_per_object", 9) == f"{place}: composites_per_object = 9 is above max_per_object = 3"
+    assert (
+        refusal(load, place + ".composites_per_object", 9)
+        == f"{place}: composites_per_object = 9 is above max_per_object = 3"
+    )
 
 
 def test_missing_keys(load):
@@ -233,39 +309,62 @@ def test_missing_keys(load):
 
 
 def test_several_faults_are_counted(load):
-    assert refusal(load, "inference", {"batch_size": 0, "resolutions": [], "batchsize": 1}).endswith("did you mean 'batch_size'? (and 1 more)")
+    assert refusal(load, "inference", {"batch_size": 0, "resolutions": [], "batchsize": 1}).endswith(
+        "did you mean 'batch_size'? (and 1 more)"
+    )
 
 
 def test_protocols_and_resolutions(load):
     found = load("evaluation.protocols.harmonization", ["saic", "iih"]).evaluation.protocols
     assert found.harmonization == ["saic", "iih"] and found.inpainting is None
     for place, value, message in (
-        ("evaluation.protocols.harmonization", ["sai"], "evaluation.protocols.harmonization.0 = 'sai': expected 'seam-256', 'iharmony4'"),
-        ("evaluation.protocols.inpainting", ["saic"], "evaluation.protocols.inpainting.0 = 'saic': expected 'seam-256', 'unpasted', 'edgeconnect' or 'lama'"),
+        (
+            "evaluation.protocols.harmonization",
+            ["sai"],
+            "evaluation.protocols.harmonization.0 = 'sai': expected 'seam-256', 'iharmony4'",
+        ),
+        (
+            "evaluation.protocols.inpainting",
+            ["saic"],
+            "evaluation.protocols.inpainting.0 = 'saic': expected 'seam-256', 'unpasted', 'edgeconnect' or 'lama'",
+        ),
         ("evaluation.protocols.localization", ["dirl", "dirl"], "evaluation.protocols: localization names dirl twice"),
         ("inference.resolutions", [128, 128], "inference: resolutions names 128 twice"),
         ("inference.resolutions", [16], "inference.resolutions.0 = 16: expected"),
-        ("inference.resolutions", [64], "inference.resolutions = [64]: expected sides other than image_size = 64, which is scored anyway"),
+        (
+            "inference.resolutions",
+            [64],
+            "inference.resolutions = [64]: expected sides other than image_size = 64, which is scored anyway",
+        ),
     ):
         assert refusal(load, place, value).startswith(message)
 
 
 def test_names_must_exist(load, embedded):
-    assert refusal(load, "models.unte", {"hyperparameters": {}}).startswith("models.unte: no model 'unte'; did you mean 'unet'?")
-    assert refusal(load, "inpainting.source", "photos") == "inpainting.source = 'photos': expected one of the sources (bundled)"
+    assert refusal(load, "models.unte", {"hyperparameters": {}}).startswith(
+        "models.unte: no model 'unte'; did you mean 'unet'?"
+    )
+    assert (
+        refusal(load, "inpainting.source", "photos")
+        == "inpainting.source = 'photos': expected one of the sources (bundled)"
+    )
     for key in ("source", "references"):
         place = f"composites.subsets.HCOCO.{key}"
         assert refusal(load, place, "photos") == f"{place} = 'photos': expected one of the sources (bundled)"
     assert refusal(load, "composites.rendering.methods", ["xia"]) == (
         "composites.rendering.methods.0 = 'xia': expected 'reinhard', 'xiao', 'fecker' or 'pitie'"
     )
-    assert "irregular_masks.kinds.0 = 'stroke': expected 'random_walk', 'strokes'" in refusal(load, "irregular_masks.kinds", ["stroke"])
+    assert "irregular_masks.kinds.0 = 'stroke': expected 'random_walk', 'strokes'" in refusal(
+        load, "irregular_masks.kinds", ["stroke"]
+    )
 
 
 def test_names_become_folders_and_must_not_lead_elsewhere(load, embedded):
     block = embedded["sources"]["bundled"]
     for name in ("../elsewhere", "a_b", "1st", ""):
-        assert refusal(load, "sources", {"bundled": block, name: block}).endswith("expected text of the form ^[A-Za-z][A-Za-z0-9]*$")
+        assert refusal(load, "sources", {"bundled": block, name: block}).endswith(
+            "expected text of the form ^[A-Za-z][A-Za-z0-9]*$"
+        )
 
 
 @pytest.mark.parametrize("name", ["x;touch pwned;", "$(touch pwned)", "x y", "x\ny", "x&y", "'x'", "../x", "é"])
@@ -288,10 +387,21 @@ def test_tasks_are_those_that_have_a_method(load, embedded):
     alone["models"] = {"telea": {}}
     loaded = load(None, content=alone)
     assert loaded.tasks == ["inpainting"] and loaded.subsets == {}
-    real = {key: value for key, value in embedded.items() if key not in ("sources", "irregular_masks", "inpainting", "localization")}
-    real |= {"composites": {"subsets": {"HCOCO": {"recipe": "iharmony4", "path": "../iHarmony4/HCOCO"}}}, "models": {"composite": {}}}
+    real = {
+        key: value
+        for key, value in embedded.items()
+        if key not in ("sources", "irregular_masks", "inpainting", "localization")
+    }
+    real |= {
+        "composites": {"subsets": {"HCOCO": {"recipe": "iharmony4", "path": "../iHarmony4/HCOCO"}}},
+        "models": {"composite": {}},
+    }
     loaded = load(None, content=real)
-    assert loaded.tasks == ["harmonization"] and loaded.subsets["HCOCO"].validation_share == 0.02 and not loaded.subsets["HCOCO"].disjoint
+    assert (
+        loaded.tasks == ["harmonization"]
+        and loaded.subsets["HCOCO"].validation_share == 0.02
+        and not loaded.subsets["HCOCO"].disjoint
+    )
 
 
 def test_subsets_must_not_clash(load, embedded):
@@ -300,14 +410,19 @@ def test_subsets_must_not_clash(load, embedded):
         "composites.subsets.HFlickr.prefix = 'c': expected another letter than that of HCOCO"
     )
     # "All" is what tables call the images of all sub-datasets pooled
-    assert refusal(load, "composites.subsets.All", subset | {"prefix": "z"}).startswith("composites.subsets = 'All': expected another name")
+    assert refusal(load, "composites.subsets.All", subset | {"prefix": "z"}).startswith(
+        "composites.subsets = 'All': expected another name"
+    )
 
 
 def test_renditions_come_from_the_source_itself(load, embedded):
     subset = embedded["composites"]["subsets"]["HCOCO"] | {"recipe": "renditions", "prefix": "a", "references": "other"}
     content = embedded | {"sources": dict.fromkeys(("bundled", "other"), embedded["sources"]["bundled"])}
     content["composites"] = content["composites"] | {"subsets": {"HAdobe5k": subset}}
-    with pytest.raises(ParameterError, match="references = 'other': expected bundled, the source itself, whose other renditions are used"):
+    with pytest.raises(
+        ParameterError,
+        match="references = 'other': expected bundled, the source itself, whose other renditions are used",
+    ):
         load(None, content=content)
 
 
@@ -320,7 +435,9 @@ def test_real_sets_are_not_called_like_splits(load, name):
 
 def test_files_that_hold_no_parameters(tmp_path):
     file = tmp_path / "params.yaml"
-    with pytest.raises(ParameterError, match=r"params\.yaml: is missing; `make preset NAME=embedded` writes the default"):
+    with pytest.raises(
+        ParameterError, match=r"params\.yaml: is missing; `make preset NAME=embedded` writes the default"
+    ):
         params.load(file)
     for text, expected in [
         ("", "the file = None: expected keys and values"),
@@ -387,13 +504,28 @@ def test_a_view_of_what_the_file_lacks_is_refused_with_the_nearest_name(load):
 # ---- recipes
 
 
-RECIPE = {"epochs": 3, "batch_size": 8, "optimization": {"optimizer": "adam", "learning_rate": 0.1}, "augmentation": {"flip": True, "crop": {"low": 0.5, "high": 1.0}}}
+RECIPE = {
+    "epochs": 3,
+    "batch_size": 8,
+    "optimization": {"optimizer": "adam", "learning_rate": 0.1},
+    "augmentation": {"flip": True, "crop": {"low": 0.5, "high": 1.0}},
+}
 
 
 def test_a_recipe_fills_in_what_a_block_leaves_out_key_by_key():
     content = {
         "recipes": {"short": RECIPE},
-        "models": {"a": {"training": {"recipe": "short", "epochs": 9, "optimization": {"learning_rate": 0.2}, "augmentation": {"crop": None}}}, "b": {}},
+        "models": {
+            "a": {
+                "training": {
+                    "recipe": "short",
+                    "epochs": 9,
+                    "optimization": {"learning_rate": 0.2},
+                    "augmentation": {"crop": None},
+                }
+            },
+            "b": {},
+        },
     }
     filled = loading.with_recipes(Path("p.yaml"), content)["models"]
     assert filled == {
@@ -413,7 +545,9 @@ def test_a_recipe_fills_in_what_a_block_leaves_out_key_by_key():
 @pytest.mark.parametrize("recipes, there", [({"short": RECIPE}, "short"), ({}, "none"), (None, "none")])
 def test_a_recipe_that_is_not_there_is_named(load, recipes, there):
     with pytest.raises(ParameterError) as caught:
-        loading.with_recipes(Path("p.yaml"), {"recipes": recipes, "models": {"unet": {"training": {"recipe": "shrot"}}}})
+        loading.with_recipes(
+            Path("p.yaml"), {"recipes": recipes, "models": {"unet": {"training": {"recipe": "shrot"}}}}
+        )
     assert str(caught.value) == f"p.yaml: models.unet.training.recipe = 'shrot': expected one of recipes ({there})"
 
 

@@ -33,14 +33,29 @@ def wide_parameters() -> dict:
     content = YAML_SAFE.load((ROOT / "presets" / "embedded.yaml").read_text())
     content["sources"]["photos"] = content["sources"]["bundled"] | {"kind": "coco", "path": "photos"}
     subset = content["composites"]["subsets"]["HCOCO"]
-    content["composites"]["subsets"] = {"HCOCO": subset, "HFlickr": subset | {"prefix": "f", "source": "photos", "references": "photos"}}
-    content["composites"]["subsets"]["Real"] = {"recipe": "iharmony4", "path": "iHarmony4", "validation_share": 0.1, "disjoint": False, "max_megapixels": 50, "max_rejected": 0.0}
+    content["composites"]["subsets"] = {
+        "HCOCO": subset,
+        "HFlickr": subset | {"prefix": "f", "source": "photos", "references": "photos"},
+    }
+    content["composites"]["subsets"]["Real"] = {
+        "recipe": "iharmony4",
+        "path": "iHarmony4",
+        "validation_share": 0.1,
+        "disjoint": False,
+        "max_megapixels": 50,
+        "max_rejected": 0.0,
+    }
     content["irregular_masks"]["folder"] = "holes"
     content["real_sets"] = {"rhm": {"kind": "pairs", "path": "pairs", "max_megapixels": 50, "max_rejected": 0.0}}
     content["models"] = {name: content["models"][name] for name in KEPT}
     content["models"]["unet"]["hyperparameters"] = {"width": 8, "backbone_weights": "backbone.pth"}
     # one network says all that can be said
-    content["models"]["unet"]["training"] |= {"max_steps_per_epoch": 3, "validate_every": 1, "channels_last": False, "players": {"network": {"learning_rate": 0.1}}}
+    content["models"]["unet"]["training"] |= {
+        "max_steps_per_epoch": 3,
+        "validate_every": 1,
+        "channels_last": False,
+        "players": {"network": {"learning_rate": 0.1}},
+    }
     content["models"]["unet"]["training"]["optimization"] = {
         "betas": [0.9, 0.99],
         "weight_decay": 0.1,
@@ -65,7 +80,9 @@ class Project:
         self.repo = Repo.init(str(folder), no_scm=True)
         self.stages = {stage.addressing: stage for stage in self.repo.index.stages}
         # what dvc.yaml takes from params.yaml for its commands and paths, such as composites.subsets
-        self.interpolated = [tuple(one.split(".")) for one in re.findall(r"\$\{([\w.]+)\}", (folder / "dvc.yaml").read_text())]
+        self.interpolated = [
+            tuple(one.split(".")) for one in re.findall(r"\$\{([\w.]+)\}", (folder / "dvc.yaml").read_text())
+        ]
         self._make_up_outputs()
         with self.repo.lock:
             for stage in self.stages.values():
@@ -160,7 +177,9 @@ def edited(content: dict, place: tuple[str, ...]) -> dict:
 
 def of_task(*tasks: str, trained: bool) -> set[str]:
     names = [name for name in KEPT if models.task_of(name) in tasks]
-    return {f"infer-{name}" for name in names} | ({f"train-{name}" for name in names if name in TRAINED} if trained else set())
+    return {f"infer-{name}" for name in names} | (
+        {f"train-{name}" for name in names if name in TRAINED} if trained else set()
+    )
 
 
 TRAIN = {f"train-{name}" for name in TRAINED}
@@ -204,7 +223,10 @@ def affected(place: tuple[str, ...]) -> set[str]:
             return TRAIN
         case ("recipes", "short", *leaf):
             # rfr has a batch size of its own, unet a schedule
-            own = {"rfr": [["batch_size"]], "unet": [["optimization", "schedule", "name"], ["optimization", "schedule", "warmup"]]}
+            own = {
+                "rfr": [["batch_size"]],
+                "unet": [["optimization", "schedule", "name"], ["optimization", "schedule", "warmup"]],
+            }
             return {f"train-{name}" for name in TRAINED if leaf not in own.get(name, [])}
         case ("models", name):  # a block that states nothing
             return {f"infer-{name}"}
@@ -226,7 +248,16 @@ def affected(place: tuple[str, ...]) -> set[str]:
 
 
 def test_nothing_runs_where_nothing_changed(project):
-    expected = INGEST | SYNTHESIZE | {"iharmony4@Real", "real@rhm", "lists", MASKS, "published", "detectability"} | TRAIN | INFER | DETECT | EVALUATE | ALWAYS
+    expected = (
+        INGEST
+        | SYNTHESIZE
+        | {"iharmony4@Real", "real@rhm", "lists", MASKS, "published", "detectability"}
+        | TRAIN
+        | INFER
+        | DETECT
+        | EVALUATE
+        | ALWAYS
+    )
     assert {name.removeprefix("models/dvc.yaml:") for name in project.stages} == expected
     assert project.marked(True) == set()
     assert project.repo.reproduce() == []
@@ -257,7 +288,9 @@ def test_every_file_marks_the_stages_that_import_it_and_nothing_else(project):
     for name in project.stages:
         name = name.removeprefix("models/dvc.yaml:")
         kind, _, item = name.partition("-") if name.startswith(("train-", "infer-", "detect-")) else name.partition("@")
-        modules = [f"stages.{kind}"] + ([f"models.{models.task_of(item)}.{item}"] if kind in ("train", "infer", "detect") else [])
+        modules = [f"stages.{kind}"] + (
+            [f"models.{models.task_of(item)}.{item}"] if kind in ("train", "infer", "detect") else []
+        )
         closures[name] = set(graph.closure(*modules))
     # test_graph.py holds the lists of deps against the closures file by file; here one file is edited for each set of
     # stages that import the same files
@@ -321,8 +354,16 @@ def test_files_by_hand(project, file, expected):
     "file, owner, readers",
     [
         ("data/sources/photos/photographs.parquet", "ingest@photos", {"synthesize@HFlickr", "report"}),
-        ("data/sources/bundled/photographs.parquet", "ingest@bundled", {"synthesize@HCOCO", MASKS, "report", "train-rfr", "infer-rfr", "infer-telea"}),
-        ("data/composites/HFlickr/pairs.parquet", "synthesize@HFlickr", {"lists", "report"} | of_task("localization", "harmonization", trained=True) | DETECT),
+        (
+            "data/sources/bundled/photographs.parquet",
+            "ingest@bundled",
+            {"synthesize@HCOCO", MASKS, "report", "train-rfr", "infer-rfr", "infer-telea"},
+        ),
+        (
+            "data/composites/HFlickr/pairs.parquet",
+            "synthesize@HFlickr",
+            {"lists", "report"} | of_task("localization", "harmonization", trained=True) | DETECT,
+        ),
         ("data/real/rhm/content", "real@rhm", of_task("localization", "harmonization", trained=False) | DETECT),
         ("data/irregular_masks/content", MASKS, {"report"} | of_task("inpainting", trained=True)),
         ("artifacts/models/unet/weights.safetensors", "train-unet", {"infer-unet", "detect-unet", "report"}),

@@ -21,7 +21,17 @@ def test_a_seed_is_a_nonnegative_63_bit_number_that_belongs_to_its_parts(parts):
 
 
 def test_types_order_and_grouping_count():
-    different = [(1, "a"), ("1", "a"), ("a", 1), (1.0, "a"), ((1, "a"),), (1, "a", None), ("1a",), (True, "a"), ("1", "a ")]
+    different = [
+        (1, "a"),
+        ("1", "a"),
+        ("a", 1),
+        (1.0, "a"),
+        ((1, "a"),),
+        (1, "a", None),
+        ("1a",),
+        (True, "a"),
+        ("1", "a "),
+    ]
     assert len({seeds.derive(*parts) for parts in different}) == len(different)
 
 

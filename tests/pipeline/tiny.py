@@ -32,7 +32,11 @@ def subset(root: Path, rows: list[dict]) -> Path:
         name = row["pair_id"]
         mask = np.zeros((40, 60), bool)
         mask[:, : round(60 * row["foreground_ratio"])] = True
-        files = {"composite": f"composite_images/{name}.png", "mask": f"masks/{name}.png", "real": f"real_images/{name}.png"}
+        files = {
+            "composite": f"composite_images/{name}.png",
+            "mask": f"masks/{name}.png",
+            "real": f"real_images/{name}.png",
+        }
         images.write_png(root / files["composite"], random_picture(number))
         images.write_png(root / files["mask"], mask)
         images.write_png(root / files["real"], random_picture(100 + number))
@@ -74,7 +78,9 @@ class Network(Model):
     def __init__(self, norm: bool = True, dropout: float = 0.2, poison: str | None = None, victim: str | None = None):
         super().__init__()
         middle = [nn.BatchNorm2d(6)] if norm else []
-        self.body = nn.Sequential(nn.Conv2d(4, 6, 3, padding=1), *middle, nn.ReLU(), nn.Dropout(dropout), nn.Conv2d(6, 3, 1))
+        self.body = nn.Sequential(
+            nn.Conv2d(4, 6, 3, padding=1), *middle, nn.ReLU(), nn.Dropout(dropout), nn.Conv2d(6, 3, 1)
+        )
         self.poison, self.victim = poison, victim
 
     def forward(self, batch):
@@ -133,8 +139,15 @@ def pictures(train: int = 12, val: int = 4, unreadable: str | None = None) -> tu
 def job(folder: Path, network=Network, data=None, shared=None, options=None, **own) -> Job:
     """A training of 2 epochs of 3 steps (in a second phase: 2 more)."""
     training = {"device": "cpu", "precision": "fp32", "workers": 1, "validation_images": 4} | (shared or {})
-    optimization = {"optimizer": "adam", "learning_rate": 0.01, "schedule": {"name": "cosine"}} | own.pop("optimization", {})
-    block = {"epochs": 2, "batch_size": 4, "augmentation": {"flip": True, "crop": None}, "optimization": optimization} | own
+    optimization = {"optimizer": "adam", "learning_rate": 0.01, "schedule": {"name": "cosine"}} | own.pop(
+        "optimization", {}
+    )
+    block = {
+        "epochs": 2,
+        "batch_size": 4,
+        "augmentation": {"flip": True, "crop": None},
+        "optimization": optimization,
+    } | own
     if network is Adversarial:
         block = {"phases": {"joint": {"epochs": 2, "learning_rate": 0.005}}} | block
     return Job(

@@ -66,7 +66,11 @@ class Campaign:
 
     def files(self) -> set[str]:
         """All files and folders but those of .runs, where training keeps unfinished work on purpose."""
-        found = {os.path.join(parent, name) for parent, folders, names in os.walk(self.project.folder) for name in (*folders, *names)}
+        found = {
+            os.path.join(parent, name)
+            for parent, folders, names in os.walk(self.project.folder)
+            for name in (*folders, *names)
+        }
         return {name for name in found if "/.runs" not in name}
 
     def remove(self, path) -> None:
@@ -83,7 +87,9 @@ class Campaign:
     def __exit__(self, kind, *_) -> None:
         if kind is None:
             with self.project.capsys.disabled():
-                print(f"\n{self.group}: {self.tried} tried, {self.refused} answered in one line, {self.tried - self.refused} taken, none half-written")
+                print(
+                    f"\n{self.group}: {self.tried} tried, {self.refused} answered in one line, {self.tried - self.refused} taken, none half-written"
+                )
 
 
 def test_masks_and_pictures_of_one_s_own(project):
@@ -95,7 +101,9 @@ def test_masks_and_pictures_of_one_s_own(project):
             (folder / "mask.png").write_bytes(content)
             campaign.ask("apply", "--model", "composite", "a.png", "mask.png", "-o", "out.png", out="out.png")
             with contextlib.suppress(images.BadImage):
-                assert np.array_equal(images.read_mask(folder / "mask.png"), REGION), "a damaged mask that is taken is the mask"
+                assert np.array_equal(images.read_mask(folder / "mask.png"), REGION), (
+                    "a damaged mask that is taken is the mask"
+                )
     with Campaign(project, "pictures that are damaged") as campaign:
         for suffix in ("png", "jpg", "tif", "webp"):
             Image.fromarray(random_picture(1, 45, 61)).save(folder / f"b.{suffix}")
@@ -112,11 +120,15 @@ def test_masks_and_pictures_of_one_s_own(project):
                 lambda: Image.fromarray(random_picture(number, 45, 61)),  # a photograph
                 lambda: Image.fromarray(random_picture(number, 45, 61)[..., 0]),  # a grey one
                 lambda: Image.fromarray(numbers * np.uint8(scale)),  # class numbers
-                lambda: Image.fromarray(np.dstack([random_picture(number, 45, 61), REGION * np.uint8(255)])),  # a selection in alpha
+                lambda: Image.fromarray(
+                    np.dstack([random_picture(number, 45, 61), REGION * np.uint8(255)])
+                ),  # a selection in alpha
                 lambda: Image.fromarray(rng.random((45, 61)).astype(np.float32)),  # a map of probabilities
             )
             kinds[number % 5]().save(folder / "mask.tif")
-            campaign.ask("apply", "--model", "composite", "a.png", "mask.tif", "-o", "out.png", out="out.png", must_refuse=True)
+            campaign.ask(
+                "apply", "--model", "composite", "a.png", "mask.tif", "-o", "out.png", out="out.png", must_refuse=True
+            )
 
 
 def test_names_and_places(project):
@@ -128,12 +140,38 @@ def test_names_and_places(project):
     os.mkfifo(folder / "pipe.png")
     (folder / "folder.png").mkdir()
     (folder / "file").write_text("")
-    bad = ["loop.png", "gone.png", "pipe.png", "folder.png", "file/a.png", "n" * 5000 + ".png", "", "a.png/b.png", "none.png", "/dev/null"]
+    bad = [
+        "loop.png",
+        "gone.png",
+        "pipe.png",
+        "folder.png",
+        "file/a.png",
+        "n" * 5000 + ".png",
+        "",
+        "a.png/b.png",
+        "none.png",
+        "/dev/null",
+    ]
     with Campaign(project, "names and places") as campaign:
         for name in bad:
-            campaign.ask("apply", "--model", "composite", name, "m.png", "-o", "out.png", out="out.png", must_refuse=True)
-            campaign.ask("apply", "--model", "composite", "a.png", name, "-o", "out.png", out="out.png", must_refuse=True)
-            campaign.ask("apply", "--model", "unet", "a.png", "-o", "out.png", "--weights", name, out="out.png", must_refuse=bool(name))
+            campaign.ask(
+                "apply", "--model", "composite", name, "m.png", "-o", "out.png", out="out.png", must_refuse=True
+            )
+            campaign.ask(
+                "apply", "--model", "composite", "a.png", name, "-o", "out.png", out="out.png", must_refuse=True
+            )
+            campaign.ask(
+                "apply",
+                "--model",
+                "unet",
+                "a.png",
+                "-o",
+                "out.png",
+                "--weights",
+                name,
+                out="out.png",
+                must_refuse=bool(name),
+            )
         for out in ("loop.png", "file/out.png", "n" * 5000 + ".png", "folder.png", "pipe.png", "a.png"):
             campaign.ask("apply", "--model", "composite", "a.png", "m.png", "-o", out, out=out, must_refuse=True)
 
@@ -144,8 +182,12 @@ def coco_folder(folder) -> dict:
         images.write_png(folder / f"images/p{number}.png", random_picture(number, 80, 100))
         document["images"].append({"id": number, "file_name": f"p{number}.png", "width": 100, "height": 80})
         square = [10, 10, 60, 10, 60, 60, 10, 60]
-        document["annotations"].append({"id": number, "image_id": number, "category_id": 1, "segmentation": [square], "iscrowd": 0})
-    (folder / "splits.json").write_text(json.dumps({"train": ["p0.png", "p1.png"], "val": ["p2.png"], "test": ["p3.png"]}))
+        document["annotations"].append(
+            {"id": number, "image_id": number, "category_id": 1, "segmentation": [square], "iscrowd": 0}
+        )
+    (folder / "splits.json").write_text(
+        json.dumps({"train": ["p0.png", "p1.png"], "val": ["p2.png"], "test": ["p3.png"]})
+    )
     return document
 
 
@@ -156,7 +198,22 @@ def test_coco_folders(project):
     project.write()
     (project.folder / "data/sources").mkdir(parents=True)
     rng = np.random.default_rng(5)
-    values = [None, "", "wide", "n" * 5000, -1, 0, 1e308, True, [], {}, [[]], "../a.png", {"size": [80, 100], "counts": "1"}, 10**30]
+    values = [
+        None,
+        "",
+        "wide",
+        "n" * 5000,
+        -1,
+        0,
+        1e308,
+        True,
+        [],
+        {},
+        [[]],
+        "../a.png",
+        {"size": [80, 100], "counts": "1"},
+        10**30,
+    ]
 
     def ask(campaign):
         campaign.ask("ingest", "photos", "data/sources/photos", out="data/sources/photos")
@@ -192,14 +249,19 @@ def test_real_sets_and_lists(project):
         images.write_png(own / f"image/{name}.png", random_picture(1, 45, 61))
         images.write_png(own / f"mask/{name}.png", REGION)
         for kind in ("composite_images", "real_images"):
-            images.write_jpeg(ihd / f"HCOCO/{kind}/{name}_1_1.jpg" if kind[0] == "c" else ihd / f"HCOCO/{kind}/{name}.jpg", random_picture(1, 45, 61))
+            images.write_jpeg(
+                ihd / f"HCOCO/{kind}/{name}_1_1.jpg" if kind[0] == "c" else ihd / f"HCOCO/{kind}/{name}.jpg",
+                random_picture(1, 45, 61),
+            )
         images.write_png(ihd / f"HCOCO/masks/{name}_1.png", REGION)
     good = b"HCOCO/composite_images/a_1_1.jpg\nHCOCO/composite_images/b_1_1.jpg\n"
     with Campaign(project, "lists of composites") as campaign:
         for content in [b"", b"\n \n", b"\xff\xfe", b"../x.jpg\n", b"n" * 5000, *damaged(good, 7, 20)]:
             (ihd / "IHD_test.txt").write_bytes(content)
             campaign.ask("real", "Ihd", "data/real/Ihd", out="data/real/Ihd")
-            (own / "list.txt").write_bytes(content.replace(b"HCOCO/composite_images/", b"").replace(b"_1_1.jpg", b".png"))
+            (own / "list.txt").write_bytes(
+                content.replace(b"HCOCO/composite_images/", b"").replace(b"_1_1.jpg", b".png")
+            )
             campaign.ask("real", "Own", "data/real/Own", out="data/real/Own")
     (own / "list.txt").unlink()
     with Campaign(project, "masks of real sets") as campaign:
@@ -215,7 +277,18 @@ def test_weights_and_parameters(project):
     with Campaign(project, "weights") as campaign:
         for content in [whole, b"", b"\x80\x04K\x01.", *damaged(whole, 9, 20)]:
             (project.folder / "w.safetensors").write_bytes(content)
-            campaign.ask("apply", "--model", "unet", "a.png", "-o", "out.png", "--weights", "w.safetensors", out="out.png", must_refuse=True)
+            campaign.ask(
+                "apply",
+                "--model",
+                "unet",
+                "a.png",
+                "-o",
+                "out.png",
+                "--weights",
+                "w.safetensors",
+                out="out.png",
+                must_refuse=True,
+            )
     parameters = (project.folder / "params.yaml").read_bytes()
     with Campaign(project, "params.yaml that is damaged") as campaign:
         for content in [b"", b"a: " + b"[" * 5000, b"\xff", b"- a", *damaged(parameters, 10, 30)]:

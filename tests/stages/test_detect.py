@@ -20,7 +20,9 @@ def test_from_predictions_to_tables(project, harmonized):
     assert done.code == 0, done.err
     out = project.folder / "results/detectability"
     scores, summary = pd.read_parquet(out / "per_image.parquet"), pd.read_parquet(out / "summary.parquet")
-    assert len(scores) == 3 and (scores["ap_before"] == scores["ap_after"]).all(), "the composite as it is hides nothing"
+    assert len(scores) == 3 and (scores["ap_before"] == scores["ap_after"]).all(), (
+        "the composite as it is hides nothing"
+    )
     credits = summary[summary["metric"].isin(["ap_credit", "inside_credit"])]
     assert (credits["mean"] == 0).all() and (credits["n"] == 3).all() and set(credits["subset"]) == {"HCOCO", "All"}
     # before harmonization a localizer sees what it is evaluated on
@@ -36,12 +38,20 @@ def test_the_same_again_gives_the_same_bytes(project, harmonized):
     for _ in range(2):
         project.run("detect", "unet", *harmonized)
         project.run("detectability", "artifacts/detectability/unet.parquet")
-        made.append([(project.folder / name).read_bytes() for name in ("artifacts/detectability/unet.parquet", "results/detectability/summary.parquet")])
+        made.append(
+            [
+                (project.folder / name).read_bytes()
+                for name in ("artifacts/detectability/unet.parquet", "results/detectability/summary.parquet")
+            ]
+        )
     assert made[0] == made[1]
 
 
 def test_what_can_not_be(project, harmonized):
-    assert project.refused("detect", "composite", *harmonized) == (2, "composite is a method of harmonization; localizers detect")
+    assert project.refused("detect", "composite", *harmonized) == (
+        2,
+        "composite is a method of harmonization; localizers detect",
+    )
     code, said = project.refused("detect", "unet", *harmonized[:-1], "rainnet")
     assert code == 1 and said.endswith("artifacts/predictions/rainnet/test/predictions.parquet: no such table")
     code, said = project.refused("detect", "unet", "--weights", "gone.safetensors", *harmonized[2:])

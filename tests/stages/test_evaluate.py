@@ -4,7 +4,11 @@ import os
 import pandas as pd
 import pytest
 
-TASKS = {"localization": ("constant_map", "ap f1 iou"), "harmonization": ("composite", "mse fmse psnr ssim fssim"), "inpainting": ("mean_fill", "ssim psnr l1")}
+TASKS = {
+    "localization": ("constant_map", "ap f1 iou"),
+    "harmonization": ("composite", "mse fmse psnr ssim fssim"),
+    "inpainting": ("mean_fill", "ssim psnr l1"),
+}
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -19,7 +23,16 @@ def test_tables_of_a_task(project, task):
     done = project.run("evaluate", task)
     assert done.code == 0, done.err
     out = project.folder / "results" / task
-    names = ["per_image", "summary", "intervals", "differences", "differences_by_size", "ranks", "breakdowns", "protocols"]
+    names = [
+        "per_image",
+        "summary",
+        "intervals",
+        "differences",
+        "differences_by_size",
+        "ranks",
+        "breakdowns",
+        "protocols",
+    ]
     assert sorted(os.listdir(out)) == sorted([f"{name}.parquet" for name in names] + ["metrics.json"])
     scores, summary = pd.read_parquet(out / "per_image.parquet"), pd.read_parquet(out / "summary.parquet")
     assert {"task", "model", "subset", "split", "image_id", *metrics.split()} <= set(scores.columns)
@@ -42,9 +55,19 @@ def test_protocols_and_resolutions_are_parameters(project):
     out = project.folder / "results/harmonization"
     scores, protocols = pd.read_parquet(out / "per_image.parquet"), pd.read_parquet(out / "protocols.parquet")
     assert scores["split"].value_counts().to_dict() == {"test": 3, "test@40": 3}
-    assert set(protocols["protocol"]) == {"seam-256", "iih"} and set(protocols["split"]) == {"test"} and set(protocols["n_images"]) == {3}
-    rows = pd.read_parquet(out / "breakdowns.parquet").query("by == 'resolution' and metric == 'psnr'").set_index("value")
-    assert rows["n"].to_dict() == {"32": 3, "40": 3, "64": 0} and rows["mean"].isna().to_dict() == {"32": False, "40": False, "64": True}
+    assert (
+        set(protocols["protocol"]) == {"seam-256", "iih"}
+        and set(protocols["split"]) == {"test"}
+        and set(protocols["n_images"]) == {3}
+    )
+    rows = (
+        pd.read_parquet(out / "breakdowns.parquet").query("by == 'resolution' and metric == 'psnr'").set_index("value")
+    )
+    assert rows["n"].to_dict() == {"32": 3, "40": 3, "64": 0} and rows["mean"].isna().to_dict() == {
+        "32": False,
+        "40": False,
+        "64": True,
+    }
     project.content["evaluation"]["protocols"]["harmonization"] = []
     project.write()
     project.run("evaluate", "harmonization")
@@ -52,7 +75,10 @@ def test_protocols_and_resolutions_are_parameters(project):
 
 
 def test_a_task_without_predictions(project):
-    assert project.refused("evaluate", "inpainting") == (1, "artifacts/index/inpainting: no method has predictions there; `dvc repro` makes them")
+    assert project.refused("evaluate", "inpainting") == (
+        1,
+        "artifacts/index/inpainting: no method has predictions there; `dvc repro` makes them",
+    )
     assert not (project.folder / "results").exists()
 
 
@@ -62,7 +88,10 @@ def test_a_missing_prediction_stops_the_evaluation_and_leaves_the_old_tables(pro
     project.run("evaluate", "harmonization")
     before = (project.folder / "results/harmonization/summary.parquet").read_bytes()
     (project.folder / "artifacts/predictions/composite/test/c5_1_1.png").unlink()
-    assert project.refused("evaluate", "harmonization") == (1, "artifacts/predictions/composite/test/c5_1_1.png is missing")
+    assert project.refused("evaluate", "harmonization") == (
+        1,
+        "artifacts/predictions/composite/test/c5_1_1.png is missing",
+    )
     assert (project.folder / "results/harmonization/summary.parquet").read_bytes() == before
 
 

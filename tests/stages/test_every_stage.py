@@ -59,7 +59,10 @@ def test_a_slip_anywhere_in_the_parameters_stops_every_stage_before_it_touches_a
 @pytest.mark.parametrize("stage", sorted(SENSIBLE))
 def test_without_parameters_a_stage_says_how_to_get_some(project, stage):
     (project.folder / "params.yaml").unlink()
-    assert project.refused(stage, *SENSIBLE[stage]) == (2, "params.yaml is missing; `make preset NAME=embedded` writes the default")
+    assert project.refused(stage, *SENSIBLE[stage]) == (
+        2,
+        "params.yaml is missing; `make preset NAME=embedded` writes the default",
+    )
     assert os.listdir(project.folder) == []
 
 
@@ -68,11 +71,19 @@ def test_without_parameters_a_stage_says_how_to_get_some(project, stage):
     [
         ("ingest", ["bundle", "out"], "sources has no 'bundle'; did you mean 'bundled'?"),
         ("synthesize", ["HCOC", "a", "a", "out"], "composites.subsets has no 'HCOC'; did you mean 'HCOCO'?"),
-        ("iharmony4", ["HCOCO", "out"], "composites.subsets.HCOCO is of recipe transfer; `python -m stages.synthesize` makes it"),
+        (
+            "iharmony4",
+            ["HCOCO", "out"],
+            "composites.subsets.HCOCO is of recipe transfer; `python -m stages.synthesize` makes it",
+        ),
         ("train", ["unte", "--data", "a"], "no model 'unte'; did you mean 'unet'? (known: "),
         ("infer", ["unte", "--data", "a"], "no model 'unte'; did you mean 'unet'? (known: "),
         ("train", ["rfr", "--data", "a", "b"], "models has no 'rfr'; it has "),
-        ("train", ["composite", "--data", "a"], "models.composite.training is missing; a method without training has only `python -m stages.infer composite`"),
+        (
+            "train",
+            ["composite", "--data", "a"],
+            "models.composite.training is missing; a method without training has only `python -m stages.infer composite`",
+        ),
     ],
 )
 def test_names_that_are_not_there(project, stage, arguments, said):
@@ -86,7 +97,9 @@ def test_hyperparameters_that_the_network_does_not_take(project, stage):
     project.write()
     code, said = project.refused(stage, "unet", "--data", *project.make_composites())
     assert code == 2
-    assert said.startswith("params.yaml: models.unet.hyperparameters: unet has no hyperparameter 'widht'; did you mean 'width'?")
+    assert said.startswith(
+        "params.yaml: models.unet.hyperparameters: unet has no hyperparameter 'widht'; did you mean 'width'?"
+    )
 
 
 @pytest.mark.parametrize(

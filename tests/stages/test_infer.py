@@ -18,13 +18,26 @@ def test_predictions_their_manifest_and_the_index(project):
     out = project.folder / "artifacts/predictions/composite/test"
     manifest = tables.read(out / "predictions.parquet")
     assert manifest["image_id"].tolist() == ["c4_1_1", "c5_1_1", "c6_1_1"]
-    assert sorted(path.name for path in out.iterdir()) == ["c4_1_1.png", "c5_1_1.png", "c6_1_1.png", "predictions.parquet"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "c4_1_1.png",
+        "c5_1_1.png",
+        "c6_1_1.png",
+        "predictions.parquet",
+    ]
     shown = np.asarray(Image.open(out / "c5_1_1.png"))
-    assert np.array_equal(shown, images.resize(images.read_rgb(project.folder / data[0] / "composite_images/c5_1_1.png"), (32, 32)))
+    assert np.array_equal(
+        shown, images.resize(images.read_rgb(project.folder / data[0] / "composite_images/c5_1_1.png"), (32, 32))
+    )
     found = index(project, "harmonization", "composite")
     sha256 = hashlib.sha256((out / "predictions.parquet").read_bytes()).hexdigest()
     assert found["splits"] == {"test": {"n_images": 3, "n_scored": 3, "predictions": sha256}}
-    assert (found["task"], found["model"], found["n_parameters"], found["trained"], found["data"]) == ("harmonization", "composite", 0, False, data)
+    assert (found["task"], found["model"], found["n_parameters"], found["trained"], found["data"]) == (
+        "harmonization",
+        "composite",
+        0,
+        False,
+        data,
+    )
     assert found["truth"] == [hashlib.sha256((project.folder / data[0] / "pairs.parquet").read_bytes()).hexdigest()]
 
 
@@ -36,9 +49,15 @@ def test_other_sides_are_splits_of_their_own(project):
     out = project.folder / "artifacts/predictions/composite"
     with Image.open(out / "test@40/c4_1_1.png") as picture:
         assert picture.size == (40, 40)
-    assert [path.name for path in (out / "test@64").iterdir()] == ["predictions.parquet"]  # the pictures have 40 x 60 pixels
+    assert [path.name for path in (out / "test@64").iterdir()] == [
+        "predictions.parquet"
+    ]  # the pictures have 40 x 60 pixels
     splits = index(project, "harmonization", "composite")["splits"]
-    assert {split: (one["n_images"], one["n_scored"]) for split, one in splits.items()} == {"test": (3, 3), "test@40": (3, 3), "test@64": (0, 0)}
+    assert {split: (one["n_images"], one["n_scored"]) for split, one in splits.items()} == {
+        "test": (3, 3),
+        "test@40": (3, 3),
+        "test@64": (0, 0),
+    }
 
 
 def test_a_trained_network_predicts_with_its_weights(project):
@@ -60,8 +79,12 @@ def test_weights_of_another_network_are_refused_and_nothing_is_written(project):
     weights = "artifacts/models/unet/weights.safetensors"
     code, said = project.refused("infer", "unet", "--weights", weights, "--data", *data)
     assert code == 1 and f"{weights} does not fit the network: size mismatch for " in said
-    code, said = project.refused("infer", "unet", "--weights", "artifacts/models/gone/weights.safetensors", "--data", *data)
-    assert code == 1 and said.endswith("gone/weights.safetensors is missing; `dvc repro models/dvc.yaml:train-gone` makes it")
+    code, said = project.refused(
+        "infer", "unet", "--weights", "artifacts/models/gone/weights.safetensors", "--data", *data
+    )
+    assert code == 1 and said.endswith(
+        "gone/weights.safetensors is missing; `dvc repro models/dvc.yaml:train-gone` makes it"
+    )
     assert not (project.folder / "artifacts/predictions").exists() and not (project.folder / "artifacts/index").exists()
 
 
@@ -99,5 +122,7 @@ def test_the_same_again_gives_the_same_bytes(project, model):
     made = []
     for _ in range(2):
         project.run("infer", model, "--data", *data)
-        made.append({path.name: path.read_bytes() for path in (project.folder / "artifacts").rglob("*") if path.is_file()})
+        made.append(
+            {path.name: path.read_bytes() for path in (project.folder / "artifacts").rglob("*") if path.is_file()}
+        )
     assert made[0] == made[1] and len(made[0]) == 5

@@ -16,10 +16,26 @@ def coco(project):
         images.write_png(folder / f"images/p{number}.png", random_picture(number, 80, 100))
         document["images"].append({"id": number, "file_name": f"p{number}.png", "width": 100, "height": 80})
         square = [10, 10, 60, 10, 60, 60, 10, 60]
-        document["annotations"].append({"id": number, "image_id": number, "category_id": 1, "segmentation": [square], "iscrowd": 0, "area": 2500, "bbox": [10, 10, 50, 50]})
+        document["annotations"].append(
+            {
+                "id": number,
+                "image_id": number,
+                "category_id": 1,
+                "segmentation": [square],
+                "iscrowd": 0,
+                "area": 2500,
+                "bbox": [10, 10, 50, 50],
+            }
+        )
     (folder / "instances.json").write_text(json.dumps(document))
-    (folder / "splits.json").write_text(json.dumps({"train": ["p0.png", "p1.png"], "val": ["p2.png"], "test": ["p3.png"]}))
-    project.content["sources"]["photos"] = project.content["sources"]["bundled"] | {"kind": "coco", "path": "photos", "max_rejected": 0.3}
+    (folder / "splits.json").write_text(
+        json.dumps({"train": ["p0.png", "p1.png"], "val": ["p2.png"], "test": ["p3.png"]})
+    )
+    project.content["sources"]["photos"] = project.content["sources"]["bundled"] | {
+        "kind": "coco",
+        "path": "photos",
+        "max_rejected": 0.3,
+    }
     project.write()
     return folder
 
@@ -46,7 +62,9 @@ def test_single_bad_photographs_are_told_and_too_many_stop_the_stage(project, co
     before = (project.folder / "data/sources/photos/photographs.parquet").read_bytes()
     truncate(1)
     code, said = project.refused("ingest", "photos", "data/sources/photos")
-    assert code == 1 and said.startswith("photos: 2 of 4 photographs rejected (50.0%, the limit max_rejected is 30.0%), first: p0.png: ")
+    assert code == 1 and said.startswith(
+        "photos: 2 of 4 photographs rejected (50.0%, the limit max_rejected is 30.0%), first: p0.png: "
+    )
     assert (project.folder / "data/sources/photos/photographs.parquet").read_bytes() == before
 
 

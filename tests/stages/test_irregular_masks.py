@@ -11,7 +11,10 @@ def test_masks_of_every_bucket_and_their_assignment(project):
     done = project.run("irregular_masks", source, out)
     assert done.code == 0, done.err
     masks, assigned = (tables.read(project.folder / out / f"{name}.parquet") for name in ("masks", "assigned"))
-    assert masks.groupby("split")["hole_ratio_bucket"].nunique().to_dict() == {"test": BUCKETS, "train": BUCKETS} and len(masks) == 2 * BUCKETS
+    assert (
+        masks.groupby("split")["hole_ratio_bucket"].nunique().to_dict() == {"test": BUCKETS, "train": BUCKETS}
+        and len(masks) == 2 * BUCKETS
+    )
     assert sorted(set(assigned["image_id"])) == ["p2", "p3"] and len(assigned) == 2 * BUCKETS  # the test photographs
     tested = set(masks.loc[masks["split"] == "test", "mask_id"])
     assert set(assigned["mask_id"]) <= tested

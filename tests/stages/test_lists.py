@@ -14,20 +14,38 @@ NAMES = [f"{kind}_{split}.txt" for kind in ("IHD", "le50") for split in ("train"
 
 def subset(root: Path, name: str, composites: dict[str, tuple[str, float]]) -> Path:
     """A sub-dataset's table: composite -> (split, foreground share)."""
-    rows = {"subset": name, "split": [one[0] for one in composites.values()], "foreground_ratio": [one[1] for one in composites.values()]}
-    tables.write(root / name / "pairs.parquet", pd.DataFrame({"composite": [f"composite_images/{one}" for one in composites], **rows}))
+    rows = {
+        "subset": name,
+        "split": [one[0] for one in composites.values()],
+        "foreground_ratio": [one[1] for one in composites.values()],
+    }
+    tables.write(
+        root / name / "pairs.parquet",
+        pd.DataFrame({"composite": [f"composite_images/{one}" for one in composites], **rows}),
+    )
     return root / name
 
 
 def lists(out: Path, *subsets: Path) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "stages.lists", *subsets, "--out", out], cwd=ROOT, capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, "-m", "stages.lists", *subsets, "--out", out], cwd=ROOT, capture_output=True, text=True
+    )
 
 
 @pytest.fixture
 def made(tmp_path):
     # Hday2night before HCOCO: the lists are sorted, whatever the order of the arguments
     night = subset(tmp_path, "Hday2night", {"d90-26_1_1.jpg": ("test", 0.5), "d90-26_1_2.jpg": ("test", 0.51)})
-    coco = subset(tmp_path, "HCOCO", {"c9_2_1.jpg": ("train", 0.9), "c10_1_1.jpg": ("val", 0.2), "c10_1_2.jpg": ("train", 0.5), "c3_1_1.jpg": ("test", 0.01)})
+    coco = subset(
+        tmp_path,
+        "HCOCO",
+        {
+            "c9_2_1.jpg": ("train", 0.9),
+            "c10_1_1.jpg": ("val", 0.2),
+            "c10_1_2.jpg": ("train", 0.5),
+            "c3_1_1.jpg": ("test", 0.01),
+        },
+    )
     done = lists(tmp_path / "lists", night, coco)
     assert (done.returncode, done.stderr) == (0, "")
     return tmp_path / "lists"
@@ -45,8 +63,14 @@ def test_joint_lists_hold_every_composite_sorted_with_unix_ends(made):
 
 
 def test_le50_lists_leave_out_more_than_half(made):
-    assert (made / "le50_train.txt").read_text().split() == ["HCOCO/composite_images/c10_1_1.jpg", "HCOCO/composite_images/c10_1_2.jpg"]
-    assert (made / "le50_test.txt").read_text().split() == ["HCOCO/composite_images/c3_1_1.jpg", "Hday2night/composite_images/d90-26_1_1.jpg"]
+    assert (made / "le50_train.txt").read_text().split() == [
+        "HCOCO/composite_images/c10_1_1.jpg",
+        "HCOCO/composite_images/c10_1_2.jpg",
+    ]
+    assert (made / "le50_test.txt").read_text().split() == [
+        "HCOCO/composite_images/c3_1_1.jpg",
+        "Hday2night/composite_images/d90-26_1_1.jpg",
+    ]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -23,13 +23,22 @@ def test_the_papers_numbers_and_ours(project, results):
     assert done.code == 0, done.err
     out = project.folder / "results/published"
     assert sorted(os.listdir(out)) == ["compared.parquet", "correlations.parquet", "published.parquet"]
-    assert {"task", "paper", "model", "subset", "metric", "value", "note"} <= set(pd.read_parquet(out / "published.parquet"))
+    assert {"task", "paper", "model", "subset", "metric", "value", "note"} <= set(
+        pd.read_parquet(out / "published.parquet")
+    )
     compared = pd.read_parquet(out / "compared.parquet")
     # of the three methods here papers print the composite alone
     assert set(compared["model"]) == {"composite"} and set(compared["subset"]) == {"HCOCO", "All"}
-    ours = pd.read_parquet(project.folder / "results/harmonization/intervals.parquet").set_index(["model", "subset", "metric"])
-    row = compared[(compared["table"] == "Table II") & (compared["subset"] == "HCOCO") & (compared["metric"] == "mse")].iloc[0]
-    assert row[["ours", "low", "high"]].tolist() == ours.loc[("composite", "HCOCO", "mse"), ["mean", "low", "high"]].tolist()
+    ours = pd.read_parquet(project.folder / "results/harmonization/intervals.parquet").set_index(
+        ["model", "subset", "metric"]
+    )
+    row = compared[
+        (compared["table"] == "Table II") & (compared["subset"] == "HCOCO") & (compared["metric"] == "mse")
+    ].iloc[0]
+    assert (
+        row[["ours", "low", "high"]].tolist()
+        == ours.loc[("composite", "HCOCO", "mse"), ["mean", "low", "high"]].tolist()
+    )
     assert row["published"] == 67.89 and row["n_images"] == 3
     assert set(pd.read_parquet(out / "correlations.parquet")["why_not"]) == {"1 model in common, an order needs 3"}
 

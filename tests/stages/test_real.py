@@ -42,7 +42,9 @@ def workplace(tmp_path, monkeypatch):
     pairs_folder(tmp_path / "sets/plain")
     iharmony4_folder(tmp_path / "sets/published", test=("c1_2_1", "c2_7_1", "c9_9_1"))
     iharmony4_folder(tmp_path / "sets/published", train=(), test=("f1_1_1",), subset="HFlickr")
-    monkeypatch.setattr(predictor, "predict_all", lambda *arguments, describe, **options: predictor.predict_plain(*arguments, **options))
+    monkeypatch.setattr(
+        predictor, "predict_all", lambda *arguments, describe, **options: predictor.predict_plain(*arguments, **options)
+    )
     return tmp_path
 
 
@@ -80,7 +82,9 @@ def test_localization_scores_every_set(workplace):
         ("Published", "HCOCO"): 3, ("Published", "HFlickr"): 1, ("Published", "All"): 4,
     }  # fmt: skip
     part = per_image[(per_image["model"] == "gaussian_map") & (per_image["split"] == "Published")]
-    pooled = summary[(summary["model"] == "gaussian_map") & (summary["split"] == "Published") & (summary["subset"] == "All")]
+    pooled = summary[
+        (summary["model"] == "gaussian_map") & (summary["split"] == "Published") & (summary["subset"] == "All")
+    ]
     assert pooled["iou"].item() == pytest.approx(part["iou"].mean())
 
 
@@ -89,9 +93,13 @@ def test_intervals_and_differences_are_those_of_our_own_test_images(workplace):
     infer("constant_map", "gaussian_map")
     per_image, _ = results("localization")
     tested = per_image[(per_image["split"] == "test") & (per_image["model"] == "gaussian_map")]
-    intervals, breakdowns = (tables.read(f"results/localization/{name}.parquet") for name in ("intervals", "breakdowns"))
+    intervals, breakdowns = (
+        tables.read(f"results/localization/{name}.parquet") for name in ("intervals", "breakdowns")
+    )
     assert set(intervals["subset"]) == {"HCOCO", "All"}
-    pooled = intervals[(intervals["model"] == "gaussian_map") & (intervals["subset"] == "All") & (intervals["metric"] == "ap")]
+    pooled = intervals[
+        (intervals["model"] == "gaussian_map") & (intervals["subset"] == "All") & (intervals["metric"] == "ap")
+    ]
     assert pooled["mean"].item() == pytest.approx(tested["ap"].mean())
     assert "unknown" not in set(breakdowns["value"])
 
@@ -102,7 +110,9 @@ def test_harmonization_scores_where_there_is_a_truth(workplace):
     per_image, summary = results("harmonization")
     splits = json.loads(Path("artifacts/index/harmonization/composite.json").read_text())["splits"]
     assert (splits["Plain"]["n_images"], splits["Plain"]["n_scored"]) == (2, 0) and splits["Published"]["n_scored"] == 4
-    assert len(list(Path("artifacts/predictions/composite/Plain").glob("*.png"))) == 2, "what can't be scored is predicted all the same"
+    assert len(list(Path("artifacts/predictions/composite/Plain").glob("*.png"))) == 2, (
+        "what can't be scored is predicted all the same"
+    )
     assert set(per_image["split"]) == {"test", "Published"} and not per_image["psnr"].isna().any()
     assert counts(summary, "composite")["Published", "All"] == 4
     overlaps = tables.read("results/harmonization/overlaps.parquet").set_index(["set", "subset"])

@@ -38,5 +38,8 @@ def test_failure_is_one_line_and_leaves_the_former_report(finished, tmp_path):
     (folder / "results/inpainting/summary.parquet").unlink()
     done = run(folder)
     assert done.returncode == 1
-    assert len(done.stderr.strip().splitlines()) == 1 and "results/inpainting/summary.parquet: no such table" in done.stderr
+    assert (
+        len(done.stderr.strip().splitlines()) == 1
+        and "results/inpainting/summary.parquet: no such table" in done.stderr
+    )
     assert (folder / "report/index.html").read_text() == "former" and not list(folder.glob(".report*"))

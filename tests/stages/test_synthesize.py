@@ -79,5 +79,7 @@ def test_what_cannot_be_made_is_told_in_one_line_and_leaves_nothing(workplace, s
     process = start(workplace, source, "none", cpus=1)
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 1
-    assert errors.splitlines()[-1].startswith("synthesize: HCOCO: no train composite passed; of photos 161 objects and candidates were refused")
+    assert errors.splitlines()[-1].startswith(
+        "synthesize: HCOCO: no train composite passed; of photos 161 objects and candidates were refused"
+    )
     assert not (workplace / "none").exists()

@@ -18,7 +18,11 @@ def test_a_network_is_trained_and_published(project):
         ["weights.safetensors", "last.safetensors", "history.parquet", "history.csv", "training.json", "training.log"]
     )
     (line,) = [line for line in done.out.splitlines() if " epoch 1/1 " in line]
-    assert line.startswith("unet train epoch 1/1 step 1: loss ") and " images/s, " in line and line in (out / "training.log").read_text()
+    assert (
+        line.startswith("unet train epoch 1/1 step 1: loss ")
+        and " images/s, " in line
+        and line in (out / "training.log").read_text()
+    )
     table = pd.read_csv(out / "history.csv")
     assert len(table) == 1 and {"step", "epoch", "loss", "learning_rate", "validation_ap"} <= set(table.columns)
     assert json.loads((out / "training.json").read_text())["steps_of_the_last_run"] == 1

@@ -136,21 +136,43 @@ def _make(target: Target, *, staging: Path, rendering) -> tuple[list[dict], list
     real = _picture(target.image)
     mask = _mask(target.mask, real)
     files = {"mask": f"masks/{target.real}_{target.object}.png", "real": f"real_images/{target.real}.jpg"}
-    about = {"subset": target.subset, "split": target.split, "source_image": target.image_id, "category": target.category}
+    about = {
+        "subset": target.subset,
+        "split": target.split,
+        "source_image": target.image_id,
+        "category": target.category,
+    }
     rows: list[dict] = []
     rejected: list[dict] = []
     taken: set[tuple[str, str, str]] = set()
     for k, draws in enumerate(target.draws, start=1):
         if not draws:
-            none = {"reference_image": "", "reference_object": "", "transfer": "", "simulated": False, "rule": "no reference", "value": math.nan}
+            none = {
+                "reference_image": "",
+                "reference_object": "",
+                "transfer": "",
+                "simulated": False,
+                "rule": "no reference",
+                "value": math.nan,
+            }
             rejected.append(about | {"object": target.object, "k": k, "attempt": 0} | none)
         for draw in draws:
-            chosen = {"reference_image": draw.reference_image, "reference_object": draw.reference_object, "transfer": draw.transfer, "simulated": draw.simulated}
+            chosen = {
+                "reference_image": draw.reference_image,
+                "reference_object": draw.reference_object,
+                "transfer": draw.transfer,
+                "simulated": draw.simulated,
+            }
             composite, refused = _composite(draw, real, mask, taken)
             measured = rules.change(real, composite, mask) if composite is not None else None
             rule = rules.refusal(measured, rendering.filters) if measured else (refused, math.nan)
             if rule:
-                rejected.append(about | {"object": target.object, "k": k, "attempt": draw.attempt} | chosen | {"rule": rule[0], "value": rule[1]})
+                rejected.append(
+                    about
+                    | {"object": target.object, "k": k, "attempt": draw.attempt}
+                    | chosen
+                    | {"rule": rule[0], "value": rule[1]}
+                )
                 continue
             assert composite is not None and measured is not None  # else there is a rule
             taken.add((draw.reference_image, draw.reference_object, draw.transfer))

@@ -24,7 +24,10 @@ LARGEST = 0.5
 def write_lists(folder: Path, subset: str, pairs: pd.DataFrame) -> None:
     """Write the two lists of one sub-dataset. `pairs` needs the columns split and composite."""
     for listed, splits in SPLITS.items():
-        _write(folder / f"{subset}_{listed}.txt", (Path(one).name for one in pairs.loc[pairs["split"].isin(splits), "composite"]))
+        _write(
+            folder / f"{subset}_{listed}.txt",
+            (Path(one).name for one in pairs.loc[pairs["split"].isin(splits), "composite"]),
+        )
 
 
 def write_joint_lists(out: Path, subsets: list[Path]) -> None:

@@ -61,15 +61,29 @@ class Plan(Sequence):
     """The targets of one sub-dataset, made as they are asked for, so that a long plan needs little memory."""
 
     def __init__(self, name: str, subset, methods: list[str], filters, source: Path, references: Path, seed: int):
-        self.name, self.subset, self.methods, self.filters, self.source, self.seed = name, subset, methods, filters, source, seed
+        self.name, self.subset, self.methods, self.filters, self.source, self.seed = (
+            name,
+            subset,
+            methods,
+            filters,
+            source,
+            seed,
+        )
         columns = ["image_id", "instance_id", "category", "split", "mask", "image", "foreground_ratio", "area"]
-        objects = tables.read(source / "instances.parquet", columns).sort_values(["image_id", "instance_id"], ignore_index=True)
+        objects = tables.read(source / "instances.parquet", columns).sort_values(
+            ["image_id", "instance_id"], ignore_index=True
+        )
         photographs = tables.read(source / "photographs.parquet", ["image_id", "group", "rendition", "image"])
         photographs = photographs.assign(real=_names(photographs, subset)).sort_values("image_id", ignore_index=True)
-        objects = objects.merge(photographs[["image_id", "group", "rendition", "real"]], on="image_id", validate="many_to_one")
+        objects = objects.merge(
+            photographs[["image_id", "group", "rendition", "real"]], on="image_id", validate="many_to_one"
+        )
         if subset.recipe == "renditions":
             objects = objects[self._is_real(objects)]
-        refusals = [rules.refusal_of_object(ratio, area, filters) for ratio, area in zip(objects["foreground_ratio"], objects["area"])]
+        refusals = [
+            rules.refusal_of_object(ratio, area, filters)
+            for ratio, area in zip(objects["foreground_ratio"], objects["area"])
+        ]
         passed = np.array([one is None for one in refusals], bool)
         rules_met, values = zip(*(one for one in refusals if one is not None)) if not passed.all() else ((), ())
         self._refused = objects[~passed].assign(rule=rules_met, value=values)
@@ -96,7 +110,13 @@ class Plan(Sequence):
         """The objects that no composite is made of, as rows of rejected.parquet."""
         draw = {"k": 0, "attempt": 0, "reference_image": "", "reference_object": "", "transfer": ""}
         for row in self._refused.itertuples(index=False):
-            about = {"subset": self.name, "split": row.split, "source_image": row.image_id, "object": row.instance_id, "category": row.category}
+            about = {
+                "subset": self.name,
+                "split": row.split,
+                "source_image": row.image_id,
+                "object": row.instance_id,
+                "category": row.category,
+            }
             yield about | draw | {"simulated": self._simulated(row), "rule": row.rule, "value": float(row.value)}
 
     def _target(self, row) -> Target:
@@ -117,7 +137,9 @@ class Plan(Sequence):
             lenders = self.pool.lenders(row, self.subset.same_category, self.filters)
             if not lenders.count:
                 return ((),) * len(wanted)
-            return tuple(lenders.draws([(attempt, seed_of(k, attempt)) for attempt in attempts], self.methods) for k in wanted)
+            return tuple(
+                lenders.draws([(attempt, seed_of(k, attempt)) for attempt in attempts], self.methods) for k in wanted
+            )
         if self._simulated(row):
             simulated = RETOUCH if self.subset.recipe == "renditions" else RELIGHT
             return tuple(tuple(Draw(attempt, simulated, seed_of(k, attempt)) for attempt in attempts) for k in wanted)
@@ -142,7 +164,10 @@ class Plan(Sequence):
             others = [others[place] for place in np.random.default_rng(seed_of(0, 0)).permutation(len(others))]
         taken = MOMENT if day2night else RENDITION
         return tuple(
-            tuple(Draw(attempt, taken, seed_of(k, attempt), one.image_id, "", self.source / one.image) for attempt, one in zip(attempts, others[k - 1 :: count]))
+            tuple(
+                Draw(attempt, taken, seed_of(k, attempt), one.image_id, "", self.source / one.image)
+                for attempt, one in zip(attempts, others[k - 1 :: count])
+            )
             for k in wanted[:count]
         )
 
@@ -179,7 +204,9 @@ class _Pool:
 
     def __init__(self, root: Path, same_source: bool):
         columns = ["image_id", "instance_id", "category", "split", "mask", "image", "area"]
-        frame = tables.read(root / "instances.parquet", columns).sort_values(["area", "image_id", "instance_id"], ignore_index=True)
+        frame = tables.read(root / "instances.parquet", columns).sort_values(
+            ["area", "image_id", "instance_id"], ignore_index=True
+        )
         areas = frame["area"].to_numpy()
         lists = {**frame.groupby("split").indices, **frame.groupby(["split", "category"]).indices}
         groups = tables.read(root / "photographs.parquet", ["image_id", "group"]).set_index("image_id")["group"]

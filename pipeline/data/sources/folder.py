@@ -71,7 +71,9 @@ def read(path: Path, lists: Mapping[str, str] | None = None) -> tuple[list[Photo
     return photographs, rejected
 
 
-def with_all_splits(photographs: Sequence[Photograph], seed: int, validation_share: float, test_share: float) -> tuple[list[Photograph], list[str]]:
+def with_all_splits(
+    photographs: Sequence[Photograph], seed: int, validation_share: float, test_share: float
+) -> tuple[list[Photograph], list[str]]:
     """The photographs, those of training taken for splits that the folder lacks, and lines that say so.
 
     A folder with training and validation photographs alone (Places365 publishes no truth for its test photographs of scenes) is
@@ -85,17 +87,27 @@ def with_all_splits(photographs: Sequence[Photograph], seed: int, validation_sha
         raise UserError(f"no photograph is in the split train; {', '.join(sorted(there))} alone can't train a network")
     lines, found = [], list(photographs)
     if "test" not in there and "val" in there:
-        found = [dataclasses.replace(photograph, split="test") if photograph.split == "val" else photograph for photograph in found]
+        found = [
+            dataclasses.replace(photograph, split="test") if photograph.split == "val" else photograph
+            for photograph in found
+        ]
         lines.append("it has no test photographs: its validation photographs are tested on")
         there = {"train", "test"}
-    order = sorted((photograph.image_id for photograph in found if photograph.split == "train"), key=lambda image_id: (share(seed, image_id), image_id))
+    order = sorted(
+        (photograph.image_id for photograph in found if photograph.split == "train"),
+        key=lambda image_id: (share(seed, image_id), image_id),
+    )
     drawn: dict[str, str] = {}
     for split, part in (("test", test_share), ("val", validation_share)):
         if split not in there:
             chosen = [image_id for image_id in order if image_id not in drawn][: max(1, round(part * len(order)))]
             drawn |= dict.fromkeys(chosen, split)
-            lines.append(f"{len(chosen)} of {len(order)} training photographs are kept for {'validation' if split == 'val' else 'testing'}")
-    return [dataclasses.replace(photograph, split=drawn.get(photograph.image_id, photograph.split)) for photograph in found], lines
+            lines.append(
+                f"{len(chosen)} of {len(order)} training photographs are kept for {'validation' if split == 'val' else 'testing'}"
+            )
+    return [
+        dataclasses.replace(photograph, split=drawn.get(photograph.image_id, photograph.split)) for photograph in found
+    ], lines
 
 
 def _walk(path: Path) -> tuple[list[str], list[str]]:
@@ -115,17 +127,23 @@ def _walk(path: Path) -> tuple[list[str], list[str]]:
     return sorted(pictures), sorted(others)
 
 
-def _splits(path: Path, pictures: list[str], others: list[str], lists: Mapping[str, str] | None) -> tuple[dict[str, str] | None, set[str]]:
+def _splits(
+    path: Path, pictures: list[str], others: list[str], lists: Mapping[str, str] | None
+) -> tuple[dict[str, str] | None, set[str]]:
     """The split of each picture, None where nothing says it; and which of the other files were read for it."""
     if lists:
-        return _listed(path, pictures, {split: images.inside(path, name) for split, name in lists.items()}), set(lists.values())
+        return _listed(path, pictures, {split: images.inside(path, name) for split, name in lists.items()}), set(
+            lists.values()
+        )
     for name in (PARTITION, f"Eval/{PARTITION}"):
         if name in others:
             return _partition(path / name, pictures), {name}
     by_folder = {name: split for name in pictures if (split := _split_of_folder(name))}
     if by_folder and len(by_folder) < len(pictures):
         odd = next(name for name in pictures if name not in by_folder)
-        raise UserError(f"{path}: {len(pictures) - len(by_folder)} of {len(pictures)} photographs lie in no folder named after a split, first: {odd}")
+        raise UserError(
+            f"{path}: {len(pictures) - len(by_folder)} of {len(pictures)} photographs lie in no folder named after a split, first: {odd}"
+        )
     if by_folder:
         return by_folder, set()
     found: dict[str, Path] = {}
@@ -133,7 +151,9 @@ def _splits(path: Path, pictures: list[str], others: list[str], lists: Mapping[s
         for split, pattern in LISTS.items():
             if "/" not in name and pattern.fullmatch(name.lower()):
                 if split in found:
-                    raise UserError(f"{path}: {found[split].name} and {name} both look like the list of {split}; name one in `lists`")
+                    raise UserError(
+                        f"{path}: {found[split].name} and {name} both look like the list of {split}; name one in `lists`"
+                    )
                 found[split] = path / name
     found = {split: found[split] for split in SPLITS if split in found}
     return (_listed(path, pictures, found), {file.name for file in found.values()}) if found else (None, set())
@@ -165,7 +185,9 @@ def _listed(path: Path, pictures: list[str], lists: Mapping[str, Path]) -> dict[
         for line in lines:
             name = finder.find(file, line)
             if name in splits:
-                raise UserError(f"{file}: {line} is listed {'twice' if splits[name] == split else f'for {splits[name]} too'}")
+                raise UserError(
+                    f"{file}: {line} is listed {'twice' if splits[name] == split else f'for {splits[name]} too'}"
+                )
             splits[name] = split
     return splits
 
@@ -196,7 +218,11 @@ class _Finder:
             name = text.replace("\\", "/").removeprefix(f"{self.path}/").removeprefix("./").lstrip("/")
             if name in self.names:
                 return name
-            ends = [one for one in self.by_name.get(PurePosixPath(name).name, []) if f"/{name}".endswith(f"/{one}") or f"/{one}".endswith(f"/{name}")]
+            ends = [
+                one
+                for one in self.by_name.get(PurePosixPath(name).name, [])
+                if f"/{name}".endswith(f"/{one}") or f"/{one}".endswith(f"/{name}")
+            ]
             if len(ends) == 1:
                 return ends[0]
             if len(ends) > 1:

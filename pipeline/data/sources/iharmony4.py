@@ -151,7 +151,9 @@ def listed(path: Path, lists: Mapping[str, str] | None = None) -> tuple[list[Lis
             except ValueError as error:
                 rejected.append(rejected_photograph(line, "", f"{error} ({file.name})"))
     if not entries and not rejected:
-        raise UserError(f"{path}: {' and '.join(file.name for file, *_ in chosen)} {'are' if len(chosen) > 1 else 'is'} empty: no composite is listed")
+        raise UserError(
+            f"{path}: {' and '.join(file.name for file, *_ in chosen)} {'are' if len(chosen) > 1 else 'is'} empty: no composite is listed"
+        )
     return list(entries.values()), rejected
 
 
@@ -203,7 +205,10 @@ def _facts(root: Path, kind: str, file: str, max_pixels: int, choice: mask_rule.
             if not mask.any():
                 raise images.BadImage(path, "empty mask")
             about["height"], about["width"] = mask.shape
-            about |= {"foreground_ratio": float(mask.mean()), "colour": images.stored_in_colour(path, max_pixels=max_pixels)}
+            about |= {
+                "foreground_ratio": float(mask.mean()),
+                "colour": images.stored_in_colour(path, max_pixels=max_pixels),
+            }
         with path.open("rb") as stream:
             about["sha256"] = hashlib.file_digest(stream, "sha256").hexdigest()
     except images.BadImage as error:
@@ -213,12 +218,18 @@ def _facts(root: Path, kind: str, file: str, max_pixels: int, choice: mask_rule.
 
 def _row(entry: Listed, kind: str, facts: Mapping[tuple[str, str], Facts]) -> dict:
     """The row of one composite. Raises ValueError, saying why, if one of its three files can't be used."""
-    composite, mask, real = facts[kind, entry.composite_file], facts["mask", entry.mask_file], facts[kind, entry.real_file]
+    composite, mask, real = (
+        facts[kind, entry.composite_file],
+        facts["mask", entry.mask_file],
+        facts[kind, entry.real_file],
+    )
     for found, what in ((composite, None), (mask, "mask"), (real, "real image")):
         if found.problem:
             raise ValueError(f"{found.file}: {found.problem}")
         if what and (found.height, found.width) != (composite.height, composite.width):
-            raise ValueError(f"{found.file}: the {what} is {found.width}x{found.height}, its image {composite.width}x{composite.height}")
+            raise ValueError(
+                f"{found.file}: the {what} is {found.width}x{found.height}, its image {composite.width}x{composite.height}"
+            )
 
     def within(file: str) -> str:
         return file.removeprefix(f"{entry.subset}/")
@@ -279,27 +290,42 @@ def read(
     for (subset, split), count in absent.items():
         rejected.append(rejected_file(subset, f"{count} lines for {split} name this folder, which isn't here"))
     kind, known = "picture" if decode else "header", known or KnownFiles()
-    facts = _all_facts(root, present, kind, known, functools.partial(_look, root=root, max_pixels=max_pixels, choice=choice), parallel_map)
+    facts = _all_facts(
+        root,
+        present,
+        kind,
+        known,
+        functools.partial(_look, root=root, max_pixels=max_pixels, choice=choice),
+        parallel_map,
+    )
     rows = []
     for entry in present:
         try:
             rows.append(_row(entry, kind, facts))
         except ValueError as error:
-            rejected.append(rejected_photograph(entry.composite_file, f"{entry.real}_{entry.object}_{entry.k}", str(error)))
+            rejected.append(
+                rejected_photograph(entry.composite_file, f"{entry.real}_{entry.object}_{entry.k}", str(error))
+            )
     refuse_too_many(str(path), rejected, total, max_rejected)
     if not rows:
         reasons = "; ".join(f"{row['file']}: {row['reason']}" for row in rejected[:3])
         raise UserError(f"{path}: no usable composite" + (f", first reasons: {reasons}" if reasons else ""))
     colour_masks = sum(found.colour for found in facts.values())
-    return Checked(root, rows, rejected, overlaps(present), colour_masks, {found.file: found.sha256 for found in facts.values()})
+    return Checked(
+        root, rows, rejected, overlaps(present), colour_masks, {found.file: found.sha256 for found in facts.values()}
+    )
 
 
-def _all_facts(root: Path, entries: list[Listed], kind: str, known: KnownFiles, look: Callable, parallel_map: Callable) -> dict[tuple[str, str], Facts]:
+def _all_facts(
+    root: Path, entries: list[Listed], kind: str, known: KnownFiles, look: Callable, parallel_map: Callable
+) -> dict[tuple[str, str], Facts]:
     """The facts of every file that the entries name, by (kind, name), each file looked at once however many share it."""
     photographs: dict[str, dict[tuple[str, str], None]] = {}
     for entry in entries:
         of_photograph = photographs.setdefault(entry.real_file, {})
-        of_photograph |= dict.fromkeys(((kind, entry.composite_file), ("mask", entry.mask_file), (kind, entry.real_file)))
+        of_photograph |= dict.fromkeys(
+            ((kind, entry.composite_file), ("mask", entry.mask_file), (kind, entry.real_file))
+        )
     facts, work = {}, []
     for files in photographs.values():
         unknown = []

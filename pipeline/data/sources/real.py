@@ -150,7 +150,9 @@ def read(path: Path) -> tuple[list[RealComposite], list[dict]]:
     return items, rejected
 
 
-def _open(item: RealComposite, max_pixels: int, choice: mask_rule.Choice = mask_rule.Choice()) -> tuple[images.Picture, np.ndarray, images.Picture | None]:
+def _open(
+    item: RealComposite, max_pixels: int, choice: mask_rule.Choice = mask_rule.Choice()
+) -> tuple[images.Picture, np.ndarray, images.Picture | None]:
     """Composite, mask and truth as `load` describes them; format "" for a composite put together here."""
     composite = images.read(item.composite, max_pixels=max_pixels)
     size = composite.pixels.shape[:2]

@@ -16,7 +16,11 @@ from pipeline.scoring.protocols.rows import SEAM, Row
 
 Protocol = localization.Protocol | harmonization.Protocol | inpainting.Protocol
 
-RECORDS: dict[str, tuple[Protocol, ...]] = {"localization": localization.PROTOCOLS, "harmonization": harmonization.PROTOCOLS, "inpainting": inpainting.PROTOCOLS}
+RECORDS: dict[str, tuple[Protocol, ...]] = {
+    "localization": localization.PROTOCOLS,
+    "harmonization": harmonization.PROTOCOLS,
+    "inpainting": inpainting.PROTOCOLS,
+}
 
 
 def chosen(task: str, names: Sequence[str] | None) -> tuple[Protocol, ...]:

@@ -61,7 +61,9 @@ class Protocol:
         """What sets the scores of predictions saved by inference apart from this evaluator's own; "" for nothing known."""
         found = []
         if self.image_filter != "bilinear":
-            found.append(f"its code resizes the network's input {'in OpenCV' if self.image_filter == 'opencv' else 'bicubic'}; ours was resized bilinear")
+            found.append(
+                f"its code resizes the network's input {'in OpenCV' if self.image_filter == 'opencv' else 'bicubic'}; ours was resized bilinear"
+            )
         if self.rounding in ("truncated", "float"):
             acts = "truncates" if self.rounding == "truncated" else "doesn't round"
             found.append(f"it {acts}, and saved predictions are rounded already")
@@ -75,41 +77,107 @@ PROTOCOLS = (
     Protocol("iharmony4", "bicubic", "dither", "raw", "nearest", "composite", "iHarmony4: evaluation.py"),
     Protocol("dovenet", "bicubic", "dither", "raw", "nearest", "output", "old tables"),
     Protocol(
-        "dovenet-test", "bilinear", "nearest", "raw", "truncated", "output", "iHarmony4: DoveNet/test.py", fmse=None,
+        "dovenet-test",
+        "bilinear",
+        "nearest",
+        "raw",
+        "truncated",
+        "output",
+        "iHarmony4: DoveNet/test.py",
+        fmse=None,
         around="its network runs in training mode unless told otherwise",
     ),
     Protocol("bargainnet", "bilinear", "nearest", "raw", "truncated", "output", "BargainNet: test.py"),
     Protocol(
-        "rainnet", "bilinear", "nearest", "real", "truncated", "255", "RainNet: evaluate.py", fmse=None,
+        "rainnet",
+        "bilinear",
+        "nearest",
+        "real",
+        "truncated",
+        "255",
+        "RainNet: evaluate.py",
+        fmse=None,
         around="its data set was stored again, smaller",
     ),
     Protocol(
-        "hdnet", "bilinear", "nearest", "real", "truncated", "255", "HDNet: train_evaluate.py", fmse="whole",
+        "hdnet",
+        "bilinear",
+        "nearest",
+        "real",
+        "truncated",
+        "255",
+        "HDNet: train_evaluate.py",
+        fmse="whole",
         around="its data set was stored again, smaller, and its epoch chosen on the test set",
     ),
     Protocol(
-        "saic", "opencv", "opencv", "raw", "float", "target", "saic-vul: iharm/inference/metrics.py", epsilon=1e-6,
+        "saic",
+        "opencv",
+        "opencv",
+        "raw",
+        "float",
+        "target",
+        "saic-vul: iharm/inference/metrics.py",
+        epsilon=1e-6,
         around="its HAdobe5k was stored again, smaller",
     ),
     Protocol(
-        "cdtnet", "opencv", "opencv", "raw", "float", "target", "CDTNet: iharm/inference/metrics.py", epsilon=1e-6,
-        fpsnr=True, ssim="cdtnet", around="its HAdobe5k was stored again, smaller",
+        "cdtnet",
+        "opencv",
+        "opencv",
+        "raw",
+        "float",
+        "target",
+        "CDTNet: iharm/inference/metrics.py",
+        epsilon=1e-6,
+        fpsnr=True,
+        ssim="cdtnet",
+        around="its HAdobe5k was stored again, smaller",
     ),
     Protocol(
-        "pctnet", "opencv", "opencv", "raw", "float", "255", "PCT-Net: iharm/inference/metrics.py", epsilon=1e-6,
-        mse="masked", ssim="pctnet", around="its HAdobe5k was stored again, smaller",
+        "pctnet",
+        "opencv",
+        "opencv",
+        "raw",
+        "float",
+        "255",
+        "PCT-Net: iharm/inference/metrics.py",
+        epsilon=1e-6,
+        mse="masked",
+        ssim="pctnet",
+        around="its HAdobe5k was stored again, smaller",
     ),
     Protocol(
-        "iih", "bicubic", "dither", "composite", "jpeg", "255",
-        "IntrinsicHarmony: evaluation/ih_evaluation.py, util/util.py (JPEG quality 100)", fpsnr=True, ssim="iih",
+        "iih",
+        "bicubic",
+        "dither",
+        "composite",
+        "jpeg",
+        "255",
+        "IntrinsicHarmony: evaluation/ih_evaluation.py, util/util.py (JPEG quality 100)",
+        fpsnr=True,
+        ssim="iih",
     ),
     Protocol(
-        "s2am", "bilinear", "bilinear", "composite", "truncated", "output", "S2AM's notebook; soft mask: likely",
+        "s2am",
+        "bilinear",
+        "bilinear",
+        "composite",
+        "truncated",
+        "output",
+        "S2AM's notebook; soft mask: likely",
         fmse=None,
     ),
     Protocol(
-        "s2crnet", "bilinear", "bilinear", "composite", "truncated", "255", "S2CRNet: test; pasting: likely",
-        fmse=None, ssim="skimage",
+        "s2crnet",
+        "bilinear",
+        "bilinear",
+        "composite",
+        "truncated",
+        "255",
+        "S2CRNet: test; pasting: likely",
+        fmse=None,
+        ssim="skimage",
     ),
 )
 
@@ -137,10 +205,14 @@ class Truth:
         self.protocols = protocols
         filters = {one.image_filter for one in protocols}
         self.composites: dict[str, np.ndarray] = {kind: resize_image(composite, size, kind) for kind in filters}
-        self.targets: dict[tuple[str, bool], np.ndarray] = {(kind, False): resize_image(real, size, kind) for kind in filters}
+        self.targets: dict[tuple[str, bool], np.ndarray] = {
+            (kind, False): resize_image(real, size, kind) for kind in filters
+        }
         jpeg = {one.image_filter for one in protocols if one.rounding == "jpeg"}
         self.targets |= {(kind, True): through_jpeg(self.targets[kind, False]) for kind in jpeg}
-        self.weights: dict[str, np.ndarray] = {kind: resize_mask(mask, size, kind) for kind in {one.mask_filter for one in protocols}}
+        self.weights: dict[str, np.ndarray] = {
+            kind: resize_mask(mask, size, kind) for kind in {one.mask_filter for one in protocols}
+        }
 
     def score(self, prediction: np.ndarray) -> list[Row]:
         """Scores of one prediction, as the network drew it, unpasted: uint8 RGB (H, W, 3) as saved, or float in [0, 1],
@@ -165,10 +237,14 @@ class Truth:
         output = as_stored(output, rounding)
         if output.dtype == np.uint8:
             # exact: three squared 8-bit differences are below 2^24
-            squared: np.ndarray = cv2.transform(squared_differences(output, target).astype(np.float32), THIRDS * 3).astype(np.float64) / 3
+            squared: np.ndarray = (
+                cv2.transform(squared_differences(output, target).astype(np.float32), THIRDS * 3).astype(np.float64) / 3
+            )
         else:
             squared = cv2.transform(np.square(output - target), THIRDS)
-        return _Seen(output, target, weight, float(squared.mean()), float((squared * weight).sum()), float(weight.sum()))
+        return _Seen(
+            output, target, weight, float(squared.mean()), float((squared * weight).sum()), float(weight.sum())
+        )
 
 
 class _Seen(NamedTuple):
@@ -225,7 +301,11 @@ def _scores(protocol: Protocol, seen: _Seen, composite: np.ndarray) -> list[tupl
 
 def _similarity_seam(output, target, weight) -> list[tuple[str, float]]:
     ours, iih = structural.maps(output, target, structural.CONSTANTS_255, structural.CONSTANTS_1)
-    return [("ssim", float(ours.mean())), ("fssim", weighted_mean(ours, weight)), ("fssim_iih", weighted_mean(iih, weight))]
+    return [
+        ("ssim", float(ours.mean())),
+        ("fssim", weighted_mean(ours, weight)),
+        ("fssim_iih", weighted_mean(iih, weight)),
+    ]
 
 
 def _similarity_iih(output, target, weight) -> list[tuple[str, float]]:

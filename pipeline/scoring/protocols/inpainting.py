@@ -30,7 +30,10 @@ PROTOCOLS = (
     Protocol("unpasted", "seam-256 on the network's whole output", False, "seam"),
     Protocol("edgeconnect", "knazeri/edge-connect: scripts/metrics.py (also used for PRVS)", True, "edgeconnect"),
     Protocol(
-        "lama", "advimman/lama: SSIM with zero padding, the one metric it shares with the others", True, "lama",
+        "lama",
+        "advimman/lama: SSIM with zero padding, the one metric it shares with the others",
+        True,
+        "lama",
         caveat="its own masks and picture sizes are others",
     ),
 )

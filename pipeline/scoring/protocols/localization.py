@@ -46,9 +46,7 @@ PROTOCOLS = (
 )
 
 
-def score(
-    probability: np.ndarray, mask: np.ndarray, protocols: tuple[Protocol, ...] = PROTOCOLS
-) -> list[Row]:
+def score(probability: np.ndarray, mask: np.ndarray, protocols: tuple[Protocol, ...] = PROTOCOLS) -> list[Row]:
     """Score one probability map under every protocol: ap, f1, iou, precision, recall.
 
     probability: uint8 (0..255) as saved, or float in [0, 1], (H, W), at the size to score at. mask: uint8 (0..255) or

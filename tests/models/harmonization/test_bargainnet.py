@@ -27,7 +27,11 @@ def test_parameters_of_the_encoder_in_the_published_order():
     for before, after in ((2, 4), (4, 8), (8, 16)):
         expected += [(after, before, 3, 3), *norms[after]]
     # weight before bias in a convolution; the last convolution has neither bias nor norm, the head has a bias
-    assert sorted(shapes[:2]) == sorted(expected[:2]) and shapes[2:] == expected[2:] + [(16, 16, 3, 3), (16, 16, 1, 1), (16,)]
+    assert sorted(shapes[:2]) == sorted(expected[:2]) and shapes[2:] == expected[2:] + [
+        (16, 16, 3, 3),
+        (16, 16, 1, 1),
+        (16,),
+    ]
 
 
 def test_a_code_tells_of_its_region_alone():
@@ -37,7 +41,9 @@ def test_a_code_tells_of_its_region_alone():
     elsewhere = torch.where(batch["mask"] > 0.5, batch["real"], batch["composite"])
     assert code.shape == (2, 16)
     assert torch.allclose(encoder(elsewhere, batch["mask"]), code, atol=1e-6)
-    assert not torch.allclose(encoder(elsewhere, 1 - batch["mask"]), encoder(batch["real"], 1 - batch["mask"]), atol=1e-6)
+    assert not torch.allclose(
+        encoder(elsewhere, 1 - batch["mask"]), encoder(batch["real"], 1 - batch["mask"]), atol=1e-6
+    )
 
 
 def test_the_generator_hears_of_the_background_through_a_scaled_code():

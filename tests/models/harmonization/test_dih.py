@@ -10,7 +10,9 @@ def test_counts_at_published_size():
     # encoder and decoder mirror each other: 4x4 kernels, 64 64 128 128 256 256, fc7 with bias to 512, norms of 2 a channel
     widths = [64, 64, 128, 128, 256, 256]
     kernels = sum(16 * a * b for a, b in zip(widths, widths[1:]))
-    by_hand = 16 * 4 * 64 + kernels + 16 * 256 * 512 + 512 + 16 * 512 * 256 + kernels + 16 * 64 * 3 + 2 * 2 * sum(widths)
+    by_hand = (
+        16 * 4 * 64 + kernels + 16 * 256 * 512 + 512 + 16 * 512 * 256 + kernels + 16 * 64 * 3 + 2 * 2 * sum(widths)
+    )
     assert round(by_hand / 1e6, 2) == 8.27
     with torch.device("meta"):
         network = models.create("dih")

@@ -35,7 +35,10 @@ def given(height: int = 32, width: int = 24, count: int = 2) -> dict[str, torch.
 # shapes of ViT_pct and CNN_pct in rakutentech/PCT-Net-Image-Harmonization, iharm/mconfigs/base.py, in the order of their state dicts
 @pytest.mark.parametrize(
     "backbone, parameters, digest, file",
-    [("transformer", 4_809_896, "5a6b4814be495223", "pct.json"), ("convolutional", 2_185_736, "93fd5c3800f6889f", "pct_cnn.json")],
+    [
+        ("transformer", 4_809_896, "5a6b4814be495223", "pct.json"),
+        ("convolutional", 2_185_736, "93fd5c3800f6889f", "pct_cnn.json"),
+    ],
 )
 def test_state_dict_lines_up_with_the_released_one(backbone, parameters, digest, file):
     with torch.device("meta"):
@@ -66,7 +69,10 @@ def test_transforms_by_hand():
 
 def test_sobel_as_scipy_has_it():
     maps = torch.randn(2, 3, 9, 7, generator=torch.Generator().manual_seed(0))
-    expected = [[np.hypot(*(ndimage.sobel(one, axis, mode="nearest") / 8 for axis in (0, 1))) for one in item] for item in maps.numpy()]
+    expected = [
+        [np.hypot(*(ndimage.sobel(one, axis, mode="nearest") / 8 for axis in (0, 1))) for one in item]
+        for item in maps.numpy()
+    ]
     np.testing.assert_allclose(sobel_magnitude(maps), np.sqrt(np.square(expected) + 1e-6), rtol=1e-4)
 
 
@@ -97,7 +103,10 @@ def test_the_transformer_pastes_and_the_convolutional_backbone_blends():
         parameters = network.predict_parameters(batch)
         blend = parameters[:, 12:]
         assert parameters.shape[1] == 13 and blend.min() >= 0 and blend.max() <= 1
-        mean, std = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
+        mean, std = (
+            torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1),
+            torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1),
+        )
         drawn = transformed("linear", (batch["composite"] - mean) / std, parameters[:, :12]).clamp(0, 1)
         torch.testing.assert_close(network(batch), (blend * drawn + (1 - blend) * batch["composite"]).clamp(0, 1))
 
@@ -116,7 +125,10 @@ def test_every_transform_learns(backbone, transform):
         loss.backward()
         if step == 0:
             # the released network's to_rgb is never used, and rests
-            assert {name for name, value in network.named_parameters() if value.grad is None} <= {"network.decoder.to_rgb.weight", "network.decoder.to_rgb.bias"}
+            assert {name for name, value in network.named_parameters() if value.grad is None} <= {
+                "network.decoder.to_rgb.weight",
+                "network.decoder.to_rgb.bias",
+            }
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.7 * losses[0]

@@ -23,7 +23,9 @@ def test_the_critic_is_vgg16_with_two_classes():
         ours, theirs = models.create("realism_cnn").critic, vgg16(num_classes=2)
     # 138,357,544 less the 4,097 thousand of torchvision's last layer, plus 2 x 4,097
     assert sum(p.numel() for p in ours.parameters()) == 138_357_544 - 4_097_000 + 8_194
-    assert [(name, value.shape) for name, value in ours.state_dict().items()] == [(name, value.shape) for name, value in theirs.state_dict().items()]
+    assert [(name, value.shape) for name, value in ours.state_dict().items()] == [
+        (name, value.shape) for name, value in theirs.state_dict().items()
+    ]
 
 
 def test_first_weights_from_a_file(tmp_path):
@@ -41,7 +43,9 @@ def test_first_weights_from_a_file(tmp_path):
 def test_the_critic_learns_to_tell_and_every_parameter_moves():
     torch.manual_seed(0)
     network, batch = RealismCNN(size=32, width=8), given(count=3)
-    batch["composite"] = batch["real"] * torch.lerp(torch.ones(3, 1, 1, 1), torch.full((3, 1, 1, 1), 0.3), batch["mask"])
+    batch["composite"] = batch["real"] * torch.lerp(
+        torch.ones(3, 1, 1, 1), torch.full((3, 1, 1, 1), 0.3), batch["mask"]
+    )
     optimizer = torch.optim.Adam(network.parameters_of("critic"), lr=1e-3)
     losses = []
     for _ in range(40):
@@ -75,7 +79,9 @@ def test_without_an_opinion_of_the_critic_nothing_changes():
     network, batch = RealismCNN(**TINY).eval(), given()
     torch.nn.init.zeros_(network.critic.classifier[6].weight)
     parameters = network.predict_parameters({key: F.interpolate(batch[key], (32, 32)) for key in ("composite", "mask")})
-    torch.testing.assert_close(parameters.flatten(1), torch.tensor([[1.0, 1, 1, 0, 0, 0]]).expand(2, -1), atol=0.02, rtol=0)
+    torch.testing.assert_close(
+        parameters.flatten(1), torch.tensor([[1.0, 1, 1, 0, 0, 0]]).expand(2, -1), atol=0.02, rtol=0
+    )
 
 
 class Bright(torch.nn.Module):

@@ -59,7 +59,9 @@ def test_fusion_equals_numpy(own_first):
         torch.nn.init.normal_(parameter)
     with torch.no_grad():
         out = layer(decoded, encoded, mask).numpy()
-    scale_f, shift_f, scale_b, shift_b = (parameter.detach().flatten()[:, None].numpy() for parameter in layer.parameters())
+    scale_f, shift_f, scale_b, shift_b = (
+        parameter.detach().flatten()[:, None].numpy() for parameter in layer.parameters()
+    )
     for image in range(2):
         inside = mask[image, 0].numpy() > 0
         here, style = decoded[image].numpy(), encoded[image].numpy()[:, ~inside]
@@ -85,7 +87,9 @@ def test_the_alternatives_read_the_decoder_alone():
     assert torch.equal(out[mask.expand_as(out) == 0], decoded[mask.expand_as(out) == 0])
     for image in range(2):
         inside = mask[image, 0] > 0
-        moments = [(x[:, where].mean(1), x[:, where].std(1)) for x, where in ((out[image], inside), (decoded[image], ~inside))]
+        moments = [
+            (x[:, where].mean(1), x[:, where].std(1)) for x, where in ((out[image], inside), (decoded[image], ~inside))
+        ]
         for one, other in zip(*moments):
             assert torch.allclose(one, other, atol=2e-2)
     assert torch.equal(DecoderRAIN(3)(decoded, encoded, mask), RAIN(3)(decoded, mask))
@@ -108,7 +112,9 @@ def test_patches_lie_on_cells_of_their_region():
     corners, empty = region_contrastive.draw_corners(mask, 500)
     assert corners.shape == (2, 500, 2) and not empty.any()
     # cells 1-4 by 2-5, corners two pixels up and left of theirs
-    assert {tuple(one) for one in corners[0].tolist()} == {(4 * r - 2, 4 * c - 2) for r in range(1, 5) for c in range(2, 6)}
+    assert {tuple(one) for one in corners[0].tolist()} == {
+        (4 * r - 2, 4 * c - 2) for r in range(1, 5) for c in range(2, 6)
+    }
     # cell row 4, cell columns 1-7, the last of which is shifted inwards
     assert {tuple(one) for one in corners[1].tolist()} == {(14, min(4 * c - 2, 24)) for c in range(1, 8)}
     image = torch.arange(2 * 3 * 32 * 32.0).view(2, 3, 32, 32)
@@ -125,8 +131,12 @@ def test_contrastive_losses_by_hand():
         n, p, c = (one[image].double().numpy() for one in (foreground, background, before))
         query_n, query_p = (x.mean(0) / np.linalg.norm(x.mean(0)) for x in (n, p))
         against = np.exp(n @ query_n / 0.07).sum()
-        literal = np.mean([-np.log(np.exp(query_p @ one / 0.07) / (np.exp(query_p @ one / 0.07) + against)) for one in p])
-        assert region_contrastive.contrast_of_means(foreground, background)[image].item() == pytest.approx(literal, rel=1e-4)
+        literal = np.mean(
+            [-np.log(np.exp(query_p @ one / 0.07) / (np.exp(query_p @ one / 0.07) + against)) for one in p]
+        )
+        assert region_contrastive.contrast_of_means(foreground, background)[image].item() == pytest.approx(
+            literal, rel=1e-4
+        )
         goal = 0
         for one, positive in zip(n, p):
             attraction = np.exp(one @ positive / 0.07)

@@ -78,7 +78,9 @@ def test_self_attention_equals_plain_matrices():
         assert torch.allclose(layer.float()(x).double(), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("patch, stride, projection", [(4, 2, "flattened"), (3, 2, "flattened"), (4, 4, "flattened"), (4, 1, "mean")])
+@pytest.mark.parametrize(
+    "patch, stride, projection", [(4, 2, "flattened"), (3, 2, "flattened"), (4, 4, "flattened"), (4, 1, "mean")]
+)
 def test_ptl_equals_a_loop_over_patches(patch, stride, projection):
     """Also where a patch has no background (the first image's foreground holds one of 4x4) or less than 1/16 of it."""
     x, mask = given()
@@ -114,7 +116,10 @@ def test_patch_tokens_and_their_gradient_equal_those_of_unfolded_patches(patch, 
     torch.manual_seed(0)
     rows, columns = (9 - patch) // stride + 1, (11 - patch) // stride + 1
     x = torch.randn(2, 3, 9, 11, dtype=torch.double)
-    mean, deviation = torch.randn(2, 3, rows, columns, dtype=torch.double), torch.rand(2, 3, rows, columns).double() + 0.5
+    mean, deviation = (
+        torch.randn(2, 3, rows, columns, dtype=torch.double),
+        torch.rand(2, 3, rows, columns).double() + 0.5,
+    )
     inputs = [one.requires_grad_() for one in (x, mean, deviation, torch.randn(4, 3, patch, patch, dtype=torch.double))]
     background = (torch.rand(2, 1, 9, 11) > 0.3).double()
     ours = _PatchTokens.apply(x, background, mean, deviation, inputs[3], stride)
@@ -218,7 +223,14 @@ def test_every_row_of_the_ablation_tables():
             network = models.create("regional_references", **settings)
         counted = {kind: sum(isinstance(one, kind) for one in network.modules()) for kind in kinds}
         assert counted == dict.fromkeys(kinds, 0) | expected, name
-    for patch, stride, pixels, step in ((4, 4, 32, 32), (4, 8, 32, 16), (4, 16, 32, 8), (8, 8, 16, 16), (8, 16, 16, 8), (8, 32, 16, 4)):
+    for patch, stride, pixels, step in (
+        (4, 4, 32, 32),
+        (4, 8, 32, 16),
+        (4, 16, 32, 8),
+        (8, 8, 16, 16),
+        (8, 16, 16, 8),
+        (8, 32, 16, 4),
+    ):
         with torch.device("meta"):
             network = models.create("regional_references", patch=patch, stride=stride, width=2)
         (ptl,) = (one for one in network.modules() if isinstance(one, PatchTransfer))
@@ -230,7 +242,9 @@ def test_places_are_the_decoder_levels_relative_to_256():
     network = RegionalReferences(width=2, image_size=128, ltl=(16, 32, 64)).eval()
     for module in network.modules():
         if isinstance(module, (LocationTransfer, PatchTransfer)):
-            module.register_forward_pre_hook(lambda layer, inputs: seen.setdefault(type(layer), []).append(tuple(inputs[0].shape[1:])))
+            module.register_forward_pre_hook(
+                lambda layer, inputs: seen.setdefault(type(layer), []).append(tuple(inputs[0].shape[1:]))
+            )
             if isinstance(module, PatchTransfer):
                 assert (module.patch, module.stride) == (8, 2)
     network({"composite": torch.rand(1, 3, 128, 128), "mask": torch.ones(1, 1, 128, 128)})
@@ -239,9 +253,13 @@ def test_places_are_the_decoder_levels_relative_to_256():
 
 
 def test_refusals():
-    with pytest.raises(ValueError, match="ltl at 16: with 4 levels the decoder's features have 128, 64, 32 at 256 pixels"):
+    with pytest.raises(
+        ValueError, match="ltl at 16: with 4 levels the decoder's features have 128, 64, 32 at 256 pixels"
+    ):
         RegionalReferences(levels=4, ltl=(16,))
     with pytest.raises(ValueError, match="levels = 1, expected 2 or more"):
         RegionalReferences(levels=1)
     with pytest.raises(ValueError, match="below a patch of 16; set image_size lower"):
-        RegionalReferences(width=2, levels=2, ltl=())({"composite": torch.rand(1, 3, 16, 16), "mask": torch.ones(1, 1, 16, 16)})
+        RegionalReferences(width=2, levels=2, ltl=())(
+            {"composite": torch.rand(1, 3, 16, 16), "mask": torch.ones(1, 1, 16, 16)}
+        )

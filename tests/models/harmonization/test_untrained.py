@@ -105,7 +105,9 @@ def test_poisson_takes_back_a_constant_shift(row, column):
 
 def test_poisson_keeps_the_gradients_inside(shifted):
     _, given = shifted
-    before, after = (image[0].permute(1, 2, 0).numpy() for image in (given["composite"], models.create("poisson")(given)))
+    before, after = (
+        image[0].permute(1, 2, 0).numpy() for image in (given["composite"], models.create("poisson")(given))
+    )
     core = disc(30, 34, 10)
     change = (after - before)[core]
     # a harmonic change of level over the disc is smooth: it varies far less than the picture does

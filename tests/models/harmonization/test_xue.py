@@ -26,8 +26,14 @@ def test_tone_curve():
         # a point of the upper half's Bezier curve by its parameter t
         t, curve = 0.3, xue.tone_curve(bright, 0.3, bend)
         x, y = (2 * t * (1 - t) * control + t**2 for control in (bend, 1 - bend))
-        assert xue.tone_curve(np.array([0.3 + 0.7 * x], np.float32), 0.3, bend)[0] == pytest.approx(0.3 + 0.7 * y, abs=1e-5)
-        assert curve[0] == pytest.approx(0, abs=1e-6) and curve[30] == pytest.approx(0.3) and curve[100] == pytest.approx(1)
+        assert xue.tone_curve(np.array([0.3 + 0.7 * x], np.float32), 0.3, bend)[0] == pytest.approx(
+            0.3 + 0.7 * y, abs=1e-5
+        )
+        assert (
+            curve[0] == pytest.approx(0, abs=1e-6)
+            and curve[30] == pytest.approx(0.3)
+            and curve[100] == pytest.approx(1)
+        )
         assert (np.diff(curve) > 0).all()
 
 
@@ -51,7 +57,10 @@ def test_means_agree_after_each_step():
 
     matched = xue.match_luminance(darker, measured, background)
     assert log_luminance(matched) == pytest.approx(log_luminance(background), abs=1e-4)
-    mired = [xue.temperature(*xue._chromaticity(one))[0].mean() for one in (background, warmer, xue.match_temperature(warmer, measured, background))]
+    mired = [
+        xue.temperature(*xue._chromaticity(one))[0].mean()
+        for one in (background, warmer, xue.match_temperature(warmer, measured, background))
+    ]
     assert mired[1] - mired[0] > 40 and abs(mired[2] - mired[0]) < 5
     kept = rgb2xyz_linear(xue.match_temperature(warmer, measured, background))[:, 1]
     np.testing.assert_allclose(np.median(np.abs(kept - rgb2xyz_linear(warmer)[:, 1])), 0, atol=1e-4)
@@ -73,7 +82,9 @@ def test_takes_back_most_of_a_shift():
     for shift in (np.array([0.15, 0.15, 0.15]), np.array([0.1, 0.0, -0.1]), np.array([-0.12, -0.12, -0.12])):
         given = batch([real + shift * mask[..., None]], [mask])
         result = models.create("xue")(given)[0].permute(1, 2, 0).numpy()
-        before, after = (np.square(one - real)[mask].mean() for one in (given["composite"][0].permute(1, 2, 0).numpy(), result))
+        before, after = (
+            np.square(one - real)[mask].mean() for one in (given["composite"][0].permute(1, 2, 0).numpy(), result)
+        )
         assert after < 0.5 * before
 
 
@@ -84,7 +95,10 @@ def test_contrast_moves_towards_the_backgrounds():
     flat[~mask] = np.clip(real + rough, 0.05, 0.95)[~mask]
     linear = xue._LINEAR[np.round(flat * 255).astype(np.uint8)]
     linear[mask] = xue.match_contrast(linear, mask, mask, ~mask)
-    spread = [one[mask].std() for one in (xue.luminance(xue._LINEAR[np.round(flat * 255).astype(np.uint8)]), xue.luminance(linear))]
+    spread = [
+        one[mask].std()
+        for one in (xue.luminance(xue._LINEAR[np.round(flat * 255).astype(np.uint8)]), xue.luminance(linear))
+    ]
     assert spread[1] > 1.03 * spread[0]
 
 
@@ -99,7 +113,10 @@ def test_what_is_left_alone():
 
 
 def test_items_apart_and_the_outside_untouched():
-    model, given = models.create("xue"), batch([texture(2, 96) * 0.7, texture(3, 96)], [disc(40, 40, 20, 96), disc(2, 90, 30, 96)])
+    model, given = (
+        models.create("xue"),
+        batch([texture(2, 96) * 0.7, texture(3, 96)], [disc(40, 40, 20, 96), disc(2, 90, 30, 96)]),
+    )
     assert model.players == () and list(model.parameters()) == []
     result = model(given)
     alone = torch.cat([model({key: value[i : i + 1] for key, value in given.items()}) for i in range(2)])

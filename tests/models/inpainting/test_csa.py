@@ -109,7 +109,9 @@ def test_which_positions_are_hole():
 
 def test_what_the_networks_read():
     model, batch, seen = tiny().eval(), batch_of(1), {}
-    model.generator.coarse.register_forward_hook(lambda _, given, out: seen.update(coarse_in=given[0].clone(), coarse=out.tanh()))
+    model.generator.coarse.register_forward_hook(
+        lambda _, given, out: seen.update(coarse_in=given[0].clone(), coarse=out.tanh())
+    )
     model.generator.fine.register_forward_pre_hook(lambda _, given: seen.update(fine_in=given[0]))
     model(batch)
     fill = 2 * torch.tensor([123.0, 104.0, 117.0]).view(3, 1, 1) / 255 - 1
@@ -138,7 +140,10 @@ def test_losses_with_a_random_vgg(tmp_path):
             ("feature_adversarial", model.discriminator["features"], (tap(real, 16), tap(fine, 16))),
         )}  # fmt: skip
         for name, (true, fake) in scores.items():
-            halves = F.mse_loss(true - fake.mean() + 1, torch.zeros_like(true)), F.mse_loss(fake - true.mean() - 1, torch.zeros_like(fake))
+            halves = (
+                F.mse_loss(true - fake.mean() + 1, torch.zeros_like(true)),
+                F.mse_loss(fake - true.mean() - 1, torch.zeros_like(fake)),
+            )
             expected[name] = sum(halves) / 2
     total, parts = model.loss("generator", batch)
     for name, value in expected.items():
@@ -148,7 +153,13 @@ def test_losses_with_a_random_vgg(tmp_path):
     judged, _ = model.loss("discriminator", batch)
     with torch.no_grad():
         pairs = scores.values()
-        expected = sum((true - fake.mean() - 1).square().mean() + (fake - true.mean() + 1).square().mean() for true, fake in pairs) / 4
+        expected = (
+            sum(
+                (true - fake.mean() - 1).square().mean() + (fake - true.mean() + 1).square().mean()
+                for true, fake in pairs
+            )
+            / 4
+        )
     torch.testing.assert_close(judged.detach(), expected, rtol=1e-3, atol=1e-6)
 
 
@@ -180,7 +191,10 @@ def test_without_its_adversaries():
     "options, message",
     [
         ({"levels": 3}, "levels = 3, expected at least 4"),
-        ({"perceptual_weights": "torchvision"}, "width = 8 gives the attention 64 channels, .* take width 64, or perceptual_weights 'none'"),
+        (
+            {"perceptual_weights": "torchvision"},
+            "width = 8 gives the attention 64 channels, .* take width 64, or perceptual_weights 'none'",
+        ),
     ],
 )
 def test_refused_hyperparameters(options, message):

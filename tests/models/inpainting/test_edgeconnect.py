@@ -46,7 +46,9 @@ def test_what_the_generators_read():
     model(batch)
     image, hole = batch["image"], batch["hole"]
     gray = (image * torch.tensor([0.2125, 0.7154, 0.0721]).view(3, 1, 1)).sum(1, keepdim=True)
-    edges = torch.from_numpy(canny((gray * (1 - hole))[0, 0].numpy(), 2.0, mask=hole[0, 0].numpy() == 0))[None, None].float()
+    edges = torch.from_numpy(canny((gray * (1 - hole))[0, 0].numpy(), 2.0, mask=hole[0, 0].numpy() == 0))[
+        None, None
+    ].float()
     torch.testing.assert_close(seen["edge"], torch.cat([gray * (1 - hole) + hole, edges * (1 - hole), hole], dim=1))
     expected = torch.cat([image * (1 - hole) + hole, edges * (1 - hole) + seen["drawn"] * hole], dim=1)
     torch.testing.assert_close(seen["painter"], expected)
@@ -66,7 +68,9 @@ def test_edge_losses():
     torch.testing.assert_close(parts["feature_matching"], sum(F.l1_loss(one, other) for one, other in zip(fake, real)))
     torch.testing.assert_close(total.detach(), parts["adversarial"] + 10 * parts["feature_matching"])
     loss, _ = model.loss("discriminator", batch)
-    expected = (F.binary_cross_entropy(real[-1].sigmoid(), ones) + F.binary_cross_entropy(fake[-1].sigmoid(), zeros)) / 2
+    expected = (
+        F.binary_cross_entropy(real[-1].sigmoid(), ones) + F.binary_cross_entropy(fake[-1].sigmoid(), zeros)
+    ) / 2
     torch.testing.assert_close(loss.detach(), expected)
 
 
@@ -85,7 +89,9 @@ def test_painter_losses_with_a_random_vgg(tmp_path):
         expected = {"l1": (painted - image).abs().mean() / hole.mean()}
         logits = model.image_discriminator(painted)[-1]
         expected["adversarial"] = F.binary_cross_entropy(logits.sigmoid(), torch.ones_like(logits))
-        expected["perceptual"] = sum(F.l1_loss(network[: i + 1](painted), network[: i + 1](image)) for i in (1, 6, 11, 20, 29))
+        expected["perceptual"] = sum(
+            F.l1_loss(network[: i + 1](painted), network[: i + 1](image)) for i in (1, 6, 11, 20, 29)
+        )
         grams = []
         for picture in (painted * hole, image * hole):
             taps = [network[: i + 1](picture) for i in (8, 17, 26, 31)]
@@ -114,13 +120,19 @@ def test_each_phase_and_player_moves_its_own_networks(phase, edges_in_joint, mov
         moved = {name.split(".")[0] for name, parameter in model.named_parameters() if parameter.grad is not None}
         assert moved == expected
         assert all(p.grad is not None for name in expected for p in getattr(model, name).parameters())
-        assert {name.split(".")[0] for name, p in model.named_parameters() if p.requires_grad} == set.union(*movers.values())
+        assert {name.split(".")[0] for name, p in model.named_parameters() if p.requires_grad} == set.union(
+            *movers.values()
+        )
 
 
 def test_painter_without_its_adversary():
     model, batch = tiny(adversarial=False).train(), batch_of()
     assert not any("image_discriminator" in name for name in model.state_dict())
-    for phase, movers in (("edge", {"edge_generator", "edge_discriminator"}), ("inpaint", {"painter"}), ("joint", {"painter"})):
+    for phase, movers in (
+        ("edge", {"edge_generator", "edge_discriminator"}),
+        ("inpaint", {"painter"}),
+        ("joint", {"painter"}),
+    ):
         model.enter(phase)
         assert {name.split(".")[0] for name, p in model.named_parameters() if p.requires_grad} == movers
     total, parts = model.loss("generator", batch)
@@ -138,7 +150,9 @@ def test_a_pictures_brightness_reaches_a_painter_that_normalizes_by_batch():
     change = {}
     for norm in ("instance", "batch"):
         painter = tiny(painter_norm=norm).eval().painter
-        assert sum(isinstance(one, torch.nn.InstanceNorm2d) for one in painter.modules()) == (7 if norm == "instance" else 0)
+        assert sum(isinstance(one, torch.nn.InstanceNorm2d) for one in painter.modules()) == (
+            7 if norm == "instance" else 0
+        )
         with torch.no_grad():
             one, other = (painter(torch.cat([dark + shift, nothing], dim=1)) for shift in (0.0, 0.3))
         change[norm] = ((other - one).abs().mean() / one.std()).item()

@@ -26,16 +26,34 @@ def gated_parameters(c, inputs, gate_output):
     """From the layer table: (kernel, channels in, channels out), each with a feature and a gate of its own."""
 
     def decoder(before):
-        return [(3, before, 4 * c), (3, 4 * c, 4 * c), (3, 4 * c, 2 * c), (3, 2 * c, 2 * c), (3, 2 * c, c), (3, c, c // 2)]
+        return [
+            (3, before, 4 * c),
+            (3, 4 * c, 4 * c),
+            (3, 4 * c, 2 * c),
+            (3, 2 * c, 2 * c),
+            (3, 2 * c, c),
+            (3, c, c // 2),
+        ]
 
     dilated, four = [(3, 4 * c, 4 * c)] * 4, (3, 4 * c, 4 * c)
-    stage1 = [(5, inputs[0], c), (3, c, 2 * c), (3, 2 * c, 2 * c), (3, 2 * c, 4 * c), four, four, *dilated, *decoder(4 * c)]
+    stage1 = [
+        (5, inputs[0], c),
+        (3, c, 2 * c),
+        (3, 2 * c, 2 * c),
+        (3, 2 * c, 4 * c),
+        four,
+        four,
+        *dilated,
+        *decoder(4 * c),
+    ]
     start = [(5, inputs[1], c), (3, c, c), (3, c, 2 * c)]
     branch_a = [*start, (3, 2 * c, 2 * c), (3, 2 * c, 4 * c), four, *dilated]
     branch_b = [*start, (3, 2 * c, 4 * c), four, four, four, four]
     layers = stage1 + branch_a + branch_b + decoder(8 * c)
     last = (9 * (c // 2) + 1) * 3
-    return sum(2 * (kernel**2 * before + 1) * after for kernel, before, after in layers) + 2 * last * (2 if gate_output else 1)
+    return sum(2 * (kernel**2 * before + 1) * after for kernel, before, after in layers) + 2 * last * (
+        2 if gate_output else 1
+    )
 
 
 @pytest.mark.parametrize("layout, count", [("official", 4_052_478), ("port", 16_174_956)])
@@ -56,7 +74,9 @@ def test_gated_convolution_by_hand():
     layer = GatedConv2d(3, 5, stride=2)
     features = torch.randn(1, 3, 8, 8)
     out = layer(features)
-    feature, gate = F.conv2d(F.pad(features, (0, 1, 0, 1)), layer.convolution.weight, layer.convolution.bias, 2).split(5, 1)
+    feature, gate = F.conv2d(F.pad(features, (0, 1, 0, 1)), layer.convolution.weight, layer.convolution.bias, 2).split(
+        5, 1
+    )
     torch.testing.assert_close(out, F.elu(feature) * torch.sigmoid(gate))
     assert GatedConv2d(3, 4, up=True)(features).shape == (1, 4, 16, 16)
     assert GatedConv2d(3, 4, dilation=4)(features).shape == (1, 4, 8, 8)

@@ -46,7 +46,9 @@ def plain_structure_layer(layer, features, mask, edges):
     """The layer with a mask of as many channels as the features, its new edges written out ring by ring."""
 
     def partial(convolution, features, mask):
-        valid = F.conv2d(mask, torch.ones_like(convolution.weight[:1]), None, convolution.stride, convolution.padding).round()
+        valid = F.conv2d(
+            mask, torch.ones_like(convolution.weight[:1]), None, convolution.stride, convolution.padding
+        ).round()
         out = F.conv2d(features * mask, convolution.weight, None, convolution.stride, convolution.padding)
         out = torch.where(valid > 0, out * convolution.weight[0].numel() / valid.clamp(min=1), torch.zeros(()))
         bias = 0 if convolution.bias is None else convolution.bias.view(-1, 1, 1)
@@ -99,7 +101,11 @@ def test_what_the_generator_reads():
     whole = torch.from_numpy(canny(luminance, 2.0)).float()
     valid = torch.from_numpy(canny(luminance, 2.0, mask=hole[0, 0].numpy() == 0)).float()
     assert not torch.equal(whole * (1 - hole[0, 0]), valid)
-    for options, training, expected in (({}, True, whole), ({}, False, valid), ({"training_edges": "valid"}, True, valid)):
+    for options, training, expected in (
+        ({}, True, whole),
+        ({}, False, valid),
+        ({"training_edges": "valid"}, True, valid),
+    ):
         model, seen = tiny(**options), []
         model.generator.register_forward_pre_hook(lambda _, given: seen.append(given))
         model.loss("generator", batch) if training else model.eval()(batch)
@@ -114,7 +120,9 @@ def test_strict_code_leaves_one_layer_without_activation():
     strict.load_state_dict(meant.state_dict())
     lowest = {}
     for name, model in (("meant", meant), ("strict", strict)):
-        model.generator.decoder["2"].register_forward_hook(lambda layer, _, out, name=name: lowest.update({name: out[0]}))
+        model.generator.decoder["2"].register_forward_hook(
+            lambda layer, _, out, name=name: lowest.update({name: out[0]})
+        )
         model(batch_of())
     torch.testing.assert_close(F.leaky_relu(lowest["strict"], 0.2), lowest["meant"])
     assert lowest["strict"].min() < 0
@@ -133,15 +141,24 @@ def test_losses_are_the_released_sums(tmp_path):
     with torch.no_grad():
         raw, half, full = model.draw(image, hole, edges)
         composite = image * (1 - hole) + raw * hole
-        expected = {"hole": F.l1_loss(raw * hole, image * hole), "valid": F.l1_loss(raw * (1 - hole), image * (1 - hole))}
+        expected = {
+            "hole": F.l1_loss(raw * hole, image * hole),
+            "valid": F.l1_loss(raw * (1 - hole), image * (1 - hole)),
+        }
         taps = [[network[: index + 1](one) for index in (4, 9, 16)] for one in (image, raw, composite)]
         grams = [[torch.einsum("nchw,ndhw->ncd", tap, tap) / tap[0].numel() for tap in of_one] for of_one in taps]
         for name, features in (("perceptual", taps), ("style", grams)):
-            expected[name] = sum(F.l1_loss(given, wanted) for one in features[1:] for given, wanted in zip(one, features[0]))
+            expected[name] = sum(
+                F.l1_loss(given, wanted) for one in features[1:] for given, wanted in zip(one, features[0])
+            )
         inside = composite * hole
-        expected["variation"] = F.l1_loss(inside[..., 1:], inside[..., :-1]) + F.l1_loss(inside[:, :, 1:], inside[:, :, :-1])
+        expected["variation"] = F.l1_loss(inside[..., 1:], inside[..., :-1]) + F.l1_loss(
+            inside[:, :, 1:], inside[:, :, :-1]
+        )
         at_half = edges[..., ::2, ::2], luminance[..., ::2, ::2]
-        fakes = [model.discriminator(torch.cat(pair, 1))[-1].sigmoid() for pair in ((half, at_half[1]), (full, luminance))]
+        fakes = [
+            model.discriminator(torch.cat(pair, 1))[-1].sigmoid() for pair in ((half, at_half[1]), (full, luminance))
+        ]
         reals = [model.discriminator(torch.cat(pair, 1))[-1].sigmoid() for pair in (at_half, (edges, luminance))]
         expected["adversarial"] = -sum(fake.log().mean() for fake in fakes)
     for name, value in expected.items():

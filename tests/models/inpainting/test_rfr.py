@@ -63,7 +63,16 @@ def test_parameters_stand_in_published_order():
     expected += [(512, 1024, 3, 3), *norm(512)] * 2
     for before, after in ((1024, 512), (768, 256), (384, 64), (64, 64)):
         expected += [(before, after, 4, 4), *norm(after)]
-    expected += [(32, 67, 3, 3), (8, 32, 1, 1), *norm(8), (8, 8, 3, 3), *norm(8), (32, 8, 1, 1), *norm(32), (3, 64, 3, 3)]
+    expected += [
+        (32, 67, 3, 3),
+        (8, 32, 1, 1),
+        *norm(8),
+        (8, 8, 3, 3),
+        *norm(8),
+        (32, 8, 1, 1),
+        *norm(32),
+        (3, 64, 3, 3),
+    ]
     assert shapes == expected
 
 
@@ -79,7 +88,9 @@ def test_equals_a_plain_reading_of_the_paper(training):
     assert (gradient - expected_gradient).norm() < 1e-2 * expected_gradient.norm()
 
 
-@pytest.mark.parametrize("side, small_hole, closes", [(162, False, True), (164, False, False), (110, True, True), (112, True, False)])
+@pytest.mark.parametrize(
+    "side, small_hole, closes", [(162, False, True), (164, False, False), (110, True, True), (112, True, False)]
+)
 def test_reach_of_six_passes(side, small_hole, closes):
     """Pixels per layer: 3, 6, then 12 a pass = 81 on each side; with 5x5 kernels 3, 4 and 8 a pass = 55."""
     model = tiny(small_hole=small_hole)
@@ -234,7 +245,14 @@ def test_what_stands_in_the_first_maps_hole_never_reaches_the_merge():
 
 @pytest.mark.parametrize(
     "hyperparameters",
-    [{"down_samp": 0}, {"down_samp": 2}, {"down_samp": 3}, {"kca_mode": "paper"}, {"attention": "contextual"}, {"small_hole": True}]
+    [
+        {"down_samp": 0},
+        {"down_samp": 2},
+        {"down_samp": 3},
+        {"kca_mode": "paper"},
+        {"attention": "contextual"},
+        {"small_hole": True},
+    ]
     + [{"merge": "last"}, {"merge": "average"}, {"loss_profile": "paper"}],
 )
 def test_every_switch_trains_every_parameter(hyperparameters):

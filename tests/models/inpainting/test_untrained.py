@@ -25,10 +25,17 @@ def test_hole_content_does_not_matter_and_the_rest_is_kept(name):
     model, batch = models.create(name), photograph_like()
     assert model.players == () and list(model.parameters()) == []
     out = model(batch)
-    other = model({"image": torch.where(batch["hole"] > 0, torch.rand_like(batch["image"]), batch["image"]), "hole": batch["hole"]})
+    other = model(
+        {
+            "image": torch.where(batch["hole"] > 0, torch.rand_like(batch["image"]), batch["image"]),
+            "hole": batch["hole"],
+        }
+    )
     torch.testing.assert_close(out, other, rtol=0, atol=0)
     assert out.dtype == torch.float32 and out.min() >= 0 and out.max() <= 1
-    torch.testing.assert_close(out * (1 - batch["hole"]), batch["image"] * (1 - batch["hole"]), rtol=0, atol=0.5 / 255 + 1e-6)
+    torch.testing.assert_close(
+        out * (1 - batch["hole"]), batch["image"] * (1 - batch["hole"]), rtol=0, atol=0.5 / 255 + 1e-6
+    )
     single = model({key: value[1:] for key, value in batch.items()})
     torch.testing.assert_close(out[1:], single, rtol=0, atol=1e-6)
 

@@ -15,7 +15,9 @@ def reference(features, hole, scale=10.0):
     padded, padded_hole, raw = F.pad(small, (1,) * 4), F.pad(small_hole, (1,) * 4), F.pad(features, (1,) * 4)
     patch = {p: padded[:, p[0] : p[0] + 3, p[1] : p[1] + 3] for p in positions}
     valid = {p: float(padded_hole[p[0] : p[0] + 3, p[1] : p[1] + 3].sum() == 0) for p in positions}
-    scores = torch.stack([torch.stack([(patch[t] * patch[s]).sum() / max(patch[s].norm(), 1e-4) for s in positions]) for t in positions])
+    scores = torch.stack(
+        [torch.stack([(patch[t] * patch[s]).sum() / max(patch[s].norm(), 1e-4) for s in positions]) for t in positions]
+    )
     kernel = torch.eye(3, dtype=scores.dtype).view(1, 1, 3, 3)
     scores = F.conv2d(scores[None, None], kernel, padding=1)[0, 0]
     by_column = [row * columns + column for column in range(columns) for row in range(rows)]

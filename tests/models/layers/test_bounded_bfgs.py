@@ -16,7 +16,9 @@ def test_ends_where_scipys_bounded_search_ends():
         lower, high = torch.full((4,), -1.0), torch.full((4,), upper)
         points, values = minimize_within_bounds(valley, starts, lower, high, iterations=200, tolerance=1e-9)
         for start, point, value in zip(starts, points, values):
-            expected = minimize(lambda x: float(valley(torch.from_numpy(x))), start.numpy(), method="L-BFGS-B", bounds=[(-1, upper)] * 4)
+            expected = minimize(
+                lambda x: float(valley(torch.from_numpy(x))), start.numpy(), method="L-BFGS-B", bounds=[(-1, upper)] * 4
+            )
             assert value <= expected.fun + 1e-5
             np.testing.assert_allclose(point, expected.x, atol=5e-3)
         assert points.max() <= np.float32(upper) and torch.allclose(values, valley(points))

@@ -88,7 +88,9 @@ def test_regions_are_judged_as_if_one_after_the_other(norm):
 def test_items_do_not_mix():
     network = DomainVerificationDiscriminator(4, 4).eval()
     image, mask = given()
-    for together, first, second in zip(network(image, mask), network(image[:1], mask[:1]), network(image[1:], mask[1:])):
+    for together, first, second in zip(
+        network(image, mask), network(image[:1], mask[:1]), network(image[1:], mask[1:])
+    ):
         assert torch.allclose(together, torch.cat([first, second]), atol=1e-6)
 
 

@@ -34,9 +34,7 @@ def test_without_positions_an_encoder_layer_is_torchs():
     tokens, ignored = torch.randn(3, 5, 8), torch.zeros(3, 5, dtype=torch.bool)
     ignored[1, 2:] = True
     torch.testing.assert_close(ours(tokens, torch.zeros(5, 8)), theirs(tokens))
-    torch.testing.assert_close(
-        ours(tokens, torch.zeros(5, 8), ignored), theirs(tokens, src_key_padding_mask=ignored)
-    )
+    torch.testing.assert_close(ours(tokens, torch.zeros(5, 8), ignored), theirs(tokens, src_key_padding_mask=ignored))
 
 
 def test_without_positions_a_decoder_is_torchs():

@@ -68,7 +68,15 @@ def test_cross_feature_against_a_plain_reading():
     """The released names in the released order, and the paper's equations on them."""
     torch.manual_seed(0)
     block = CrossFeature(3).eval()
-    entries = ["conv{}.weight", "conv{}.bias", "bn{}.weight", "bn{}.bias", "bn{}.running_mean", "bn{}.running_var", "{}"]
+    entries = [
+        "conv{}.weight",
+        "conv{}.bias",
+        "bn{}.weight",
+        "bn{}.bias",
+        "bn{}.running_mean",
+        "bn{}.running_var",
+        "{}",
+    ]
     names = [entry.format(n + side) for side in "hv" for n in "1234" for entry in entries]
     state = dict(zip(names, block.state_dict().values(), strict=True))
 

@@ -41,7 +41,9 @@ def test_cross_entropy_is_that_of_probabilities_and_does_not_overflow():
     found = cross_entropy_for_discriminator(real, fake)
     torch.testing.assert_close(found[0], F.binary_cross_entropy(real.sigmoid(), torch.ones(2)))
     torch.testing.assert_close(found[1], F.binary_cross_entropy(fake.sigmoid(), torch.zeros(2, 1)))
-    torch.testing.assert_close(cross_entropy_for_generator(fake), F.binary_cross_entropy(fake.sigmoid(), torch.ones(2, 1)))
+    torch.testing.assert_close(
+        cross_entropy_for_generator(fake), F.binary_cross_entropy(fake.sigmoid(), torch.ones(2, 1))
+    )
     assert cross_entropy_for_generator(torch.tensor([-500.0])) == 500
 
 

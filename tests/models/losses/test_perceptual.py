@@ -89,7 +89,9 @@ def test_weights_that_cannot_be_had_are_named(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="vgg.pth' cannot be read"):
         VGGFeatures("vgg16", str(missing), POOLS_1_TO_3, normalize=False)(image)
     torch.save({"features.0.weight": torch.zeros(64, 3, 5, 5)}, missing)
-    with pytest.raises(ValueError, match=r"is no vgg16: features.0.weight has shape \(64, 3, 5, 5\), expected \(64, 3, 3, 3\)"):
+    with pytest.raises(
+        ValueError, match=r"is no vgg16: features.0.weight has shape \(64, 3, 5, 5\), expected \(64, 3, 3, 3\)"
+    ):
         VGGFeatures("vgg16", str(missing), POOLS_1_TO_3, normalize=False)(image)
 
     def offline(*_, **__):

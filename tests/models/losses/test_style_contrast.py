@@ -38,7 +38,10 @@ def test_ratios_by_hand():
 def test_the_gradient_leads_to_the_real_picture_and_none_through_the_negatives():
     mask, drawn = torch.ones(1, 1, 2, 2), torch.full((1, 3, 2, 2), 0.5, requires_grad=True)
     (gradient,) = torch.autograd.grad(
-        style_contrast(lambda image: image, drawn, torch.full((1, 3, 2, 2), 0.9), mask, [torch.full((1, 3, 2, 2), 0.4)]), drawn
+        style_contrast(
+            lambda image: image, drawn, torch.full((1, 3, 2, 2), 0.9), mask, [torch.full((1, 3, 2, 2), 0.4)]
+        ),
+        drawn,
     )
     # d(near) / d(drawn) = -1 / 12 for each value; the ratio n / (n + f) with f fixed has the slope f / (n + f)^2
     torch.testing.assert_close(gradient, torch.full_like(gradient, -(1 / 12) * 0.1 / 0.5**2))

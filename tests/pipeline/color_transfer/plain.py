@@ -7,8 +7,9 @@ Tests and the benchmark take it as the referee.
 
 import numpy as np
 
-FIRST_DIRECTIONS = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1],
-                             [2 / 3, 2 / 3, -1 / 3], [2 / 3, -1 / 3, 2 / 3], [-1 / 3, 2 / 3, 2 / 3]])
+FIRST_DIRECTIONS = np.array(
+    [[1, 0, 0], [0, 1, 0], [0, 0, 1], [2 / 3, 2 / 3, -1 / 3], [2 / 3, -1 / 3, 2 / 3], [-1 / 3, 2 / 3, 2 / 3]]
+)
 
 
 def transport(target, reference, rotations, slip=0):
@@ -56,7 +57,7 @@ def shifted(image, down, right):
     """The neighbour of each pixel, the border replicated: shifted(x, 0, 1)[i, j] is x[i, j + 1]."""
     height, width = image.shape[:2]
     padded = np.pad(image, [(1, 1), (1, 1)] + [(0, 0)] * (image.ndim - 2), mode="edge")
-    return padded[1 + down:1 + down + height, 1 + right:1 + right + width]
+    return padded[1 + down : 1 + down + height, 1 + right : 1 + right + width]
 
 
 def regrain(original, recolored, sweeps=(4, 16, 32, 64, 64, 64), level=0):
@@ -70,9 +71,9 @@ def regrain(original, recolored, sweeps=(4, 16, 32, 64, 64, 64), level=0):
         result = original
     across = shifted(original, 0, 1) - shifted(original, 0, -1)
     down = shifted(original, 1, 0) - shifted(original, -1, 0)
-    gradient = np.sqrt((across ** 2 + down ** 2).sum(axis=2))
+    gradient = np.sqrt((across**2 + down**2).sum(axis=2))
     psi = np.minimum(256 * gradient / 5, 1)
-    phi = 30 / (1 + 10 * gradient) / 2 ** level
+    phi = 30 / (1 + 10 * gradient) / 2**level
     for _ in range(sweeps[0]):
         numerator = psi[..., None] * recolored
         denominator = psi.copy()

@@ -47,15 +47,21 @@ def test_a_single_level_goes_to_the_median():
 def test_grey_stays_between_the_references_colors():
     # greys have Cb = Cr = 128 alone; at the top of both channels they would come out magenta
     grey = np.repeat(np.arange(60, 180, dtype=np.uint8)[:, None], 3, axis=1)
-    reference = np.concatenate([np.full((60, 3), (120, 100, 90), np.uint8), np.full((20, 3), (200, 40, 40), np.uint8), np.full((20, 3), (40, 40, 200), np.uint8)])
+    reference = np.concatenate(
+        [
+            np.full((60, 3), (120, 100, 90), np.uint8),
+            np.full((20, 3), (200, 40, 40), np.uint8),
+            np.full((20, 3), (40, 40, 200), np.uint8),
+        ]
+    )
     result = fecker.recolor(grey, reference).astype(int)
     assert np.abs(result[:, 0] - result[:, 2]).max() <= 40 and np.abs(result[:, 0] - result[:, 1]).max() <= 30
 
 
 @given(counts.filter(lambda target: np.count_nonzero(target) > 1), counts)
 def test_level_map_equals_the_rule_in_fractions(target, reference):
-    share = [Fraction(int(target[:v + 1].sum()), int(target.sum())) for v in range(8)]
-    reference_share = [Fraction(int(reference[:u + 1].sum()), int(reference.sum())) for u in range(8)]
+    share = [Fraction(int(target[: v + 1].sum()), int(target.sum())) for v in range(8)]
+    reference_share = [Fraction(int(reference[: u + 1].sum()), int(reference.sum())) for u in range(8)]
     occupied = [u for u in range(8) if reference[u]]
     expected = []
     for v in range(8):
@@ -89,8 +95,9 @@ def test_histograms_follow_the_reference():
     result = convert(fecker.recolor(target, reference), RGB_TO_YCBCR)
     wanted = convert(reference, RGB_TO_YCBCR)
     for channel in range(3):
-        share, wanted_share = (np.cumsum(np.bincount(pixels[:, channel], minlength=256)) / len(pixels)
-                               for pixels in (result, wanted))
+        share, wanted_share = (
+            np.cumsum(np.bincount(pixels[:, channel], minlength=256)) / len(pixels) for pixels in (result, wanted)
+        )
         # one level of the target may stand for many of the reference, and chroma of 8-bit RGB is rounded again
         assert np.abs(share - wanted_share).max() < 0.08
 
@@ -99,7 +106,9 @@ def test_constant_regions():
     blue, orange = np.full((20, 3), (30, 60, 200), np.uint8), np.full((20, 3), (220, 130, 40), np.uint8)
     assert np.abs(fecker.recolor(blue, orange).astype(int) - orange).max() <= 2
     (result,) = np.unique(fecker.recolor(blue, region(0)), axis=0)
-    assert np.abs(result - np.median(region(0), axis=0)).max() < 6  # the medians of Y, Cb and Cr: nearly those of R, G and B
+    assert (
+        np.abs(result - np.median(region(0), axis=0)).max() < 6
+    )  # the medians of Y, Cb and Cr: nearly those of R, G and B
 
 
 def test_specks_of_the_released_code():

@@ -22,7 +22,9 @@ with_sample = pytest.mark.skipif(not SAMPLE.is_dir(), reason="../shared/data/col
 
 @pytest.fixture(scope="module")
 def stored():
-    assert golden.FILE.is_file(), f"{golden.FILE.name} is missing; `git checkout` it, or `{golden.COMMAND}` writes it anew"
+    assert golden.FILE.is_file(), (
+        f"{golden.FILE.name} is missing; `git checkout` it, or `{golden.COMMAND}` writes it anew"
+    )
     return dict(np.load(golden.FILE))
 
 
@@ -55,8 +57,10 @@ def pair():
 
 
 @with_sample
-@pytest.mark.parametrize("method, exact, published", [
-    ("reinhard", False, "gct"), ("reinhard", True, "gct"), ("xiao", True, "gctrgb"), ("fecker", True, "hgm")])
+@pytest.mark.parametrize(
+    "method, exact, published",
+    [("reinhard", False, "gct"), ("reinhard", True, "gct"), ("xiao", True, "gctrgb"), ("fecker", True, "hgm")],
+)
 def test_equals_the_published_result(method, exact, published, pair):
     result = through_jpeg(transfer(method, *pair, exact=exact))
     tolerance = 0 if features.check_feature("libjpeg_turbo") else 3

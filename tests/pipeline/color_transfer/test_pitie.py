@@ -106,8 +106,9 @@ def test_resize_equals_pillow_away_from_the_border(old, new):
     np.testing.assert_allclose(pitie.resize(plane[None], new, new)[0, 2:-2, 2:-2], pillow[2:-2, 2:-2], atol=1e-6)
 
 
-@pytest.mark.parametrize("height, width, levels", [(40, 256, 1), (41, 41, 2), (256, 256, 4), (375, 500, 5),
-                                                   (3000, 4000, 6)])
+@pytest.mark.parametrize(
+    "height, width, levels", [(40, 256, 1), (41, 41, 2), (256, 256, 4), (375, 500, 5), (3000, 4000, 6)]
+)
 def test_levels_have_sides_above_20(height, width, levels):
     assert pitie.grid_levels(height, width) == levels
 

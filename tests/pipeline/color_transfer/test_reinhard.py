@@ -12,8 +12,9 @@ LMS_TO_RGB = np.array([[4.4687, -3.5887, 0.1196], [-1.2197, 2.3831, -0.1626], [0
 def lalphabeta(pixels):
     """The published formulas, decimal logarithms: (N, 3) -> l, alpha, beta (N, 3)."""
     large, medium, small = np.log10(RGB_TO_LMS @ (pixels.T / 255))
-    return np.stack([(large + medium + small) / 3 ** 0.5, (large + medium - 2 * small) / 6 ** 0.5,
-                     (large - medium) / 2 ** 0.5], axis=1)
+    return np.stack(
+        [(large + medium + small) / 3**0.5, (large + medium - 2 * small) / 6**0.5, (large - medium) / 2**0.5], axis=1
+    )
 
 
 def plain(pixels, reference):
@@ -21,10 +22,14 @@ def plain(pixels, reference):
     target, wanted = lalphabeta(pixels), lalphabeta(reference)
     ratio = wanted.std(axis=0, ddof=1) / target.std(axis=0, ddof=1)
     lightness, alpha, beta = ((target - target.mean(axis=0)) * ratio + wanted.mean(axis=0)).T
-    logarithms = np.stack([lightness / 3 ** 0.5 + alpha / 6 ** 0.5 + beta / 2 ** 0.5,
-                           lightness / 3 ** 0.5 + alpha / 6 ** 0.5 - beta / 2 ** 0.5,
-                           lightness / 3 ** 0.5 - 2 * alpha / 6 ** 0.5])
-    return 255 * (LMS_TO_RGB @ 10 ** logarithms).T
+    logarithms = np.stack(
+        [
+            lightness / 3**0.5 + alpha / 6**0.5 + beta / 2**0.5,
+            lightness / 3**0.5 + alpha / 6**0.5 - beta / 2**0.5,
+            lightness / 3**0.5 - 2 * alpha / 6**0.5,
+        ]
+    )
+    return 255 * (LMS_TO_RGB @ 10**logarithms).T
 
 
 def region(seed, count=3000, center=(120, 100, 80), spread=20):
@@ -46,9 +51,9 @@ def test_equals_the_plain_reading(seed):
 def test_statistics_of_two_colors_by_hand():
     # white and grey 128: l differs by log(255 / 128) in each of L, M and S, alpha and beta not at all
     mean, deviation, black = reinhard.statistics(np.array([[255] * 3, [128] * 3], np.uint8), np.float64)
-    apart = 3 ** 0.5 * np.log(255 / 128)
-    np.testing.assert_allclose(deviation, [apart / 2 ** 0.5, 0, 0], atol=1e-7)
-    np.testing.assert_allclose(mean[0], np.log([0.9996, 0.9993, 0.9973]).sum() / 3 ** 0.5 - apart / 2, atol=1e-12)
+    apart = 3**0.5 * np.log(255 / 128)
+    np.testing.assert_allclose(deviation, [apart / 2**0.5, 0, 0], atol=1e-7)
+    np.testing.assert_allclose(mean[0], np.log([0.9996, 0.9993, 0.9973]).sum() / 3**0.5 - apart / 2, atol=1e-12)
     assert not black
 
 

@@ -20,7 +20,7 @@ def photograph(name):
 
 def disk(radius, center=SIZE // 2):
     rows, columns = np.indices((SIZE, SIZE)) - center
-    return rows ** 2 + columns ** 2 < radius ** 2
+    return rows**2 + columns**2 < radius**2
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +62,10 @@ def test_pixels_outside_the_masks_do_not_matter(method, pair):
 def test_no_mask_is_a_mask_of_all_pixels(method, exact, pair):
     target, reference, _, _ = pair
     everything = np.ones((SIZE, SIZE), bool)
-    np.testing.assert_array_equal(transfer(method, target, reference, exact=exact),
-                                  transfer(method, target, reference, everything, everything, exact=exact))
+    np.testing.assert_array_equal(
+        transfer(method, target, reference, exact=exact),
+        transfer(method, target, reference, everything, everything, exact=exact),
+    )
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -99,14 +101,22 @@ def test_a_mirrored_view_is_as_good_as_an_array(method, pair):
     target, reference, mask, reference_mask = pair
     views = target[:, ::-1], reference[..., ::-1]
     copies = [view.copy() for view in views]
-    np.testing.assert_array_equal(transfer(method, *views, mask, reference_mask),
-                                  transfer(method, *copies, mask, reference_mask))
+    np.testing.assert_array_equal(
+        transfer(method, *views, mask, reference_mask), transfer(method, *copies, mask, reference_mask)
+    )
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("target_count, reference_count, reason", [
-    (0, 100, "too few target pixels"), (9, 100, "too few target pixels"), (100, 9, "too few reference pixels"),
-    (3, 0, "too few target pixels"), (10, 10, None)])
+@pytest.mark.parametrize(
+    "target_count, reference_count, reason",
+    [
+        (0, 100, "too few target pixels"),
+        (9, 100, "too few target pixels"),
+        (100, 9, "too few reference pixels"),
+        (3, 0, "too few target pixels"),
+        (10, 10, None),
+    ],
+)
 def test_tiny_regions_are_refused(method, target_count, reference_count, reason, pair):
     target, reference, _, _ = pair
     masks = [(np.arange(SIZE * SIZE) < count).reshape(SIZE, SIZE) for count in (target_count, reference_count)]
@@ -136,17 +146,22 @@ def test_released_slips_of_each_method(pair):
 IMAGE = np.zeros((4, 5, 3), np.uint8)
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (("lab", IMAGE, IMAGE), "color transfer 'lab' is unknown; there are reinhard, xiao, fecker, pitie"),
-    (("xiao", IMAGE / 255, IMAGE), "target is float64 (4, 5, 3); a color transfer takes uint8 (H, W, 3) in RGB"),
-    (("xiao", IMAGE[..., 0], IMAGE), "target is uint8 (4, 5); a color transfer takes uint8 (H, W, 3) in RGB"),
-    (("xiao", IMAGE, np.zeros((4, 5, 4), np.uint8)),
-     "reference is uint8 (4, 5, 4); a color transfer takes uint8 (H, W, 3) in RGB"),
-    (("xiao", IMAGE, None), "reference is a NoneType; a color transfer takes uint8 (H, W, 3) in RGB"),
-    (("xiao", IMAGE, IMAGE, np.zeros((5, 4), bool)), "target_mask is bool (5, 4); target needs bool (4, 5)"),
-    (("xiao", IMAGE, IMAGE, None, IMAGE[..., 0]), "reference_mask is uint8 (4, 5); reference needs bool (4, 5)"),
-    (("xiao", IMAGE, IMAGE, [[True]]), "target_mask is a list; target needs bool (4, 5)"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("lab", IMAGE, IMAGE), "color transfer 'lab' is unknown; there are reinhard, xiao, fecker, pitie"),
+        (("xiao", IMAGE / 255, IMAGE), "target is float64 (4, 5, 3); a color transfer takes uint8 (H, W, 3) in RGB"),
+        (("xiao", IMAGE[..., 0], IMAGE), "target is uint8 (4, 5); a color transfer takes uint8 (H, W, 3) in RGB"),
+        (
+            ("xiao", IMAGE, np.zeros((4, 5, 4), np.uint8)),
+            "reference is uint8 (4, 5, 4); a color transfer takes uint8 (H, W, 3) in RGB",
+        ),
+        (("xiao", IMAGE, None), "reference is a NoneType; a color transfer takes uint8 (H, W, 3) in RGB"),
+        (("xiao", IMAGE, IMAGE, np.zeros((5, 4), bool)), "target_mask is bool (5, 4); target needs bool (4, 5)"),
+        (("xiao", IMAGE, IMAGE, None, IMAGE[..., 0]), "reference_mask is uint8 (4, 5); reference needs bool (4, 5)"),
+        (("xiao", IMAGE, IMAGE, [[True]]), "target_mask is a list; target needs bool (4, 5)"),
+    ],
+)
 def test_bad_arguments_are_named(arguments, message):
     with pytest.raises(ValueError) as error:
         transfer(*arguments)
@@ -189,7 +204,10 @@ def test_singular_regions_give_sensible_colors(method, kind, reference_kind):
     fecker = 45 if kind == "two colors" else 20
     assert after <= {"reinhard": 3, "xiao": 2, "fecker": fecker, "pitie": before + 3}[method]
     # and the spread stays that of pictures: no noise is blown up
-    assert result[mask].std(axis=0).max() <= 1.3 * max(reference[reference_mask].std(axis=0).max(), target[mask].std(axis=0).max()) + 13
+    assert (
+        result[mask].std(axis=0).max()
+        <= 1.3 * max(reference[reference_mask].std(axis=0).max(), target[mask].std(axis=0).max()) + 13
+    )
 
 
 @st.composite

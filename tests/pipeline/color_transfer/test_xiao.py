@@ -65,8 +65,9 @@ def test_self_transfer_is_the_identity():
 
 def test_constant_region_takes_the_mean_of_the_reference():
     target = np.full((30, 3), (200, 40, 90), np.uint8)
-    np.testing.assert_array_equal(xiao.recolor(target, corners((100, 110, 120), (10, 20, 40))),
-                                  np.full((30, 3), (100, 110, 120)))
+    np.testing.assert_array_equal(
+        xiao.recolor(target, corners((100, 110, 120), (10, 20, 40))), np.full((30, 3), (100, 110, 120))
+    )
 
 
 def test_constant_reference_takes_away_all_spread():

@@ -24,7 +24,10 @@ def jpeg(array: np.ndarray, quality: int) -> np.ndarray:
 
 
 def found(*pictures, near=True):
-    return [(link.first, link.second, link.kind) for link in copies.links([copies.fingerprint(each) for each in pictures], near)]
+    return [
+        (link.first, link.second, link.kind)
+        for link in copies.links([copies.fingerprint(each) for each in pictures], near)
+    ]
 
 
 def test_equal_pixels_are_found_whatever_the_file():
@@ -38,7 +41,9 @@ def test_saved_again_and_resized_is_near(quality, scale):
     for seed in range(10):
         original = picture(seed)
         size = (round(original.shape[1] * scale), round(original.shape[0] * scale))
-        other = jpeg(cv2.resize(original, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC), quality)
+        other = jpeg(
+            cv2.resize(original, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC), quality
+        )
         assert found(original, picture(100 + seed), other) == [(0, 2, "near")]
         assert found(original, other, near=False) == []
 
@@ -53,7 +58,15 @@ def test_other_photographs_mirror_images_and_other_shapes_are_not():
 def test_near_agrees_with_comparing_every_pair():
     rng = np.random.default_rng(3)
     prints = [copies.fingerprint(picture(int(seed))) for seed in rng.integers(0, 12, 60)]
-    noisy = [copies.Fingerprint(bytes([place]), each.perceptual ^ (1 << int(rng.integers(64))) ^ (1 << int(rng.integers(64))), each.thumbnail, each.aspect) for place, each in enumerate(prints)]
+    noisy = [
+        copies.Fingerprint(
+            bytes([place]),
+            each.perceptual ^ (1 << int(rng.integers(64))) ^ (1 << int(rng.integers(64))),
+            each.thumbnail,
+            each.aspect,
+        )
+        for place, each in enumerate(prints)
+    ]
     pairs = [(one, other) for other in range(60) for one in range(other)]
     expected = [
         (one, other) for one, other in pairs

@@ -24,8 +24,16 @@ FLIPS = schema.MaskAugmentation(flips=True, rotations=False, dilation=0, crop=Fa
 def composites(tmp_path_factory) -> list[Path]:
     root = tmp_path_factory.mktemp("composites")
     row = lambda name, split, ratio: {"pair_id": name, "split": split, "foreground_ratio": ratio}
-    first = [row("c2_1_1", "train", 0.25), row("c1_1_1", "train", 0.75), row("c3_1_1", "val", 0.5), row("c4_1_1", "test", 0.25)]
-    return [subset(root / "HCOCO", first), subset(root / "HFlickr", [row("f1_1_1", "train", 0.5), row("f2_1_1", "test", 0.75)])]
+    first = [
+        row("c2_1_1", "train", 0.25),
+        row("c1_1_1", "train", 0.75),
+        row("c3_1_1", "val", 0.5),
+        row("c4_1_1", "test", 0.25),
+    ]
+    return [
+        subset(root / "HCOCO", first),
+        subset(root / "HFlickr", [row("f1_1_1", "train", 0.5), row("f2_1_1", "test", 0.75)]),
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -40,10 +48,14 @@ def inpainting(tmp_path_factory) -> list[Path]:
         hole = np.zeros((16, 16), bool)
         hole[: 2 + number, :3] = True
         images.write_png(masks / split / f"m{number}.png", hole)
-        holes.append({"mask_id": f"m{number}", "split": split, "mask": f"{split}/m{number}.png", "hole_ratio_bucket": "0-10%"})
+        holes.append(
+            {"mask_id": f"m{number}", "split": split, "mask": f"{split}/m{number}.png", "hole_ratio_bucket": "0-10%"}
+        )
     for image in ("p3", "p4"):
         for number, bucket in ((2, "0-10%"), (3, "10-20%")):
-            assigned.append({"image_id": image, "hole_ratio_bucket": bucket, "mask": f"test/m{number}.png", "hole_ratio": 0.05})
+            assigned.append(
+                {"image_id": image, "hole_ratio_bucket": bucket, "mask": f"test/m{number}.png", "hole_ratio": 0.05}
+            )
     tables.write(source / "photographs.parquet", pd.DataFrame(rows))
     tables.write(masks / "masks.parquet", pd.DataFrame(holes))
     tables.write(masks / "assigned.parquet", pd.DataFrame(assigned))
@@ -80,7 +92,9 @@ def test_items_are_resized_by_the_protocol(composites):
     dataset = datasets.Composites(datasets.pairs(composites, "test"), 24)
     item = dataset.item(0)
     full = images.read_rgb(composites[0] / "composite_images/c4_1_1.png")
-    assert np.array_equal(item["composite"], np.asarray(Image.fromarray(full).resize((24, 24), Image.Resampling.BILINEAR)))
+    assert np.array_equal(
+        item["composite"], np.asarray(Image.fromarray(full).resize((24, 24), Image.Resampling.BILINEAR))
+    )
     mask = images.read_mask(composites[0] / "masks/c4_1_1.png")
     assert np.array_equal(item["mask"], np.asarray(Image.fromarray(mask).resize((24, 24), Image.Resampling.NEAREST)))
     assert item["mask"].dtype == bool and item["real"].shape == (24, 24, 3) and item["real"].dtype == np.uint8
@@ -115,7 +129,9 @@ def test_composite_mask_and_real_stay_aligned(seed):
     # the three pictures are the same picture: whatever is cut out, they must stay so
     full = np.zeros((40, 60, 3), np.uint8)
     full[10:30, 20:50] = 255
-    dataset = datasets.Composites(pd.DataFrame({"pair_id": ["a"], "composite": ["a"], "mask": ["b"], "real": ["c"]}), 24)
+    dataset = datasets.Composites(
+        pd.DataFrame({"pair_id": ["a"], "composite": ["a"], "mask": ["b"], "real": ["c"]}), 24
+    )
     dataset.decoded.kept = {"a": full, "b": full[..., 0] > 0, "c": full}
     item = dataset.augmented(0, CROP, seed)
     assert np.array_equal(item["composite"], item["real"])
@@ -130,10 +146,18 @@ def test_colours_are_never_touched(composites):
 
 
 def test_pictures_of_another_size_are_refused_even_when_seen_before(tmp_path):
-    (root,) = [subset(tmp_path / "HCOCO", [{"pair_id": name, "split": "test", "foreground_ratio": 0.5} for name in ("c1_1_1", "c1_1_2")])]
+    (root,) = [
+        subset(
+            tmp_path / "HCOCO",
+            [{"pair_id": name, "split": "test", "foreground_ratio": 0.5} for name in ("c1_1_1", "c1_1_2")],
+        )
+    ]
     rows = datasets.pairs([root], "test")
     images.write_png(root / "real_images/c1_1_1.png", random_picture(1, 30, 60))
-    with pytest.raises(UserError, match=r"real_images/c1_1_1\.png is 60x30 and .*composite_images/c1_1_1\.png is 60x40; they must be equal"):
+    with pytest.raises(
+        UserError,
+        match=r"real_images/c1_1_1\.png is 60x30 and .*composite_images/c1_1_1\.png is 60x40; they must be equal",
+    ):
         datasets.Composites(rows, 24).item(0)
     # one mask serves several composites; that it fitted the first says nothing of the second
     images.write_png(root / "real_images/c1_1_1.png", random_picture(1))
@@ -146,7 +170,13 @@ def test_pictures_of_another_size_are_refused_even_when_seen_before(tmp_path):
 
 
 def test_a_set_without_ground_truth_has_items_without_real(tmp_path):
-    root = subset(tmp_path / "Real", [{"pair_id": "r1", "split": "test", "foreground_ratio": 0.5}, {"pair_id": "r2", "split": "test", "foreground_ratio": 0.5}])
+    root = subset(
+        tmp_path / "Real",
+        [
+            {"pair_id": "r1", "split": "test", "foreground_ratio": 0.5},
+            {"pair_id": "r2", "split": "test", "foreground_ratio": 0.5},
+        ],
+    )
     table = tables.read(root / "pairs.parquet")
     for missing in ([None, None], [table["real"][0], None]):
         tables.write(root / "pairs.parquet", table.assign(real=pd.Series(missing, dtype="str")))
@@ -170,7 +200,9 @@ def test_decoded_pictures_are_kept_up_to_a_limit():
 
 @pytest.mark.parametrize(("memory", "workers", "kept"), [(6400, None, 4), (6400, 2, 2), (1 << 40, None, 6)])
 def test_kept_pictures_take_a_share_of_memory_that_workers_divide(monkeypatch, memory, workers, kept):
-    monkeypatch.setattr(datasets.psutil, "virtual_memory", lambda: SimpleNamespace(total=memory))  # 6400 / 16: four pictures of 100 bytes
+    monkeypatch.setattr(
+        datasets.psutil, "virtual_memory", lambda: SimpleNamespace(total=memory)
+    )  # 6400 / 16: four pictures of 100 bytes
     monkeypatch.setattr(datasets, "get_worker_info", lambda: workers and SimpleNamespace(num_workers=workers))
     decoded = datasets.Decoded()
     for file in "abcdef":
@@ -195,7 +227,9 @@ def test_masks_assigned_to_other_photographs_are_refused(inpainting, tmp_path):
     rows, masks = datasets.photographs(inpainting[0], "test"), datasets.hole_masks(inpainting[1], "test")
     assigned = tables.read(inpainting[1] / "assigned.parquet")
     for fewer in ((rows.iloc[:1], assigned), (rows, assigned.iloc[:2])):
-        with pytest.raises(UserError, match="masks are assigned to other photographs than are tested: p4 is on one side only"):
+        with pytest.raises(
+            UserError, match="masks are assigned to other photographs than are tested: p4 is on one side only"
+        ):
             datasets.Holes(fewer[0], masks, 16, fewer[1])
 
 
@@ -212,10 +246,14 @@ def test_training_draws_masks_of_the_training_split_alone(inpainting):
 
 
 def test_variants_of_masks_are_those_asked_for_and_never_too_large(inpainting):
-    train, _ = datasets.for_training("inpainting", inpainting, 16, mask_augmentation=FLIPS.model_copy(update={"dilation": 5}))
+    train, _ = datasets.for_training(
+        "inpainting", inpainting, 16, mask_augmentation=FLIPS.model_copy(update={"dilation": 5})
+    )
     shares = [train.augmented(0, CROP, 1, step)["hole"].mean() for step in range(60)]
     assert max(shares) > 2 * 9 / 256 and min(shares) >= 6 / 256
-    huge, _ = datasets.for_training("inpainting", inpainting, 16, mask_augmentation=FLIPS.model_copy(update={"dilation": 31}))
+    huge, _ = datasets.for_training(
+        "inpainting", inpainting, 16, mask_augmentation=FLIPS.model_copy(update={"dilation": 31})
+    )
     shares = [huge.augmented(0, CROP, 1, step)["hole"].mean() for step in range(60)]
     assert 0.4 < max(shares) <= datasets.LARGEST_HOLE
 
@@ -248,7 +286,9 @@ def test_sets_of_each_task(composites):
 
 
 def test_splits_that_a_method_is_tested_on(composites, inpainting, tmp_path):
-    assert datasets.test_splits("harmonization", composites) == ["test"] == datasets.test_splits("inpainting", inpainting)
+    assert (
+        datasets.test_splits("harmonization", composites) == ["test"] == datasets.test_splits("inpainting", inpainting)
+    )
     row = {"pair_id": "r1", "split": "rhm", "foreground_ratio": 0.5}
     real = subset(tmp_path / "real" / "rhm", [row, row | {"pair_id": "r2"}])
     table = tables.read(real / "pairs.parquet")
@@ -260,9 +300,17 @@ def test_splits_that_a_method_is_tested_on(composites, inpainting, tmp_path):
 
 
 def test_a_split_may_carry_another_side(composites, inpainting):
-    assert datasets.at_side(512) == "test@512" and datasets.side_of("test@512") == 512 and datasets.side_of("test") is None
-    for task, data, below in (("harmonization", composites, 60), ("localization", composites, 60), ("inpainting", inpainting, 60)):
-        usual, wide = (datasets.for_testing(task, data, 16, split) for split in ("test", "test@40"))  # the pictures have 40 x 60 pixels
+    assert (
+        datasets.at_side(512) == "test@512" and datasets.side_of("test@512") == 512 and datasets.side_of("test") is None
+    )
+    for task, data, below in (
+        ("harmonization", composites, 60),
+        ("localization", composites, 60),
+        ("inpainting", inpainting, 60),
+    ):
+        usual, wide = (
+            datasets.for_testing(task, data, 16, split) for split in ("test", "test@40")
+        )  # the pictures have 40 x 60 pixels
         assert usual.ids == wide.ids and (usual.size, wide.size) == (16, 40)
         assert all(value.shape[:2] == (40, 40) for value in wide.item(0).values())
         assert len(datasets.for_testing(task, data, 16, "test@41")) == 0
@@ -278,7 +326,11 @@ def test_a_walk_keeps_the_latest_pictures_alone():
 
 def test_manifests_stand_for_the_data(composites, inpainting):
     assert datasets.manifests(composites) == [folder / "pairs.parquet" for folder in composites]
-    assert [file.name for file in datasets.manifests(inpainting)] == ["photographs.parquet", "masks.parquet", "assigned.parquet"]
+    assert [file.name for file in datasets.manifests(inpainting)] == [
+        "photographs.parquet",
+        "masks.parquet",
+        "assigned.parquet",
+    ]
 
 
 def test_batches_are_what_networks_expect(composites):

@@ -79,7 +79,14 @@ def test_tables_and_files(five, tmp_path):
     mask = np.asarray(Image.open(tmp_path / "out" / row["mask"]))
     assert mask.dtype == np.uint8 and (mask[:, :9] == 255).all() and (mask[:, 9:] == 0).all()
     files = {file.name for file in (tmp_path / "out").iterdir()}
-    assert files == {"images", "masks", "photographs.parquet", "instances.parquet", "rejected.parquet", "copies.parquet"}
+    assert files == {
+        "images",
+        "masks",
+        "photographs.parquet",
+        "instances.parquet",
+        "rejected.parquet",
+        "copies.parquet",
+    }
 
 
 def test_a_plain_jpeg_keeps_its_bytes(five, tmp_path):
@@ -410,7 +417,9 @@ def copied(tmp_path, split=None):
         for name, version in (("a", array), ("b", array), ("c", small)):
             mask = np.zeros(version.shape[:2], bool)
             mask[:9, :9] = True
-            made.append(photograph(tmp_path / f"{name}{number}.png", version, mask=mask, split=split and split(name, number)))
+            made.append(
+                photograph(tmp_path / f"{name}{number}.png", version, mask=mask, split=split and split(name, number))
+            )
     return made
 
 
@@ -419,11 +428,19 @@ def test_copies_never_cross_splits(tmp_path, seed):
     lines = ingest(copied(tmp_path), [], tmp_path / "out", **OPTIONS | {"seed": seed})
     table, found = (tables.read(tmp_path / f"out/{name}.parquet") for name in ("photographs", "copies"))
     splits = table.groupby(table["image_id"].str[1:])["split"]
-    assert (splits.nunique() == 1).all() and splits.first().value_counts().to_dict() == {"train": 4, "test": 1, "val": 1}
+    assert (splits.nunique() == 1).all() and splits.first().value_counts().to_dict() == {
+        "train": 4,
+        "test": 1,
+        "val": 1,
+    }
     assert set(table["group"]) == set(table["image_id"]), "groups stay what the source says: they mean renditions too"
     assert found["kind"].value_counts().to_dict() == {"equal": 6, "near": 6}
-    assert set(zip(found["image_id"], found["copy_of"])) == {(f"{name}{number}", f"a{number}") for number in range(6) for name in "bc"}
-    assert lines == ["set: 12 of 18 photographs are copies of others (6 equal, 6 near; copies.parquet names them); copies stand in one split"]
+    assert set(zip(found["image_id"], found["copy_of"])) == {
+        (f"{name}{number}", f"a{number}") for number in range(6) for name in "bc"
+    }
+    assert lines == [
+        "set: 12 of 18 photographs are copies of others (6 equal, 6 near; copies.parquet names them); copies stand in one split"
+    ]
 
 
 def test_near_copies_can_be_left_apart_and_equal_ones_can_not(tmp_path):
@@ -434,7 +451,9 @@ def test_near_copies_can_be_left_apart_and_equal_ones_can_not(tmp_path):
 
 
 def test_copies_that_cross_the_splits_of_the_source_are_counted(tmp_path):
-    made = copied(tmp_path, lambda name, number: "test" if name == "c" and number < 2 else "val" if number == 5 else "train")
+    made = copied(
+        tmp_path, lambda name, number: "test" if name == "c" and number < 2 else "val" if number == 5 else "train"
+    )
     (line,) = ingest(made, [], tmp_path / "out", **OPTIONS)
     assert line.endswith("; 2 of them cross the source's own splits, first: c0 in test, a0 in train")
     table = tables.read(tmp_path / "out/photographs.parquet").set_index("image_id")["split"]
@@ -450,9 +469,13 @@ def test_splits_without_copies_are_those_of_the_groups_alone(five, tmp_path):
 def test_lost_objects_are_told_and_limited(five, tmp_path):
     lost = photograph(tmp_path / "p9.jpg", pixels(seed=9), mask=np.zeros((12, 18), bool))
     lines = ingest([*five, lost], [], tmp_path / "out", **OPTIONS)
-    assert lines == ["set: 1 of 6 objects left out (16.7%; rejected.parquet names them): 1 (p9.jpg, instance p9_1): empty mask"]
+    assert lines == [
+        "set: 1 of 6 objects left out (16.7%; rejected.parquet names them): 1 (p9.jpg, instance p9_1): empty mask"
+    ]
     before = (tmp_path / "out/photographs.parquet").read_bytes()
-    with pytest.raises(UserError, match=r"set: 1 of 6 objects left out \(16.7%, the limit max_rejected_objects is 10.0%\): 1 \(p9.jpg"):
+    with pytest.raises(
+        UserError, match=r"set: 1 of 6 objects left out \(16.7%, the limit max_rejected_objects is 10.0%\): 1 \(p9.jpg"
+    ):
         ingest([*five, lost], [], tmp_path / "out", **OPTIONS | {"max_rejected_objects": 0.1})
     assert (tmp_path / "out/photographs.parquet").read_bytes() == before
 
@@ -460,4 +483,6 @@ def test_lost_objects_are_told_and_limited(five, tmp_path):
 def test_photographs_of_12_bits_in_16_are_told(five, tmp_path):
     Image.fromarray(np.random.default_rng(0).integers(0, 4096, (12, 18), dtype=np.uint16)).save(tmp_path / "raw.png")
     lines = ingest([*five, photograph(tmp_path / "raw.png")], [], tmp_path / "out", **OPTIONS)
-    assert len(lines) == 1 and lines[0].startswith("set: 1 of 6 photographs of 16 bits come out nearly black, first: raw.png; ")
+    assert len(lines) == 1 and lines[0].startswith(
+        "set: 1 of 6 photographs of 16 bits come out nearly black, first: raw.png; "
+    )

@@ -34,16 +34,32 @@ def folder(tmp_path) -> Path:
 def test_pictures_are_named_where_they_lie_and_nothing_is_copied(tmp_path, folder):
     pairs, _ = build(tmp_path / "data/HCOCO", folder / "HCOCO")
     assert list(pairs) == list(real_sets.PAIR_COLUMNS) and len(pairs) == 12
-    assert sorted(file.name for file in (tmp_path / "data/HCOCO").iterdir()) == ["checks.json", "overlaps.parquet", "pairs.parquet", "rejected.parquet"]
+    assert sorted(file.name for file in (tmp_path / "data/HCOCO").iterdir()) == [
+        "checks.json",
+        "overlaps.parquet",
+        "pairs.parquet",
+        "rejected.parquet",
+    ]
     for row in pairs.itertuples():
         assert Path(row.composite) == folder / f"HCOCO/composite_images/{row.pair_id}.jpg"
-        assert Path(row.real) == folder / f"HCOCO/real_images/{row.source_image}.jpg" and row.composite_sha256 and row.mask_sha256 and row.real_sha256
+        assert (
+            Path(row.real) == folder / f"HCOCO/real_images/{row.source_image}.jpg"
+            and row.composite_sha256
+            and row.mask_sha256
+            and row.real_sha256
+        )
     item = datasets.for_testing("harmonization", [tmp_path / "data/HCOCO"], 32, "test").item(0)
     assert item["composite"].shape == (32, 32, 3) and item["mask"].any()
-    assert json.loads((tmp_path / "data/HCOCO/checks.json").read_text()) == {"composites": 12, "rejected": 0, "colour_masks": 0}
+    assert json.loads((tmp_path / "data/HCOCO/checks.json").read_text()) == {
+        "composites": 12,
+        "rejected": 0,
+        "colour_masks": 0,
+    }
 
 
-def test_a_relative_path_gives_relative_names_and_the_same_table_wherever_the_project_lies(tmp_path, folder, monkeypatch):
+def test_a_relative_path_gives_relative_names_and_the_same_table_wherever_the_project_lies(
+    tmp_path, folder, monkeypatch
+):
     read = []
     for place in ("one", "two"):
         (tmp_path / place / "project").mkdir(parents=True)
@@ -51,14 +67,18 @@ def test_a_relative_path_gives_relative_names_and_the_same_table_wherever_the_pr
         monkeypatch.chdir(tmp_path / place / "project")
         build(Path("data/composites/HCOCO"), Path("../iHarmony4/HCOCO"))
         read.append(Path("data/composites/HCOCO/pairs.parquet").read_bytes())
-        assert tables.read("data/composites/HCOCO/pairs.parquet")["mask"][0].startswith("../../../../iHarmony4/HCOCO/masks/")
+        assert tables.read("data/composites/HCOCO/pairs.parquet")["mask"][0].startswith(
+            "../../../../iHarmony4/HCOCO/masks/"
+        )
     assert read[0] == read[1]
 
 
 def test_validation_photographs_come_from_the_training_list_by_the_seed(tmp_path, folder):
     pairs, _ = build(tmp_path / "one", folder / "HCOCO", validation_share=0.3)
     assert pairs["split"].value_counts().to_dict() == {"train": 7, "val": 3, "test": 2}
-    expected = sorted((f"c{number}" for number in range(1, 11)), key=lambda name: seeds.share(1, "validation", "HCOCO", name))[:3]
+    expected = sorted(
+        (f"c{number}" for number in range(1, 11)), key=lambda name: seeds.share(1, "validation", "HCOCO", name)
+    )[:3]
     assert set(pairs[pairs["split"] == "val"]["source_image"]) == set(expected)
     again, _ = build(tmp_path / "two", folder / "HCOCO", validation_share=0.3)
     assert pairs.equals(again)
@@ -72,25 +92,42 @@ def test_validation_photographs_come_from_the_training_list_by_the_seed(tmp_path
 
 def test_a_photograph_and_a_camera_never_cross_training_and_validation():
     rows = [{"subset": "HCOCO", "split": "train", "source_image": f"c{number % 20}"} for number in range(60)]
-    rows += [{"subset": "Hday2night", "split": "train", "source_image": f"d{number % 5}-{number}"} for number in range(60)]
+    rows += [
+        {"subset": "Hday2night", "split": "train", "source_image": f"d{number % 5}-{number}"} for number in range(60)
+    ]
     chosen = listed_subsets.validation_scenes(rows, 3, 0.25)
     assert sorted(subset for subset, _ in chosen) == ["HCOCO"] * 5 + ["Hday2night"]
     assert {scene for subset, scene in chosen if subset == "Hday2night"} <= {f"d{number}" for number in range(5)}
     # a validation list of its own is taken as it is
-    assert listed_subsets.validation_scenes([*rows[:60], {"subset": "HCOCO", "split": "val", "source_image": "c99"}], 3, 0.25) == set()
+    assert (
+        listed_subsets.validation_scenes(
+            [*rows[:60], {"subset": "HCOCO", "split": "val", "source_image": "c99"}], 3, 0.25
+        )
+        == set()
+    )
 
 
 def test_overlap_is_told_and_left_out_where_asked_for(tmp_path, folder):
     pairs, lines = build(tmp_path / "as_published", folder / "HCOCO")
-    assert lines == ["HCOCO: the published training list has 1 of 2 test photographs (1 composites) in it too; `disjoint: true` leaves them out of training"]
+    assert lines == [
+        "HCOCO: the published training list has 1 of 2 test photographs (1 composites) in it too; `disjoint: true` leaves them out of training"
+    ]
     assert "c1_1_1" in set(pairs["pair_id"])
     pairs, lines = build(tmp_path / "disjoint", folder / "HCOCO", disjoint=True)
-    assert lines == ["HCOCO: the published training list has 1 of 2 test photographs (1 composites) in it too; 1 training composites are left out"]
+    assert lines == [
+        "HCOCO: the published training list has 1 of 2 test photographs (1 composites) in it too; 1 training composites are left out"
+    ]
     tested = set(pairs[pairs["split"] == "test"]["source_image"])
-    assert len(pairs) == 11 and tested == {"c1", "c20"} and not tested & set(pairs[pairs["split"] != "test"]["source_image"])
+    assert (
+        len(pairs) == 11
+        and tested == {"c1", "c20"}
+        and not tested & set(pairs[pairs["split"] != "test"]["source_image"])
+    )
     (row,) = tables.read(tmp_path / "disjoint/overlaps.parquet").to_dict("records")
     assert (row["photographs_shared"], row["composites_left_out"]) == (1, 1)
-    assert list(tables.read(tmp_path / "disjoint/rejected.parquet")["reason"]) == ["left out of training: its scene is in the test list too"]
+    assert list(tables.read(tmp_path / "disjoint/rejected.parquet")["reason"]) == [
+        "left out of training: its scene is in the test list too"
+    ]
     with pytest.raises(UserError, match="disjoint leaves none of 1 training composites"):
         build(tmp_path / "out", iharmony4_folder(tmp_path / "same", ("c1_1_1",), ("c1_2_1",)), disjoint=True)
 
@@ -99,7 +136,9 @@ def test_the_whole_folder_keeps_the_names_of_its_sub_datasets_and_one_takes_that
     iharmony4_folder(folder, ("f1_1_1", "f2_1_1"), ("f3_1_1",), subset="HFlickr")
     pairs, _ = build(tmp_path / "whole", folder, "iHarmony4")
     assert pairs.groupby("subset").size().to_dict() == {"HCOCO": 12, "HFlickr": 3}
-    assert (pairs[pairs["subset"] == "HFlickr"]["split"] == "val").sum() == 1, "each sub-dataset has validation photographs"
+    assert (pairs[pairs["subset"] == "HFlickr"]["split"] == "val").sum() == 1, (
+        "each sub-dataset has validation photographs"
+    )
     pairs, _ = build(tmp_path / "one", folder / "HFlickr", "Flickr2")
     assert set(pairs["subset"]) == {"Flickr2"} == set(tables.read(tmp_path / "one/overlaps.parquet")["subset"])
 
@@ -148,12 +187,18 @@ def test_what_is_known_of_a_file_holds_until_size_or_time_change(tmp_path, folde
         return map(function, items)
 
     store = tmp_path / "known/HCOCO"
-    first, _ = build(tmp_path / "out", folder / "HCOCO", known=iharmony4.known_files(store, 10**6), parallel_map=counting)
-    second, _ = build(tmp_path / "out", folder / "HCOCO", known=iharmony4.known_files(store, 10**6), parallel_map=counting)
+    first, _ = build(
+        tmp_path / "out", folder / "HCOCO", known=iharmony4.known_files(store, 10**6), parallel_map=counting
+    )
+    second, _ = build(
+        tmp_path / "out", folder / "HCOCO", known=iharmony4.known_files(store, 10**6), parallel_map=counting
+    )
     # 12 composites, 12 masks, 11 photographs: c1 has two objects
     assert looked_at == [35, 0] and first.equals(second)
     images.write_jpeg(folder / "HCOCO/composite_images/c5_1_1.jpg", making.picture(77))
-    third, _ = build(tmp_path / "out", folder / "HCOCO", known=iharmony4.known_files(store, 10**6), parallel_map=counting)
+    third, _ = build(
+        tmp_path / "out", folder / "HCOCO", known=iharmony4.known_files(store, 10**6), parallel_map=counting
+    )
     assert looked_at[-1] == 1
     changed = third["composite_sha256"] != second["composite_sha256"]
     assert list(third["pair_id"][changed]) == ["c5_1_1"]
@@ -180,6 +225,9 @@ def test_a_damaged_table_of_known_files_is_as_good_as_none(tmp_path):
     known = KnownFiles(tmp_path / "known", "rules")
     known.add(Facts("picture", "a.jpg", 3, 4, 5, 6, sha256="x"))
     known.save()
-    assert KnownFiles(tmp_path / "known", "rules").facts == known.facts and KnownFiles(tmp_path / "known", "others").facts == {}
+    assert (
+        KnownFiles(tmp_path / "known", "rules").facts == known.facts
+        and KnownFiles(tmp_path / "known", "others").facts == {}
+    )
     known.file.write_bytes(known.file.read_bytes()[:40])
     assert KnownFiles(tmp_path / "known", "rules").facts == {}

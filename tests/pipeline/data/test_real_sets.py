@@ -25,13 +25,18 @@ def pairs_folder(root: Path, names=("one", "two_a"), truth: bool = False) -> Pat
     return root
 
 
-def iharmony4_folder(root: Path, train=("c1_1_1", "c1_1_2"), test=("c1_2_1", "c2_7_1"), subset="HCOCO", colour_masks: bool = False) -> Path:
+def iharmony4_folder(
+    root: Path, train=("c1_1_1", "c1_1_2"), test=("c1_2_1", "c2_7_1"), subset="HCOCO", colour_masks: bool = False
+) -> Path:
     for number, name in enumerate((*train, *test)):
         real, instance, _ = name.split("_")
         images.write_jpeg(root / subset / "composite_images" / f"{name}.jpg", making.picture(number))
         images.write_jpeg(root / subset / "real_images" / f"{real}.jpg", making.picture(99))
         mask = making.ellipse(0.5, 0.5, 15)
-        images.write_png(root / subset / "masks" / f"{real}_{instance}.png", np.repeat(mask[..., None] * np.uint8(255), 3, 2) if colour_masks else mask)
+        images.write_png(
+            root / subset / "masks" / f"{real}_{instance}.png",
+            np.repeat(mask[..., None] * np.uint8(255), 3, 2) if colour_masks else mask,
+        )
     for split, names in (("train", train), ("test", test)):
         (root / subset / f"{subset}_{split}.txt").write_text("".join(f"{name}.jpg\n" for name in names))
     return root
@@ -58,7 +63,9 @@ def test_composites_without_truth_keep_their_size_and_have_no_real_image(tmp_pat
         assert images.read_rgb(tmp_path / "out" / row.composite).shape[:2] == size
         mask = images.read_mask(tmp_path / "out" / row.mask, size=size)
         assert row.foreground_ratio == pytest.approx(mask.mean())
-        assert row.composite_sha256 == sha256(tmp_path / "out" / row.composite) and row.mask_sha256 == sha256(tmp_path / "out" / row.mask)
+        assert row.composite_sha256 == sha256(tmp_path / "out" / row.composite) and row.mask_sha256 == sha256(
+            tmp_path / "out" / row.mask
+        )
 
 
 def test_composites_with_truth_can_be_scored_in_harmonization(tmp_path):
@@ -85,13 +92,23 @@ def test_rejected_composites_are_named_or_stop_the_set(tmp_path):
 def test_iharmony4_is_named_where_it_lies(tmp_path):
     root = iharmony4_folder(tmp_path / "iHarmony4")
     pairs = build(tmp_path / "data/real/Set", root, "iharmony4")
-    assert sorted(file.name for file in (tmp_path / "data/real/Set").iterdir()) == ["checks.json", "overlaps.parquet", "pairs.parquet", "rejected.parquet"]
-    assert pairs.groupby("split")["pair_id"].apply(list).to_dict() == {"Set": ["c1_2_1", "c2_7_1"], "train": ["c1_1_1", "c1_1_2"]}
+    assert sorted(file.name for file in (tmp_path / "data/real/Set").iterdir()) == [
+        "checks.json",
+        "overlaps.parquet",
+        "pairs.parquet",
+        "rejected.parquet",
+    ]
+    assert pairs.groupby("split")["pair_id"].apply(list).to_dict() == {
+        "Set": ["c1_2_1", "c2_7_1"],
+        "train": ["c1_1_1", "c1_1_2"],
+    }
     assert set(pairs["subset"]) == {"HCOCO"} and set(pairs["transfer"]) == {"unknown"}
     first = pairs[pairs["pair_id"] == "c1_2_1"].iloc[0]
     assert first["composite"] == str(root / "HCOCO/composite_images/c1_2_1.jpg")
     assert first["composite_sha256"] == sha256(root / "HCOCO/composite_images/c1_2_1.jpg")
-    assert first["mask_sha256"] == sha256(root / "HCOCO/masks/c1_2.png") and first["real_sha256"] == sha256(root / "HCOCO/real_images/c1.jpg")
+    assert first["mask_sha256"] == sha256(root / "HCOCO/masks/c1_2.png") and first["real_sha256"] == sha256(
+        root / "HCOCO/real_images/c1.jpg"
+    )
 
 
 def test_a_relative_path_stays_relative_so_the_table_can_move_along(tmp_path, monkeypatch):
@@ -110,7 +127,11 @@ def test_photographs_in_both_lists_are_counted(tmp_path):
     (row,) = tables.read(tmp_path / "out/overlaps.parquet").to_dict("records")
     # of the test photographs c1 and c2 the first is also in train, with another object; one test composite shows it
     assert (row["subset"], row["composites_train"], row["composites_test"]) == ("HCOCO", 2, 2)
-    assert (row["photographs_test"], row["photographs_shared"], row["test_composites_of_shared_photographs"]) == (2, 1, 1)
+    assert (row["photographs_test"], row["photographs_shared"], row["test_composites_of_shared_photographs"]) == (
+        2,
+        1,
+        1,
+    )
 
 
 def test_masks_in_colour_are_used_and_counted(tmp_path):
@@ -131,15 +152,23 @@ def test_what_we_make_can_be_read_back_as_iharmony4(tmp_path):
     (overlap,) = tables.read(tmp_path / "out/overlaps.parquet").to_dict("records")
     assert len(theirs) == len(ours) and overlap["photographs_shared"] == 0
     for column in ("composite_sha256", "mask_sha256", "real_sha256", "foreground_ratio"):
-        assert theirs.set_index("pair_id")[column].sort_index().equals(ours.set_index("pair_id")[column].sort_index()), column
+        assert (
+            theirs.set_index("pair_id")[column].sort_index().equals(ours.set_index("pair_id")[column].sort_index())
+        ), column
     assert set(theirs.loc[theirs["split"] == "Set", "pair_id"]) == set(ours.loc[ours["split"] == "test", "pair_id"])
 
 
 @pytest.mark.parametrize(
     "spoil, complaint",
     [
-        (lambda root: (root / "HCOCO/masks/c2_7.png").unlink(), r"1 of 4 photographs rejected .*masks/c2_7.png: no such file"),
-        (lambda root: images.write_jpeg(root / "HCOCO/real_images/c2.jpg", making.picture(1, height=20)), r"the real image is 80x20, its image 80x60"),
+        (
+            lambda root: (root / "HCOCO/masks/c2_7.png").unlink(),
+            r"1 of 4 photographs rejected .*masks/c2_7.png: no such file",
+        ),
+        (
+            lambda root: images.write_jpeg(root / "HCOCO/real_images/c2.jpg", making.picture(1, height=20)),
+            r"the real image is 80x20, its image 80x60",
+        ),
         (lambda root: (root / "HCOCO/HCOCO_test.txt").write_text(""), "none of its lists names a composite to test on"),
     ],
 )
@@ -168,22 +197,43 @@ def folders(tmp_path):
     pairs = build(tmp_path / "composites/HCOCO", ours, "iharmony4").replace({"split": {"Set": "test"}})
     tables.write(tmp_path / "composites/HCOCO/pairs.parquet", pairs)
     build(tmp_path / "real/Plain", pairs_folder(tmp_path / "plain"), "pairs", "Plain")
-    build(tmp_path / "real/Published", iharmony4_folder(tmp_path / "published", test=("c9_9_1", "c9_9_2", "c9_9_3")), "iharmony4", "Published")
+    build(
+        tmp_path / "real/Published",
+        iharmony4_folder(tmp_path / "published", test=("c9_9_1", "c9_9_2", "c9_9_3")),
+        "iharmony4",
+        "Published",
+    )
     return [tmp_path / "composites/HCOCO", tmp_path / "real/Plain", tmp_path / "real/Published"]
 
 
 def test_each_set_is_a_split_of_its_own(folders):
     for task in ("localization", "harmonization"):
         assert datasets.test_splits(task, folders) == ["test", "Plain", "Published"]
-        ids = {split: datasets.for_testing(task, folders, 32, split).ids for split in datasets.test_splits(task, folders)}
-        assert ids == {"test": ["c1_2_1", "c2_7_1"], "Plain": ["one", "two-a"], "Published": ["c9_9_1", "c9_9_2", "c9_9_3"]}
+        ids = {
+            split: datasets.for_testing(task, folders, 32, split).ids for split in datasets.test_splits(task, folders)
+        }
+        assert ids == {
+            "test": ["c1_2_1", "c2_7_1"],
+            "Plain": ["one", "two-a"],
+            "Published": ["c9_9_1", "c9_9_2", "c9_9_3"],
+        }
     assert datasets.test_splits("inpainting", folders) == ["test"]
 
 
 def test_items_without_truth_have_no_real_image_and_are_not_scored_in_harmonization(folders):
-    sets = {split: datasets.for_testing("harmonization", folders, 32, split) for split in ("test", "Plain", "Published")}
-    assert set(sets["Plain"].item(0)) == {"composite", "mask"} and set(sets["Published"].item(0)) == {"composite", "mask", "real"}
-    assert {split: datasets.scored("harmonization", one) for split, one in sets.items()} == {"test": 2, "Plain": 0, "Published": 3}
+    sets = {
+        split: datasets.for_testing("harmonization", folders, 32, split) for split in ("test", "Plain", "Published")
+    }
+    assert set(sets["Plain"].item(0)) == {"composite", "mask"} and set(sets["Published"].item(0)) == {
+        "composite",
+        "mask",
+        "real",
+    }
+    assert {split: datasets.scored("harmonization", one) for split, one in sets.items()} == {
+        "test": 2,
+        "Plain": 0,
+        "Published": 3,
+    }
     assert datasets.scored("localization", datasets.for_testing("localization", folders, 32, "Plain")) == 2
 
 

@@ -28,7 +28,9 @@ EVERY_GREY = np.repeat(BYTES.reshape(16, 16, 1), 3, axis=2)
 
 def test_linear_light_of_known_values():
     # IEC 61966-2-1: 0.5 of the signal is 21.4% of the light; 10/255 lies on the straight piece
-    assert to_linear(np.uint8([0, 10, 128, 255])) == pytest.approx([0, 10 / 255 / 12.92, ((128 / 255 + 0.055) / 1.055) ** 2.4, 1], rel=1e-6)
+    assert to_linear(np.uint8([0, 10, 128, 255])) == pytest.approx(
+        [0, 10 / 255 / 12.92, ((128 / 255 + 0.055) / 1.055) ** 2.4, 1], rel=1e-6
+    )
     assert to_linear(np.uint8([188]))[0] == pytest.approx(0.5, abs=0.005)
 
 
@@ -135,7 +137,9 @@ def test_tone_curve_has_its_fixed_points_and_its_slope():
     out = developed(linear, slope=1.3)[0, :, 0]
     assert out[0] == 0 and out[1] in (127, 128) and out[2] == 255
     p = (100 / 255) ** 1.3
-    assert out[3] == round(255 * p / (p + (155 / 255) ** 1.3)) and out[3] + out[4] == 255  # point symmetry about the middle
+    assert (
+        out[3] == round(255 * p / (p + (155 / 255) ** 1.3)) and out[3] + out[4] == 255
+    )  # point symmetry about the middle
 
 
 def test_saturation_scales_the_distance_from_luma():

@@ -41,7 +41,9 @@ def predict(folder: Path, model: str, split: str, drawn: dict[str, np.ndarray]) 
     for name, picture in drawn.items():
         file = folder / model / split / f"{name}.png"
         images.write_png(file, picture)
-        rows.append({"image_id": name, "prediction": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()})
+        rows.append(
+            {"image_id": name, "prediction": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+        )
     tables.write(folder / model / split / "predictions.parquet", pd.DataFrame(rows))
 
 
@@ -50,13 +52,22 @@ def shown(tmp_path) -> dict:
     """Two test composites and a real one, each with its left quarter pasted; a harmonizer that draws black, one that draws red."""
     row = lambda name, split, ratio=0.25, **more: {"pair_id": name, "split": split, "foreground_ratio": ratio} | more
     data = [
-        subset(tmp_path / "HCOCO", [row("c1_1_1", "test"), row("c2_1_1", "test"), row("c3_1_1", "test", 0.75), row("c9_1_1", "train")]),
+        subset(
+            tmp_path / "HCOCO",
+            [row("c1_1_1", "test"), row("c2_1_1", "test"), row("c3_1_1", "test", 0.75), row("c9_1_1", "train")],
+        ),
         subset(tmp_path / "rhm", [row("r1", "rhm", real=None)]),
     ]
     for split, names in (("test", ["c1_1_1", "c2_1_1", "c3_1_1"]), ("rhm", ["r1"])):
         predict(tmp_path / "p", "black", split, dict.fromkeys(names, np.zeros((SIZE, SIZE, 3), np.uint8)))
         predict(tmp_path / "p", "red", split, dict.fromkeys(names, np.full((SIZE, SIZE, 3), (255, 0, 0), np.uint8)))
-    return {"data": data, "predictions": tmp_path / "p", "models": ["black", "red"], "size": SIZE, "max_foreground": 0.5}
+    return {
+        "data": data,
+        "predictions": tmp_path / "p",
+        "models": ["black", "red"],
+        "size": SIZE,
+        "max_foreground": 0.5,
+    }
 
 
 def look(shown, tmp_path, **changed) -> pd.DataFrame:
@@ -68,9 +79,15 @@ def test_what_is_found_before_and_after(shown, tmp_path):
     assert list(scores.columns) == list(localizer_scores.PER_IMAGE) and not (tmp_path / "maps").exists()
     # every composite but the one above max_foreground and the one to train on, for each harmonizer; a truth isn't needed
     assert scores[["model", "split", "image_id"]].values.tolist() == [
-        [model, split, name] for model in ("black", "red") for split, name in (("rhm", "r1"), ("test", "c1_1_1"), ("test", "c2_1_1"))
+        [model, split, name]
+        for model in ("black", "red")
+        for split, name in (("rhm", "r1"), ("test", "c1_1_1"), ("test", "c2_1_1"))
     ]
-    assert set(scores["subset"]) == {"HCOCO", "rhm"} and set(scores["photograph"]) == {"c1", "c2", "r1"} and set(scores["localizer"]) == {"finder"}
+    assert (
+        set(scores["subset"]) == {"HCOCO", "rhm"}
+        and set(scores["photograph"]) == {"c1", "c2", "r1"}
+        and set(scores["localizer"]) == {"finder"}
+    )
     red, black = (scores[scores["model"] == model].reset_index() for model in ("red", "black"))
     # red inside: certain there; black inside: what is found is all outside, which random pictures fill above 0
     assert (red["inside_after"] == 1).all() and (black["inside_after"] == 0).all()
@@ -95,7 +112,10 @@ def test_measures_equal_scikit_learn_and_a_plain_mean(shown, tmp_path):
 
 
 def test_outside_the_mask_a_harmonizer_changes_nothing(shown):
-    before, after = localizer_scores.Looks(**shown).item(0)["composite"], localizer_scores.Looks(**shown).item(1)["composite"]
+    before, after = (
+        localizer_scores.Looks(**shown).item(0)["composite"],
+        localizer_scores.Looks(**shown).item(1)["composite"],
+    )
     seen = localizer_scores.Looks(**shown)
     assert seen.ids[:4] == ["before/test/c1_1_1", "black/test/c1_1_1", "red/test/c1_1_1", "before/test/c2_1_1"]
     for index in (3, 0, 1, 4, 2, 0):  # in any order
@@ -113,8 +133,15 @@ def test_nothing_at_all_to_find_is_excluded_and_counted(shown, tmp_path):
 
 
 def test_summary_by_hand():
-    row = {"localizer": "l", "model": "m", "subset": "S", "split": "test"} | dict.fromkeys(localizer_scores.METRICS, 0.0)
-    scores = pd.DataFrame([row | {"image_id": str(n), "photograph": "ab"[n % 2], "ap_credit": value} for n, value in enumerate((0.1, 0.2, 0.3, 0.8))])
+    row = {"localizer": "l", "model": "m", "subset": "S", "split": "test"} | dict.fromkeys(
+        localizer_scores.METRICS, 0.0
+    )
+    scores = pd.DataFrame(
+        [
+            row | {"image_id": str(n), "photograph": "ab"[n % 2], "ap_credit": value}
+            for n, value in enumerate((0.1, 0.2, 0.3, 0.8))
+        ]
+    )
     means = credits.summary(scores, resampling=Resampling(1, 200, 0.9))
     assert set(means["subset"]) == {"S", "All"} and len(means) == 2 * 6
     credit = means[(means["subset"] == "All") & (means["metric"] == "ap_credit")].iloc[0]

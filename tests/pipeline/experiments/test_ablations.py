@@ -44,7 +44,11 @@ def test_rows_differ_and_name_what_is_printed(name):
     assert len(set(settings)) == len(settings)
     for row in table.rows.values():
         if row.published:
-            cells = printed[(printed["paper"] == table.paper) & (printed["table"] == row.published.table) & (printed["subset"] == table.subset)]
+            cells = printed[
+                (printed["paper"] == table.paper)
+                & (printed["table"] == row.published.table)
+                & (printed["subset"] == table.subset)
+            ]
             assert row.published.model in set(cells["model"])
 
 
@@ -67,8 +71,14 @@ def models_positions(placement: str) -> set[int]:
     [
         (lambda table: table.update(model="rainet"), "t.model: no model 'rainet'; did you mean 'rainnet'?"),
         (lambda table: table["rows"].popitem(), "at least 2"),
-        (lambda table: table["rows"]["b"]["set"].update(width=3), "row 'b' sets levels, width, row 'a' levels: expected the same"),
-        (lambda table: table["rows"]["b"].update(published={"table": "x", "model": "y"}), "published numbers need `paper` and `subset`"),
+        (
+            lambda table: table["rows"]["b"]["set"].update(width=3),
+            "row 'b' sets levels, width, row 'a' levels: expected the same",
+        ),
+        (
+            lambda table: table["rows"]["b"].update(published={"table": "x", "model": "y"}),
+            "published numbers need `paper` and `subset`",
+        ),
         (lambda table: table.update(modell="x"), "modell"),
     ],
 )
@@ -85,7 +95,10 @@ def test_slips_in_a_definition_are_told_in_one_line(tmp_path, edit, said):
 # ---- overrides, as DVC itself reads them
 
 
-@pytest.mark.parametrize("value", ["RAIN-3", "+AdaIN", "null", "1", "it's", "a,b=c:[d] {e}", 3, 0.5, 1e-7, True, None, [16, 32], ["a", "b"], []])
+@pytest.mark.parametrize(
+    "value",
+    ["RAIN-3", "+AdaIN", "null", "1", "it's", "a,b=c:[d] {e}", 3, 0.5, 1e-7, True, None, [16, 32], ["a", "b"], []],
+)
 def test_an_override_arrives_as_it_was_meant(tmp_path, value):
     from dvc.utils.cli_parse import to_path_overrides
     from dvc.utils.hydra import apply_overrides
@@ -123,11 +136,15 @@ def names(parameters, table=TABLES["rain_placement"]):
 def test_names_are_refs_that_follow_what_the_numbers_depend_on(parameters, monkeypatch):
     first = names(parameters)
     assert first == names(parameters) and len(set(first)) == 2
-    assert first[1].startswith("rain_placement-RAIN-Decoder-2-") and not any(set(" ~^:?*[\\/") & set(name) for name in first)
+    assert first[1].startswith("rain_placement-RAIN-Decoder-2-") and not any(
+        set(" ~^:?*[\\/") & set(name) for name in first
+    )
     other = parameters.model_copy(update={"seed": parameters.seed + 1})
     assert not set(first) & set(names(other))
     elsewhere = parameters.models | {"unet": parameters.models["rfr"]}
-    assert first == names(parameters.model_copy(update={"models": elsewhere})), "another network's parameters count for nothing"
+    assert first == names(parameters.model_copy(update={"models": elsewhere})), (
+        "another network's parameters count for nothing"
+    )
     read, file = Path.read_bytes, Path("models/layers/unet.py")
     monkeypatch.setattr(Path, "read_bytes", lambda path: read(path) + (b"#" if path == file else b""))
     assert not set(first) & set(names(parameters))
@@ -159,7 +176,10 @@ def refused(capsys, monkeypatch, *arguments) -> str:
         (["rain_placement", "--rows", "RAIN-9"], "no row 'RAIN-9'; there are Baseline, "),
         (["rain_placement", "--without", "RAIN-9"], "no row 'RAIN-9'"),
         (["rain_placement", "--jobs", "0"], "--jobs 0: expected 1 or more"),
-        (["rain_placement"], "row 'RAIN-6': placement 'RAIN-6': with 6 levels, its number is 1 to 5; `--without 'RAIN-6'` leaves it out"),
+        (
+            ["rain_placement"],
+            "row 'RAIN-6': placement 'RAIN-6': with 6 levels, its number is 1 to 5; `--without 'RAIN-6'` leaves it out",
+        ),
     ],
 )
 def test_what_can_not_be_run_is_refused_before_anything_is_queued(parameters, monkeypatch, capsys, arguments, said):
@@ -169,10 +189,14 @@ def test_what_can_not_be_run_is_refused_before_anything_is_queued(parameters, mo
 
 
 def test_a_network_that_is_not_trained_is_refused_with_the_presets_that_train_it(parameters, monkeypatch):
-    without = parameters.model_copy(update={"models": {name: block for name, block in parameters.models.items() if name != "dih"}})
+    without = parameters.model_copy(
+        update={"models": {name: block for name, block in parameters.models.items() if name != "dih"}}
+    )
     with pytest.raises(ParameterError) as caught:
         ablations.require_trained("dih_rain", TABLES["dih_rain"], without)
-    assert "models.dih.training is missing, which dih_rain ablates" in str(caught.value) and "presets/paper.yaml" in str(caught.value)
+    assert "models.dih.training is missing, which dih_rain ablates" in str(
+        caught.value
+    ) and "presets/paper.yaml" in str(caught.value)
 
 
 # ---- running, with DVC's part played
@@ -216,7 +240,9 @@ def test_what_is_done_or_queued_is_not_queued_again(parameters, queue):
     )
     queue.failing = ()
     assert list(ablations.run("rain_placement", table, rows, 1, parameters)) == list(rows)
-    assert [name.rsplit("-", 1)[0] for name, *_ in queue.enqueued] == [f"rain_placement-{one}" for one in ("Baseline", "RAIN-1", "RAIN-3", "RAIN-3")]
+    assert [name.rsplit("-", 1)[0] for name, *_ in queue.enqueued] == [
+        f"rain_placement-{one}" for one in ("Baseline", "RAIN-1", "RAIN-3", "RAIN-3")
+    ]
 
 
 def test_outputs_that_are_not_up_to_date_are_named(parameters, queue, monkeypatch):
@@ -234,12 +260,43 @@ def test_ours_stand_beside_what_is_printed(parameters, monkeypatch):
     leaves out stay without a published number."""
     buckets = ["0-10", "10-20", "20-30", "30-40", "40-50", "50-60"]
     made = {
-        "intervals": pd.DataFrame({"model": ["rfr", "telea"], "subset": "All", "metric": "psnr", "mean": [25.0, 1.0], "low": 24.0, "high": 26.0, "n": 12}),
-        "breakdowns": pd.DataFrame({"by": "hole_ratio_bucket", "value": buckets, "model": "rfr", "metric": "l1", "mean": np.arange(6) / 100, "low": 0.0, "high": 0.1, "n": 2}),
-        "summary": pd.DataFrame({"model": ["rfr", "telea"], "subset": "All", "split": "test", "n_images": 12, "n_parameters": [2_000_000, 0]}),
+        "intervals": pd.DataFrame(
+            {
+                "model": ["rfr", "telea"],
+                "subset": "All",
+                "metric": "psnr",
+                "mean": [25.0, 1.0],
+                "low": 24.0,
+                "high": 26.0,
+                "n": 12,
+            }
+        ),
+        "breakdowns": pd.DataFrame(
+            {
+                "by": "hole_ratio_bucket",
+                "value": buckets,
+                "model": "rfr",
+                "metric": "l1",
+                "mean": np.arange(6) / 100,
+                "low": 0.0,
+                "high": 0.1,
+                "n": 2,
+            }
+        ),
+        "summary": pd.DataFrame(
+            {
+                "model": ["rfr", "telea"],
+                "subset": "All",
+                "split": "test",
+                "n_images": 12,
+                "n_parameters": [2_000_000, 0],
+            }
+        ),
     }
     monkeypatch.setattr(dvc_queue, "read_table", lambda commit, path: made[Path(path).stem])
-    monkeypatch.setattr(dvc_queue, "read", lambda commit, path: b"models: {rfr: {hyperparameters: {width: 8, down_samp: 1}}}")
+    monkeypatch.setattr(
+        dvc_queue, "read", lambda commit, path: b"models: {rfr: {hyperparameters: {width: 8, down_samp: 1}}}"
+    )
     monkeypatch.setattr(params, "load", lambda *path: parameters)
     found = ablations.collect("rfr_placement", TABLES["rfr_placement"], {"DownSamp 1": "abc"}, parameters)
     assert list(found.columns) == list(ablations.COLUMNS) and set(found["row"]) == {"DownSamp 1"}
@@ -256,16 +313,52 @@ def test_ours_stand_beside_what_is_printed(parameters, monkeypatch):
 
 
 def test_per_cents_are_shown_as_shares(parameters):
-    ours = pd.DataFrame({"subset": ["All"], "condition": [""], "metric": ["iou_minmax"], "mean": [0.5], "low": [0.4], "high": [0.6], "n_images": [3]})
+    ours = pd.DataFrame(
+        {
+            "subset": ["All"],
+            "condition": [""],
+            "metric": ["iou_minmax"],
+            "mean": [0.5],
+            "low": [0.4],
+            "high": [0.6],
+            "n_images": [3],
+        }
+    )
     table = TABLES["rsrnet_parts"]
     found = ablations.beside_published(ours, table, table.rows["whole"]).set_index("metric")
     printed = published.table()
-    cell = printed[(printed["table"] == "poster") & (printed["model"] == "rsrnet") & (printed["subset"] == "All") & (printed["metric"] == "iou")]
-    assert cell["unit"].item() == "percent" and found.loc["iou_minmax", "published"] == pytest.approx(cell["value"].item() / 100)
+    cell = printed[
+        (printed["table"] == "poster")
+        & (printed["model"] == "rsrnet")
+        & (printed["subset"] == "All")
+        & (printed["metric"] == "iou")
+    ]
+    assert cell["unit"].item() == "percent" and found.loc["iou_minmax", "published"] == pytest.approx(
+        cell["value"].item() / 100
+    )
 
 
 def test_a_model_that_an_experiment_does_not_hold_is_named(monkeypatch):
-    empty = pd.DataFrame({"by": ["hole_ratio_bucket"], "value": ["x"], "model": ["other"], "subset": ["All"], "split": ["test"], "metric": ["psnr"], "mean": [1.0], "low": [1.0], "high": [1.0], "n": [1], "n_images": [1], "n_parameters": [1]})
-    monkeypatch.setattr(dvc_queue, "read_table", lambda commit, path: empty.drop(columns="n_images") if "summary" not in path else empty.drop(columns="n"))
+    empty = pd.DataFrame(
+        {
+            "by": ["hole_ratio_bucket"],
+            "value": ["x"],
+            "model": ["other"],
+            "subset": ["All"],
+            "split": ["test"],
+            "metric": ["psnr"],
+            "mean": [1.0],
+            "low": [1.0],
+            "high": [1.0],
+            "n": [1],
+            "n_images": [1],
+            "n_parameters": [1],
+        }
+    )
+    monkeypatch.setattr(
+        dvc_queue,
+        "read_table",
+        lambda commit, path: empty.drop(columns="n_images") if "summary" not in path else empty.drop(columns="n"),
+    )
     with pytest.raises(UserError, match="experiment abc: results/inpainting has no row for rfr"):
         ablations.ours("inpainting", "rfr", "abc")

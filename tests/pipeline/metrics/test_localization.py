@@ -42,7 +42,12 @@ def test_by_hand():
     # from high to low: hit, miss, hit, miss: precision 1/1 at the first hit and 2/3 at the second
     # upside down: miss, hit, miss, hit: 1/2 and 2/4
     # above 0.5: one hit, one false alarm, one miss; stretched by (p - 0.2) / 0.7: 1, 0.86, 0.29, 0, the same two
-    expected = dict.fromkeys(METRICS, 0.5) | {"ap": (1 + 2 / 3) / 2, "ap_inverted": 0.5, "iou": 1 / 3, "iou_minmax": 1 / 3}
+    expected = dict.fromkeys(METRICS, 0.5) | {
+        "ap": (1 + 2 / 3) / 2,
+        "ap_inverted": 0.5,
+        "iou": 1 / 3,
+        "iou_minmax": 1 / 3,
+    }
     assert score(probability, mask) == pytest.approx(expected, abs=1e-15)
     assert tuple(score(probability, mask)) == METRICS
 
@@ -89,7 +94,9 @@ def test_counting_and_sorting_agree():
 def test_perfect_and_inverted_map():
     _, mask = scene(1)
     perfect, inverted = score(mask.astype(np.float32), mask), score(1 - mask.astype(np.float32), mask)
-    assert inverted["ap"] == perfect["ap_inverted"] == pytest.approx(mask.mean())  # all foreground comes last: precision is its share
+    assert (
+        inverted["ap"] == perfect["ap_inverted"] == pytest.approx(mask.mean())
+    )  # all foreground comes last: precision is its share
     assert perfect["ap"] == inverted["ap_inverted"] == 1
     rest = [key for key in METRICS if key not in ("ap", "ap_inverted")]
     assert all(perfect[key] == 1 and inverted[key] == 0 for key in rest)

@@ -31,7 +31,10 @@ def test_parameters_come_from_the_small_picture_and_are_applied_to_every_pixel(n
     def tensor(array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.atleast_3d(array)).permute(2, 0, 1)[None].float()
 
-    small = {"composite": tensor(images.resize(picture, (16, 16))) / 255, "mask": tensor(images.resize(mask, (16, 16), "mask"))}
+    small = {
+        "composite": tensor(images.resize(picture, (16, 16))) / 255,
+        "mask": tensor(images.resize(mask, (16, 16), "mask")),
+    }
     with torch.no_grad():
         parameters = F.interpolate(network.predict_parameters(small), (45, 61), mode="bicubic", align_corners=False)
         expected = network.apply_parameters(parameters, {"composite": tensor(picture) / 255, "mask": tensor(mask)})

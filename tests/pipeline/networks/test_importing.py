@@ -25,7 +25,9 @@ class Painter(Model):
     def __init__(self):
         super().__init__()
         self.discriminator = nn.Conv2d(3, 1, 3)
-        self.generator = nn.Sequential(nn.Conv2d(4, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 3, 5, padding=2))
+        self.generator = nn.Sequential(
+            nn.Conv2d(4, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 3, 5, padding=2)
+        )
 
     def forward(self, batch):
         return self.generator(torch.cat([batch["composite"], batch["mask"]], 1)).sigmoid()
@@ -39,25 +41,38 @@ RELEASED = {
 
 def filled(shapes=RELEASED) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(5)
-    return {name: torch.tensor(9) if name.endswith("tracked") else torch.rand(shape, generator=generator) for name, shape in shapes.items()}
+    return {
+        name: torch.tensor(9) if name.endswith("tracked") else torch.rand(shape, generator=generator)
+        for name, shape in shapes.items()
+    }
 
 
 def by_hand(released: dict[str, torch.Tensor]) -> torch.Tensor:
     """The prediction for one picture, written out with functions."""
     value = lambda name: released[f"net.{name}"].float()
     features = functional.conv2d(torch.cat([BATCH["composite"], BATCH["mask"]], 1), value("first.weight"), padding=1)
-    norm = functional.batch_norm(features, value("norm.running_mean"), value("norm.running_var"), value("norm.weight"), value("norm.bias"))
+    norm = functional.batch_norm(
+        features, value("norm.running_mean"), value("norm.running_var"), value("norm.weight"), value("norm.bias")
+    )
     return functional.conv2d(norm.relu(), value("last.weight"), value("last.bias"), padding=2).sigmoid()
 
 
-BATCH = {"composite": torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(1)), "mask": torch.ones(1, 1, 8, 8)}
+BATCH = {
+    "composite": torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(1)),
+    "mask": torch.ones(1, 1, 8, 8),
+}
 
 
 def imported(tmp_path, *files, model=None, **options) -> torch.Tensor:
     """The prediction of the network once the files were imported."""
     with torch.device("meta"):
         empty = (model or Painter)()
-    found = importing.pair(empty, [importing.read(file, options.get("key")) for file in files], [file.suffix != ".safetensors" for file in files], options.get("kernels", "detect"))
+    found = importing.pair(
+        empty,
+        [importing.read(file, options.get("key")) for file in files],
+        [file.suffix != ".safetensors" for file in files],
+        options.get("kernels", "detect"),
+    )
     (tmp_path / "out.safetensors").unlink(missing_ok=True)
     importing.write(tmp_path / "out.safetensors", found, {"network": "painter"})
     ready = (model or Painter)().eval()
@@ -76,8 +91,14 @@ def saved(file, content):
     [
         lambda state: state,
         lambda state: {f"module.{name}": value for name, value in state.items()},
-        lambda state: {"iteration": 7, "generator": {f"module._orig_mod.{name}": value for name, value in state.items()}},
-        lambda state: {"state_dict": state, "optimizer": {"state": {0: {"exp_avg": torch.ones(1)}}, "param_groups": []}},
+        lambda state: {
+            "iteration": 7,
+            "generator": {f"module._orig_mod.{name}": value for name, value in state.items()},
+        },
+        lambda state: {
+            "state_dict": state,
+            "optimizer": {"state": {0: {"exp_avg": torch.ones(1)}}, "param_groups": []},
+        },
         lambda state: {"checkpoint": {"model": state}, "epoch": 3},
         lambda state: {name: value.double() for name, value in state.items()},
     ],
@@ -85,12 +106,18 @@ def saved(file, content):
 @pytest.mark.parametrize("suffix", [".pth", ".pth.tar", ".pt", ".ckpt"])
 def test_files_of_torch_by_position(tmp_path, wrap, suffix):
     released = filled()
-    assert torch.allclose(imported(tmp_path, saved(tmp_path / f"released{suffix}", wrap(released))), by_hand(released), atol=1e-6)
+    assert torch.allclose(
+        imported(tmp_path, saved(tmp_path / f"released{suffix}", wrap(released))), by_hand(released), atol=1e-6
+    )
 
 
 def test_arrays_in_keras_order_without_counters(tmp_path):
     released = filled()
-    arrays = {name.replace("running", "moving"): value.numpy() for name, value in released.items() if not name.endswith("tracked")}
+    arrays = {
+        name.replace("running", "moving"): value.numpy()
+        for name, value in released.items()
+        if not name.endswith("tracked")
+    }
     arrays = {name: array.transpose(2, 3, 1, 0) if array.ndim == 4 else array for name, array in arrays.items()}
     np.savez(tmp_path / "released.npz", **arrays)
     assert torch.allclose(imported(tmp_path, tmp_path / "released.npz"), by_hand(released), atol=1e-6)
@@ -103,7 +130,9 @@ def test_by_name_whatever_the_order(tmp_path):
     save_file({name: value.contiguous() for name, value in reversed(own.items())}, tmp_path / "own.safetensors")
     assert torch.allclose(imported(tmp_path, tmp_path / "own.safetensors"), by_hand(released), atol=1e-6)
     save_file(released, tmp_path / "theirs.safetensors")
-    with pytest.raises(UserError, match=r"theirs\.safetensors: its names are not those of the network, and safetensors keeps no order"):
+    with pytest.raises(
+        UserError, match=r"theirs\.safetensors: its names are not those of the network, and safetensors keeps no order"
+    ):
         imported(tmp_path, tmp_path / "theirs.safetensors")
 
 
@@ -144,7 +173,14 @@ def test_the_port_of_partial_convolutions_divides_by_the_sum_alone(tmp_path, mon
     image = torch.rand(1, 3, 8, 8, generator=generator)
     monkeypatch.setitem(BATCH, "image", image)
     monkeypatch.setitem(BATCH, "known", known)
-    file = saved(tmp_path / "port.pth", {"conv.input_conv.weight": weight, "conv.input_conv.bias": bias, "conv.mask_conv.weight": torch.ones(3, 3, 3, 3)})
+    file = saved(
+        tmp_path / "port.pth",
+        {
+            "conv.input_conv.weight": weight,
+            "conv.input_conv.bias": bias,
+            "conv.mask_conv.weight": torch.ones(3, 3, 3, 3),
+        },
+    )
     window = functional.conv2d(known.expand(1, 3, 8, 8), torch.ones(3, 3, 3, 3), padding=1)
     expected = functional.conv2d(image * known, weight, padding=1) / window.clamp(min=1) + bias[None, :, None, None]
     expected = torch.where(window > 0, expected, torch.zeros(()))
@@ -155,7 +191,9 @@ def changed(**changes) -> dict[str, torch.Tensor]:
     released = filled()
     for name, value in changes.items():
         name = f"net.{name.replace('__', '.')}"
-        released = {key: one for key, one in released.items() if key != name} if value is None else released | {name: value}
+        released = (
+            {key: one for key, one in released.items() if key != name} if value is None else released | {name: value}
+        )
     return released
 
 
@@ -211,11 +249,18 @@ class Square(Model):
 def test_a_kernel_that_fits_in_both_orders_of_axes_is_ambiguous(tmp_path):
     weight, bias = torch.rand(3, 3, 3, 3, generator=torch.Generator().manual_seed(3)), torch.ones(3)
     np.savez(tmp_path / "square.npz", kernel=weight.permute(2, 3, 1, 0).numpy(), bias=bias.numpy())
-    with pytest.raises(UserError, match=r"ambiguous: square\.npz: kernel \[3, 3, 3, 3\] fits in torch's order of axes and in Keras'; --kernels says which"):
+    with pytest.raises(
+        UserError,
+        match=r"ambiguous: square\.npz: kernel \[3, 3, 3, 3\] fits in torch's order of axes and in Keras'; --kernels says which",
+    ):
         imported(tmp_path, tmp_path / "square.npz", model=Square)
     expected = functional.conv2d(BATCH["composite"], weight, bias, padding=1)
-    assert torch.allclose(imported(tmp_path, tmp_path / "square.npz", model=Square, kernels="keras"), expected, atol=1e-6)
-    assert not torch.allclose(imported(tmp_path, tmp_path / "square.npz", model=Square, kernels="torch"), expected, atol=1e-3)
+    assert torch.allclose(
+        imported(tmp_path, tmp_path / "square.npz", model=Square, kernels="keras"), expected, atol=1e-6
+    )
+    assert not torch.allclose(
+        imported(tmp_path, tmp_path / "square.npz", model=Square, kernels="torch"), expected, atol=1e-3
+    )
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,13 @@ def filled(name: str) -> dict[str, torch.Tensor]:
     for entry, shape, *_ in json.loads((RELEASED / f"{name}.json").read_text())["entries"]:
         value = 0.06 * torch.rand(shape, generator=generator) - 0.03
         value = 1 + value if entry.endswith("running_var") else value
-        made[entry] = torch.tensor(7) if entry.endswith("num_batches_tracked") else torch.ones(shape) if "mask_conv" in entry else value
+        made[entry] = (
+            torch.tensor(7)
+            if entry.endswith("num_batches_tracked")
+            else torch.ones(shape)
+            if "mask_conv" in entry
+            else value
+        )
     return made
 
 
@@ -56,7 +62,11 @@ def put_in_by_hand(model: torch.nn.Module, released: dict[str, torch.Tensor]) ->
         if "mask_conv" not in name
     ]
     counted = any(name.endswith("num_batches_tracked") for name in released)
-    own = [name for name in model.state_dict() if "discriminator" not in name and (counted or "num_batches_tracked" not in name)]
+    own = [
+        name
+        for name in model.state_dict()
+        if "discriminator" not in name and (counted or "num_batches_tracked" not in name)
+    ]
     assert len(own) == len(values)
     state = model.state_dict()
     with torch.no_grad():
@@ -79,10 +89,16 @@ def batch_of(model, side: int = 256) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES or [pytest.param("none", marks=pytest.mark.skip(reason="the lists of released state dicts are not here"))])
+@pytest.mark.parametrize(
+    "name",
+    NAMES or [pytest.param("none", marks=pytest.mark.skip(reason="the lists of released state dicts are not here"))],
+)
 def test_the_forward_pass_equals_that_of_the_values_put_in_by_hand(tmp_path, name):
     released = filled(name)
-    torch.save({"epoch": 3, "state_dict": {f"module.{key}": value for key, value in released.items()}}, tmp_path / "released.pth.tar")
+    torch.save(
+        {"epoch": 3, "state_dict": {f"module.{key}": value for key, value in released.items()}},
+        tmp_path / "released.pth.tar",
+    )
     model = build(name)
     found = importing.pair(model, [importing.read(tmp_path / "released.pth.tar")], [True])
     (tmp_path / "released.pth.tar").unlink()

@@ -86,7 +86,9 @@ def test_channels_last_changes_the_memory_format_alone(tmp_path, monkeypatch, ne
         torch.testing.assert_close(last[name], value, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("layer, refused", [((15, 4, 1, 2), True), ((16, 4, 1, 2), False), ((8, 4, 1, 1), False), ((8, 4, 3, 2), False)])
+@pytest.mark.parametrize(
+    "layer, refused", [((15, 4, 1, 2), True), ((16, 4, 1, 2), False), ((8, 4, 1, 1), False), ((8, 4, 3, 2), False)]
+)
 def test_channels_last_is_refused_where_a_cpu_would_write_outside_its_memory(tmp_path, layer, refused):
     class Strided(Network):
         def __init__(self):
@@ -97,7 +99,9 @@ def test_channels_last_is_refused_where_a_cpu_would_write_outside_its_memory(tmp
     if not refused:
         train_plain(one)
         return
-    with pytest.raises(ParameterError, match=r"models.tiny.training.channels_last: its convolution extra \(1x1, strided"):
+    with pytest.raises(
+        ParameterError, match=r"models.tiny.training.channels_last: its convolution extra \(1x1, strided"
+    ):
         train_plain(one)
     train_plain(job(tmp_path, Strided, epochs=0))
 
@@ -137,7 +141,9 @@ def test_a_player_moves_only_its_own_parameters(tmp_path):
     for player, others in (("discriminator", "body"), ("generator", "critic")):
         before = {key: value.detach().clone() for key, value in loop.model.named_parameters()}
         loop._turn(player, loop.optimizers[player], 1.0, batch, ids, "joint")
-        moved = {key.split(".")[0] for key, value in loop.model.named_parameters() if not torch.equal(value, before[key])}
+        moved = {
+            key.split(".")[0] for key, value in loop.model.named_parameters() if not torch.equal(value, before[key])
+        }
         assert moved and others not in moved
         if player == "discriminator":
             assert all(one.grad is None for one in loop.model.parameters_of("generator"))
@@ -178,17 +184,29 @@ def test_the_last_smaller_batch_is_dropped_and_epochs_can_be_cut_short(tmp_path)
 
 
 def test_gradients_are_clipped(tmp_path):
-    settings = {"optimizer": "sgd", "learning_rate": 1.0, "betas": [0.0, 0.9], "clip_norm": 0.01, "schedule": {"name": "constant"}}
+    settings = {
+        "optimizer": "sgd",
+        "learning_rate": 1.0,
+        "betas": [0.0, 0.9],
+        "clip_norm": 0.01,
+        "schedule": {"name": "constant"},
+    }
     loop = Loop(job(tmp_path, optimization=settings, epochs=1, max_steps_per_epoch=1), "cpu", 0, 1)
     before = torch.cat([one.detach().flatten().clone() for one in loop.model.parameters()])
     loop.run()
     after = torch.cat([one.detach().flatten() for one in loop.model.parameters()])
-    assert float((after - before).norm()) == pytest.approx(0.01, rel=1e-3)  # SGD without momentum: step = rate * gradient
+    assert float((after - before).norm()) == pytest.approx(
+        0.01, rel=1e-3
+    )  # SGD without momentum: step = rate * gradient
 
 
-@pytest.mark.parametrize("name, kind", [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD)])
+@pytest.mark.parametrize(
+    "name, kind", [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD)]
+)
 def test_optimizers_are_those_of_the_parameters(name, kind):
-    settings = schema.Optimization(optimizer=name, learning_rate=1.0, betas=[0.5, 0.9], weight_decay=0.1, schedule={"name": "constant"})
+    settings = schema.Optimization(
+        optimizer=name, learning_rate=1.0, betas=[0.5, 0.9], weight_decay=0.1, schedule={"name": "constant"}
+    )
     made = rates.make_optimizer(settings, [nn.Parameter(torch.ones(1))], 0.3)
     group = made.param_groups[0]
     assert type(made) is kind and group["lr"] == 0.3 and group["weight_decay"] == 0.1
@@ -219,7 +237,9 @@ def test_a_first_score_that_is_undefined_does_not_stand_for_the_best(tmp_path):
     assert loop.best == 3.0
 
 
-@pytest.mark.parametrize("limit, scored", [(9, [0, 1, 2, 3]), (2, [0, 2]), (1, [0])])  # fewer than there are: evenly over the sorted set
+@pytest.mark.parametrize(
+    "limit, scored", [(9, [0, 1, 2, 3]), (2, [0, 2]), (1, [0])]
+)  # fewer than there are: evenly over the sorted set
 def test_validation_scores_what_evaluation_will_score(tmp_path, limit, scored):
     loop = Loop(job(tmp_path, shared={"validation_images": limit}), "cpu", 0, 1)
     loop.model.train()
@@ -379,7 +399,9 @@ def test_a_process_killed_with_sigkill_is_taken_up_where_it_stopped(tmp_path):
     environment = dict(os.environ, SEAMBENCH_CHECKPOINT_SECONDS="0", PYTHONPATH=str(ROOT))
 
     def start(folder: Path) -> subprocess.Popen:
-        return subprocess.Popen([sys.executable, "-c", code, str(folder)], cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL)
+        return subprocess.Popen(
+            [sys.executable, "-c", code, str(folder)], cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL
+        )
 
     killed, log = start(tmp_path / "killed"), tmp_path / "killed" / "training.log"
     while killed.poll() is None and not (log.exists() and log.read_text().count("\n") >= 5):
@@ -416,22 +438,32 @@ def test_a_loss_that_is_not_finite_names_model_player_phase_step_and_batch(tmp_p
 
 
 def test_a_validation_prediction_that_is_not_finite_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"^training tiny: epoch 1: a validation prediction of v00 \.\. v03 is not finite$"):
+    with pytest.raises(
+        UserError, match=r"^training tiny: epoch 1: a validation prediction of v00 \.\. v03 is not finite$"
+    ):
         trained(tmp_path, options={"poison": "validation"})
 
 
 def test_what_the_network_refuses_is_told_in_one_line(tmp_path):
-    with pytest.raises(UserError, match=r"^training tiny: the network refuses the batch of t\d\d: height 16 is not divisible by 32; pad to 32$"):
+    with pytest.raises(
+        UserError,
+        match=r"^training tiny: the network refuses the batch of t\d\d: height 16 is not divisible by 32; pad to 32$",
+    ):
         trained(tmp_path, options={"poison": "size"})
 
 
 def test_phases_and_players_must_be_those_of_the_network(tmp_path):
     with pytest.raises(ParameterError) as caught:
         trained(tmp_path, phases={"finetune": {"epochs": 1, "learning_rate": 0.1}})
-    assert str(caught.value) == "models.tiny.training.phases names ['finetune']; after its first phase the network has none"
+    assert (
+        str(caught.value)
+        == "models.tiny.training.phases names ['finetune']; after its first phase the network has none"
+    )
     with pytest.raises(ParameterError, match=r"names none; after its first phase the network has \['joint'\]"):
         trained(tmp_path, Adversarial, phases={})
-    with pytest.raises(ParameterError, match=r"training\.players names \['critic'\]; the network has \['discriminator', 'generator'\]"):
+    with pytest.raises(
+        ParameterError, match=r"training\.players names \['critic'\]; the network has \['discriminator', 'generator'\]"
+    ):
         trained(tmp_path, Adversarial, players={"critic": {"learning_rate": 0.1}})
 
 
@@ -442,15 +474,21 @@ def test_a_method_without_players_is_not_trained(tmp_path, monkeypatch):
 
 
 def test_batches_must_fit_the_data_and_the_workers(tmp_path):
-    with pytest.raises(UserError, match=r"tiny: 12 training images, fewer than models\.tiny\.training\.batch_size = 13"):
+    with pytest.raises(
+        UserError, match=r"tiny: 12 training images, fewer than models\.tiny\.training\.batch_size = 13"
+    ):
         trained(tmp_path, batch_size=13)
-    with pytest.raises(ParameterError, match=r"models\.tiny\.training\.batch_size = 4 is not divisible by training\.workers = 3"):
+    with pytest.raises(
+        ParameterError, match=r"models\.tiny\.training\.batch_size = 4 is not divisible by training\.workers = 3"
+    ):
         Loop(job(tmp_path), "cpu", 0, 3)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_a_gpu_that_is_not_there_is_refused_in_words(tmp_path):
-    with pytest.raises(UserError, match="training.device = 'gpu' and this process sees no GPU; set training.device: cpu"):
+    with pytest.raises(
+        UserError, match="training.device = 'gpu' and this process sees no GPU; set training.device: cpu"
+    ):
         trained(tmp_path, shared={"device": "gpu"})
     assert devices.resolve_device("auto", 1) == "cpu"
 
@@ -479,7 +517,10 @@ def test_other_epochs_of_the_second_phase_do_not_train_the_first_anew(tmp_path, 
     capsys.readouterr()
     longer = two_phases(tmp_path / "longer", tmp_path / "end", joint=3)
     assert losses_counted(monkeypatch, longer) == 18
-    assert "tiny: phase warm was trained before, with the same settings, and is taken from there" in capsys.readouterr().out
+    assert (
+        "tiny: phase warm was trained before, with the same settings, and is taken from there"
+        in capsys.readouterr().out
+    )
     assert result(longer, tmp_path / "a") == result(whole, tmp_path / "b")
     assert losses_counted(monkeypatch, longer) == 0, "finished"
 
@@ -506,9 +547,15 @@ def test_training_starts_from_a_file(tmp_path, capsys):
     again = dataclasses.replace(job(tmp_path / "again", Network, epochs=0), start_from=file)
     train_plain(again)
     assert result(again, tmp_path / "out")["weights.safetensors"] == file.read_bytes()
-    less = {key: value for key, value in torch.load(tmp_path / "first/checkpoint.pt", weights_only=True)["model"].items() if key != "body.4.bias"}
+    less = {
+        key: value
+        for key, value in torch.load(tmp_path / "first/checkpoint.pt", weights_only=True)["model"].items()
+        if key != "body.4.bias"
+    }
     save_file(less, tmp_path / "less.safetensors")
-    with pytest.raises(UserError, match=r"less\.safetensors does not fit the network: it lacks body\.4\.bias \(1 in all\)"):
+    with pytest.raises(
+        UserError, match=r"less\.safetensors does not fit the network: it lacks body\.4\.bias \(1 in all\)"
+    ):
         train_plain(dataclasses.replace(again, start_from=tmp_path / "less.safetensors"))
 
 
@@ -520,11 +567,23 @@ def test_a_file_without_the_discriminator_is_enough_to_start_from(tmp_path, caps
             return list(self.body.parameters())
 
     model = Judged()
-    save_file({key: value + 1 for key, value in model.state_dict().items() if not key.startswith("critic")}, tmp_path / "released.safetensors")
-    one = dataclasses.replace(job(tmp_path / "run", Judged, epochs=0, phases={"joint": {"epochs": 0, "learning_rate": 0.1}}), start_from=tmp_path / "released.safetensors")
+    save_file(
+        {key: value + 1 for key, value in model.state_dict().items() if not key.startswith("critic")},
+        tmp_path / "released.safetensors",
+    )
+    one = dataclasses.replace(
+        job(tmp_path / "run", Judged, epochs=0, phases={"joint": {"epochs": 0, "learning_rate": 0.1}}),
+        start_from=tmp_path / "released.safetensors",
+    )
     train_plain(one)
-    assert "released.safetensors has no critic.0.weight (4 entries in all); what it lacks begins at random" in capsys.readouterr().out
-    found, random = load_file(tmp_path / "run/last.safetensors"), Loop(dataclasses.replace(one, folder=tmp_path, start_from=None), "cpu", 0, 1).model.state_dict()
+    assert (
+        "released.safetensors has no critic.0.weight (4 entries in all); what it lacks begins at random"
+        in capsys.readouterr().out
+    )
+    found, random = (
+        load_file(tmp_path / "run/last.safetensors"),
+        Loop(dataclasses.replace(one, folder=tmp_path, start_from=None), "cpu", 0, 1).model.state_dict(),
+    )
     assert torch.equal(found["critic.0.weight"], random["critic.0.weight"])
     assert torch.equal(found["body.0.weight"], load_file(tmp_path / "released.safetensors")["body.0.weight"])
 
@@ -543,7 +602,9 @@ def test_buffers_belong_to_the_prediction_as_the_module_around_them_does():
     model.body.add_module("constant", nn.Module())
     model.body.constant.register_buffer("kernel", torch.zeros(1))
     assert weights.predictor_entries(model) == [name for name in model.state_dict() if name.startswith("body.")]
-    assert "body.constant.kernel" in weights.predictor_entries(model) and "body.1.running_mean" in weights.predictor_entries(model)
+    assert "body.constant.kernel" in weights.predictor_entries(
+        model
+    ) and "body.1.running_mean" in weights.predictor_entries(model)
 
 
 def test_weights_are_safetensors_and_load_back(tmp_path):
@@ -566,7 +627,9 @@ def test_weights_that_do_not_fit_are_refused_in_one_line(tmp_path):
     with pytest.raises(UserError, match=r"downloads/weights\.safetensors is missing$"):
         weights.load_weights(Network(), tmp_path / "downloads" / "weights.safetensors")  # which no stage makes
     file = tmp_path / "models" / "tiny" / "weights.safetensors"
-    with pytest.raises(UserError, match=r"weights\.safetensors is missing; `dvc repro models/dvc\.yaml:train-tiny` makes it"):
+    with pytest.raises(
+        UserError, match=r"weights\.safetensors is missing; `dvc repro models/dvc\.yaml:train-tiny` makes it"
+    ):
         weights.load_weights(Network(), file)
     file.parent.mkdir(parents=True)
     for tensors, said in [
@@ -593,7 +656,10 @@ def test_a_checkpoint_that_holds_code_is_not_run(tmp_path, capsys):
     trained(tmp_path)
     assert not (tmp_path / "boom").exists()
     said = capsys.readouterr().out
-    assert "checkpoint.pt is damaged (it holds more than tensors, numbers and text): set aside as checkpoint.pt.damaged" in said
+    assert (
+        "checkpoint.pt is damaged (it holds more than tensors, numbers and text): set aside as checkpoint.pt.damaged"
+        in said
+    )
 
 
 # ---- schedules
@@ -606,7 +672,9 @@ def factor(progress: float, **schedule) -> float:
 def test_schedules_by_hand():
     assert [factor(x, name="constant") for x in (0.0, 0.5, 0.999)] == [1, 1, 1]
     steps = {"name": "step", "milestones": [0.5, 0.75], "factor": 0.1}
-    assert [factor(x, **steps) for x in (0.0, 0.49, 0.5, 0.74, 0.75, 0.99)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+    assert [factor(x, **steps) for x in (0.0, 0.49, 0.5, 0.74, 0.75, 0.99)] == pytest.approx(
+        [1, 1, 0.1, 0.1, 0.01, 0.01]
+    )
     linear = {"name": "linear", "start": 0.5}
     assert [factor(x, **linear) for x in (0.0, 0.49, 0.5, 0.75, 0.9)] == pytest.approx([1, 1, 1, 0.5, 0.2])
     assert [factor(x, name="cosine") for x in (0.0, 1 / 3, 0.5, 2 / 3)] == pytest.approx([1, 0.75, 0.5, 0.25])
@@ -639,7 +707,13 @@ def test_what_a_lone_worker_refuses_comes_through_as_it_was(tmp_path):
 
 
 SGD = {"optimizer": "sgd", "learning_rate": 0.02, "betas": [0.9, 0.99], "schedule": {"name": "constant"}}
-STEADY = {"options": {"norm": False, "dropout": 0.0}, "data": {"train": 16}, "batch_size": 8, "epochs": 3, "optimization": SGD}
+STEADY = {
+    "options": {"norm": False, "dropout": 0.0},
+    "data": {"train": 16},
+    "batch_size": 8,
+    "epochs": 3,
+    "optimization": SGD,
+}
 
 
 @pytest.fixture(scope="module")
@@ -715,8 +789,12 @@ def test_what_one_of_two_workers_refuses_ends_both(tmp_path, two_workers):
 
 @pytest.mark.slow
 def test_a_loss_that_is_not_finite_on_one_of_two_workers_names_that_workers_batch(tmp_path, two_workers):
-    with pytest.raises(UserError, match=r"^training tiny: network in phase train, epoch 1, step 1: loss is nan, batch t\d\d(, t\d\d)*$"):
-        ray_train.train(job(tmp_path, **STEADY | {"options": {"norm": False, "poison": "second worker"}}, **two_workers))
+    with pytest.raises(
+        UserError, match=r"^training tiny: network in phase train, epoch 1, step 1: loss is nan, batch t\d\d(, t\d\d)*$"
+    ):
+        ray_train.train(
+            job(tmp_path, **STEADY | {"options": {"norm": False, "poison": "second worker"}}, **two_workers)
+        )
 
 
 @pytest.mark.slow

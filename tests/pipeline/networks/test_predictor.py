@@ -53,7 +53,9 @@ def test_pngs_hold_what_the_network_drew(tmp_path):
     for number, row in table.iterrows():
         saved = np.asarray(Image.open(tmp_path / row["prediction"]))
         drawn = np.sqrt(data.item(number)["composite"].astype(np.float32) / 255)
-        assert np.array_equal(saved, np.rint(drawn * 255).astype(np.uint8))  # outside the mask too: nothing is composed yet
+        assert np.array_equal(
+            saved, np.rint(drawn * 255).astype(np.uint8)
+        )  # outside the mask too: nothing is composed yet
         assert row["sha256"] == hashlib.sha256((tmp_path / row["prediction"]).read_bytes()).hexdigest()
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(table["prediction"])
 
@@ -79,7 +81,9 @@ def test_a_prediction_outside_its_range_is_named(tmp_path, by, found):
         def forward(self, batch):
             return super().forward(batch) * by
 
-    with pytest.raises(UserError, match=f"^the network's prediction for p0[01] has values in {found}, expected \\[0, 1\\]$"):
+    with pytest.raises(
+        UserError, match=f"^the network's prediction for p0[01] has values in {found}, expected \\[0, 1\\]$"
+    ):
         predictor.predict_plain(Off, lambda: Pictures("p", 2), tmp_path, batch_size=2)
 
 
@@ -102,7 +106,9 @@ def test_a_prediction_that_is_not_finite_is_named(tmp_path):
 
 def test_what_the_network_refuses_is_told_in_one_line(tmp_path):
     with pytest.raises(UserError, match=r"^the network refuses p00: height 16 is not divisible by 32; pad to 32$"):
-        predictor.predict_plain(functools.partial(Drawing, bad="size"), lambda: Pictures("p", 1), tmp_path, batch_size=2)
+        predictor.predict_plain(
+            functools.partial(Drawing, bad="size"), lambda: Pictures("p", 1), tmp_path, batch_size=2
+        )
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
@@ -123,7 +129,9 @@ def session(request):
 
 def by_ray(build_model, build_data, out: Path, **options) -> pd.DataFrame:
     out.mkdir()
-    return predictor.predict_all(build_model, build_data, out, **{"batch_size": 4, "device": "cpu", "describe": "predict"} | options)
+    return predictor.predict_all(
+        build_model, build_data, out, **{"batch_size": 4, "device": "cpu", "describe": "predict"} | options
+    )
 
 
 @pytest.mark.slow
@@ -134,7 +142,10 @@ def test_actors_predict_what_one_process_predicts_bit_for_bit(session, tmp_path,
     plain = predictor.predict_plain(seeded, build_data, tmp_path / "plain", batch_size=4)
     table = by_ray(seeded, build_data, tmp_path / "ray")
     pd.testing.assert_frame_equal(table, plain)
-    assert all((tmp_path / "ray" / name).read_bytes() == (tmp_path / "plain" / name).read_bytes() for name in table["prediction"])
+    assert all(
+        (tmp_path / "ray" / name).read_bytes() == (tmp_path / "plain" / name).read_bytes()
+        for name in table["prediction"]
+    )
     assert "predict: 11/11 images" in capsys.readouterr().err
 
 

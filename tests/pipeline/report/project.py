@@ -40,13 +40,19 @@ def build(root: Path, subsets=("HCOCO", "HAdobe5k"), trained: bool = True) -> Pa
         _masks(Path("data/irregular_masks"))
         _parameters(subsets, methods)
         for task, of in methods.items():
-            data = ["data/sources/photos", "data/irregular_masks"] if task == "inpainting" else [f"data/composites/{one}" for one in subsets]
+            data = (
+                ["data/sources/photos", "data/irregular_masks"]
+                if task == "inpainting"
+                else [f"data/composites/{one}" for one in subsets]
+            )
             for name, is_trained in of.items():
                 _predict(task, name, is_trained, data)
                 if is_trained:
                     _training(name, task)
             evaluate(task)
-        beside([name for name, is_trained in methods["localization"].items() if is_trained], list(methods["harmonization"]))
+        beside(
+            [name for name, is_trained in methods["localization"].items() if is_trained], list(methods["harmonization"])
+        )
     return root
 
 
@@ -71,7 +77,11 @@ def beside(localizers: list[str], harmonizers: list[str]) -> None:
         names = ["summary", "intervals", *(["breakdowns"] if task == "inpainting" else [])]
         found.append(published.measured(*(tables.read(Path("results") / task / f"{name}.parquet") for name in names)))
     compared = published.compare(pd.concat(found, ignore_index=True))
-    for name, table in (("published", published.table()), ("compared", compared), ("correlations", published.correlations(compared))):
+    for name, table in (
+        ("published", published.table()),
+        ("compared", compared),
+        ("correlations", published.correlations(compared)),
+    ):
         tables.write(Path("results/published") / f"{name}.parquet", table)
     if not localizers:
         return
@@ -84,13 +94,15 @@ def beside(localizers: list[str], harmonizers: list[str]) -> None:
     ]  # fmt: skip
     scores = pd.DataFrame(rows)[list(localizer_scores.PER_IMAGE)]
     tables.write(Path("results/detectability/per_image.parquet"), scores)
-    tables.write(Path("results/detectability/summary.parquet"), credits.summary(scores, resampling=Resampling(1, 50, 0.95)))
+    tables.write(
+        Path("results/detectability/summary.parquet"), credits.summary(scores, resampling=Resampling(1, 50, 0.95))
+    )
 
 
 def photograph(number: int) -> np.ndarray:
     """A smooth picture with a bright square, uint8 RGB (SIZE, SIZE, 3)."""
     rng = seeds.rng("photograph", number)
-    y, x = np.mgrid[0:1 : SIZE * 1j, 0:1 : SIZE * 1j]
+    y, x = np.mgrid[0 : 1 : SIZE * 1j, 0 : 1 : SIZE * 1j]
     picture = rng.uniform(20, 150, 3) + 80 * np.stack([x * rng.random(), y * rng.random(), x * y], axis=2)
     picture[mask(number)] += 60
     return np.clip(np.rint(picture), 0, 255).astype(np.uint8)
@@ -112,7 +124,9 @@ def _source(folder: Path) -> None:
         (folder / "masks").mkdir(exist_ok=True)
         images.write_jpeg(folder / images_of["image"], photograph(number))
         images.write_png(folder / images_of["mask"], mask(number))
-        photographs.append({"image_id": name, "split": split, "group": name, "rendition": "", "image": images_of["image"]})
+        photographs.append(
+            {"image_id": name, "split": split, "group": name, "rendition": "", "image": images_of["image"]}
+        )
         instances.append({"instance_id": "1", "image_id": name, "category": "thing", "split": split} | images_of)
     tables.write(folder / "photographs.parquet", pd.DataFrame(photographs))
     tables.write(folder / "instances.parquet", pd.DataFrame(instances))
@@ -132,7 +146,9 @@ def _subset(folder: Path, subset: str) -> None:
         for k, transfer in enumerate(TRANSFERS, start=1):
             name = f"{real}_1_{k}"
             shift = seeds.rng("composite", subset, name).integers(-60, 60, 3)
-            composite = np.where(inside[..., None], np.clip(photograph(number) + shift, 0, 255), photograph(number)).astype(np.uint8)
+            composite = np.where(
+                inside[..., None], np.clip(photograph(number) + shift, 0, 255), photograph(number)
+            ).astype(np.uint8)
             images.write_jpeg(folder / f"composite_images/{name}.jpg", composite)
             rows.append(
                 files
@@ -144,7 +160,10 @@ def _subset(folder: Path, subset: str) -> None:
             )  # fmt: skip
     tables.write(folder / "pairs.parquet", pd.DataFrame(rows))
     refused = [("clipped", 0.5), ("clipped", 0.75), ("no reference", np.nan)]
-    rejected = [{"subset": subset, "split": "train", "source_image": "3", "rule": rule, "value": value} for rule, value in refused]
+    rejected = [
+        {"subset": subset, "split": "train", "source_image": "3", "rule": rule, "value": value}
+        for rule, value in refused
+    ]
     tables.write(folder / "rejected.parquet", pd.DataFrame(rejected))
 
 
@@ -169,7 +188,10 @@ def _masks(folder: Path) -> None:
 def _parameters(subsets, methods: dict[str, dict[str, bool]]) -> None:
     yaml = YAML(typ="safe")
     parameters = yaml.load((ROOT / "presets" / "embedded.yaml").read_text())
-    source, subset = next(iter(parameters["sources"].values())), next(iter(parameters["composites"]["subsets"].values()))
+    source, subset = (
+        next(iter(parameters["sources"].values())),
+        next(iter(parameters["composites"]["subsets"].values())),
+    )
     parameters["image_size"] = SIZE
     parameters["sources"] = {"photos": source}
     parameters["inpainting"]["source"] = "photos"
@@ -201,7 +223,9 @@ def _predict(task: str, name: str, trained: bool, data: list[str]) -> None:
             found = item["image"] + noise if trained else np.full((SIZE, SIZE, 3), 99)
         file = out / f"{image_id}.png"
         images.write_png(file, np.clip(np.rint(found), 0, 255).astype(np.uint8))
-        rows.append({"image_id": image_id, "prediction": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()})
+        rows.append(
+            {"image_id": image_id, "prediction": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+        )
     tables.write(out / "predictions.parquet", pd.DataFrame(rows))
     index = {
         "task": task,
@@ -212,7 +236,13 @@ def _predict(task: str, name: str, trained: bool, data: list[str]) -> None:
         "data": data,
         "options": options,
         "truth": [hashlib.sha256(one.read_bytes()).hexdigest() for one in datasets.manifests(folders)],
-        "splits": {"test": {"n_images": len(rows), "n_scored": len(rows), "predictions": hashlib.sha256((out / "predictions.parquet").read_bytes()).hexdigest()}},
+        "splits": {
+            "test": {
+                "n_images": len(rows),
+                "n_scored": len(rows),
+                "predictions": hashlib.sha256((out / "predictions.parquet").read_bytes()).hexdigest(),
+            }
+        },
     }
     file = Path("artifacts/index") / task / f"{name}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -222,8 +252,18 @@ def _predict(task: str, name: str, trained: bool, data: list[str]) -> None:
 def _training(name: str, task: str) -> None:
     folder = Path("artifacts/models") / name
     metric = {"localization": "ap", "harmonization": "fmse", "inpainting": "psnr"}[task]
-    losses = {"generator_loss": [3.0, 2.0, 1.5], "discriminator_loss": [-0.5, 0.2, 0.1]} if name == "rainnet" else {"loss": [3.0, 2.0, 1.5]}
-    history = {"model": [name] * 3, "phase": ["train", "train", "finetune"], "epoch": [1, 2, 1], "step": [10, 20, 30], **losses}
+    losses = (
+        {"generator_loss": [3.0, 2.0, 1.5], "discriminator_loss": [-0.5, 0.2, 0.1]}
+        if name == "rainnet"
+        else {"loss": [3.0, 2.0, 1.5]}
+    )
+    history = {
+        "model": [name] * 3,
+        "phase": ["train", "train", "finetune"],
+        "epoch": [1, 2, 1],
+        "step": [10, 20, 30],
+        **losses,
+    }
     tables.write(folder / "history.parquet", pd.DataFrame(history | {f"validation_{metric}": [0.2, np.nan, 0.4]}))
     facts = {"device": "CPU, 1 threads", "workers": 1, "images_per_second": 12.5, "seconds_of_the_last_run": 125.0}
     (folder / "training.json").write_text(json.dumps(facts))

@@ -17,18 +17,43 @@ def results_of(rows: dict, intervals=(), differences=()) -> numbers.Results:
     """Localization results from {model: (ap, f1, iou)}."""
     metrics = ["ap", "f1", "iou"]
     summary = pd.DataFrame(
-        [{"model": one, "subset": "All", "split": "test", "n_images": 2, "n_parameters": 0} | dict(zip(metrics, row)) for one, row in rows.items()]
+        [
+            {"model": one, "subset": "All", "split": "test", "n_images": 2, "n_parameters": 0} | dict(zip(metrics, row))
+            for one, row in rows.items()
+        ]
     )
     scores = pd.DataFrame(
-        [{"model": one, "subset": "S", "split": "test", "image_id": str(n), "photograph": "p"} | dict(zip(metrics, row)) for one, row in rows.items() for n in (1, 2)]
+        [
+            {"model": one, "subset": "S", "split": "test", "image_id": str(n), "photograph": "p"}
+            | dict(zip(metrics, row))
+            for one, row in rows.items()
+            for n in (1, 2)
+        ]
     )
     frame = pd.DataFrame(
-        [{"model": one, "subset": "All", "metric": metric, "low": math.nan, "high": math.nan} for one in rows for metric in metrics]
+        [
+            {"model": one, "subset": "All", "metric": metric, "low": math.nan, "high": math.nan}
+            for one in rows
+            for metric in metrics
+        ]
     )
-    ranks = pd.DataFrame([{"subset": "All", "metric": "ap", "model": one, "rank": 1, "rank_worst": len(rows)} for one in rows])
+    ranks = pd.DataFrame(
+        [{"subset": "All", "metric": "ap", "model": one, "rank": 1, "rank_worst": len(rows)} for one in rows]
+    )
     pairs = [(one, other) for one in rows for other in rows if one != other]
     paired = pd.DataFrame(
-        [{"subset": "All", "metric": "ap", "first": a, "second": b, "mean": rows[a][0] - rows[b][0], "low": -1.0, "high": 1.0} for a, b in pairs],
+        [
+            {
+                "subset": "All",
+                "metric": "ap",
+                "first": a,
+                "second": b,
+                "mean": rows[a][0] - rows[b][0],
+                "low": -1.0,
+                "high": 1.0,
+            }
+            for a, b in pairs
+        ],
         columns=["subset", "metric", "first", "second", "mean", "low", "high"],
     )
     methods = {one: {"trained": False, "n_parameters": 0} for one in rows}
@@ -74,9 +99,20 @@ def test_order_ranks_and_ties():
 
 def test_other_splits_have_neither_ranks_nor_intervals(finished):
     results = read(finished)
-    summary = pd.concat([results.summary, results.summary[results.summary["subset"] == "All"].assign(split="realhm", subset="All")])
+    summary = pd.concat(
+        [results.summary, results.summary[results.summary["subset"] == "All"].assign(split="realhm", subset="All")]
+    )
     scores = pd.concat([results.per_image, results.per_image.assign(split="realhm")])
-    both = numbers.Results(results.task, results.methods, scores, summary, results.intervals, results.differences, results.ranks, results.breakdowns)
+    both = numbers.Results(
+        results.task,
+        results.methods,
+        scores,
+        summary,
+        results.intervals,
+        results.differences,
+        results.ranks,
+        results.breakdowns,
+    )
     table = numbers.score_table(both, "All", "realhm")
     assert table["rows"] and all(row["cells"] for row in table["rows"])
     assert not table["stated"] and all(row["rank"] == "" and row["behind"] == "" for row in table["rows"])
@@ -111,7 +147,9 @@ def test_training_budget(finished):
 
 
 def test_training_without_epochs():
-    empty = numbers.Training("rfr", pd.DataFrame(), {"device": "CPU", "workers": 2, "images_per_second": 0.0, "seconds_of_the_last_run": 0.0})
+    empty = numbers.Training(
+        "rfr", pd.DataFrame(), {"device": "CPU", "workers": 2, "images_per_second": 0.0, "seconds_of_the_last_run": 0.0}
+    )
     own = SimpleNamespace(batch_size=4, optimization=SimpleNamespace(optimizer="adam", learning_rate=1e-3))
     (row,) = numbers.training_rows([empty], {"rfr": SimpleNamespace(training=own)})
     assert (row["epochs"], row["steps"], row["hardware"]) == ("0", "0", "CPU, 2 workers")
@@ -130,15 +168,33 @@ def test_counts(finished):
     sheet = numbers.counts(pd.read_parquet(folder / "pairs.parquet"), pd.read_parquet(folder / "rejected.parquet"))
     assert sheet["splits"] == ["train", "test"] and (sheet["n"], sheet["n_simulated"], sheet["n_rejected"]) == (8, 0, 3)
     assert sheet["by_split"][1] == {"split": "test", "composites": 4, "photographs": 2, "objects": 2}
-    assert sheet["by_transfer"] == [{"value": "reinhard", "n": 4, "of": [2, 2]}, {"value": "xiao", "n": 4, "of": [2, 2]}]
-    assert sheet["rules"] == [{"rule": "clipped", "n": 2, "values": "0.5 to 0.75"}, {"rule": "no reference", "n": 1, "values": ""}]
+    assert sheet["by_transfer"] == [
+        {"value": "reinhard", "n": 4, "of": [2, 2]},
+        {"value": "xiao", "n": 4, "of": [2, 2]},
+    ]
+    assert sheet["rules"] == [
+        {"rule": "clipped", "n": 2, "values": "0.5 to 0.75"},
+        {"rule": "no reference", "n": 1, "values": ""},
+    ]
     assert sheet["more_categories"] < 0
 
 
 def test_counts_without_what_real_sets_lack():
-    pairs = pd.DataFrame({"split": ["test"] * 2, "source_image": ["a", "b"], "mask": ["a", "b"], "transfer": ["", None], "category": [None, None]})
+    pairs = pd.DataFrame(
+        {
+            "split": ["test"] * 2,
+            "source_image": ["a", "b"],
+            "mask": ["a", "b"],
+            "transfer": ["", None],
+            "category": [None, None],
+        }
+    )
     sheet = numbers.counts(pairs, pd.DataFrame({"rule": [], "value": []}))
-    assert sheet["by_transfer"] == [{"value": "not known", "n": 2, "of": [2]}] and sheet["rules"] == [] and sheet["n_simulated"] == 0
+    assert (
+        sheet["by_transfer"] == [{"value": "not known", "n": 2, "of": [2]}]
+        and sheet["rules"] == []
+        and sheet["n_simulated"] == 0
+    )
 
 
 def test_overlaps_of_the_official_lists_in_words(tmp_path):
@@ -156,16 +212,24 @@ def test_overlaps_of_the_official_lists_in_words(tmp_path):
     assert numbers.overlaps(tmp_path / "none.parquet") == {}
 
 
-@pytest.mark.parametrize("seconds, text", [(0.04, "0.0 s"), (59.94, "59.9 s"), (60, "1 min 0 s"), (3599.4, "59 min 59 s"), (7440, "2 h 4 min")])
+@pytest.mark.parametrize(
+    "seconds, text",
+    [(0.04, "0.0 s"), (59.94, "59.9 s"), (60, "1 min 0 s"), (3599.4, "59 min 59 s"), (7440, "2 h 4 min")],
+)
 def test_duration(seconds, text):
     assert numbers.duration(seconds) == text
 
 
-@pytest.mark.parametrize("value, text", [(0, "0"), (999, "999"), (1000, "1.0 k"), (3_140_000, "3.1 M"), (2.5e9, "2.5 G")])
+@pytest.mark.parametrize(
+    "value, text", [(0, "0"), (999, "999"), (1000, "1.0 k"), (3_140_000, "3.1 M"), (2.5e9, "2.5 G")]
+)
 def test_count(value, text):
     assert numbers.count(value) == text
 
 
-@pytest.mark.parametrize("value, metric, text", [(0.12345, "ap", "0.123"), (1544.66, "fmse", "1544.7"), (math.nan, "psnr", "–"), (None, "psnr", "–")])
+@pytest.mark.parametrize(
+    "value, metric, text",
+    [(0.12345, "ap", "0.123"), (1544.66, "fmse", "1544.7"), (math.nan, "psnr", "–"), (None, "psnr", "–")],
+)
 def test_number(value, metric, text):
     assert numbers.number(value, metric) == text

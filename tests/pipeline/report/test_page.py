@@ -76,7 +76,9 @@ def test_needs_nothing_beside_it(html, read):
     assert read.open == []
     assert len(read.sources) > 50 and all(one.startswith("data:image/") for one in read.sources)
     # the only addresses are the names of markup languages
-    assert not re.search(r"(?i)(https?:)?//(?!www\.w3\.org/)[a-z0-9.-]+\.[a-z]{2,}", re.sub(r"base64,[A-Za-z0-9+/=]+", "", html))
+    assert not re.search(
+        r"(?i)(https?:)?//(?!www\.w3\.org/)[a-z0-9.-]+\.[a-z]{2,}", re.sub(r"base64,[A-Za-z0-9+/=]+", "", html)
+    )
     assert "@import" not in html and "url(http" not in html
 
 
@@ -116,17 +118,27 @@ def test_one_to_four_subsets_with_and_without_trained_networks(tmp_path, subsets
     root = project.build(tmp_path, subsets, trained=len(subsets) == 4)
     text = Read(render(root)).text
     if len(subsets) == 1:
-        assert "No method of this task was trained." in text and "By sub-dataset" not in text and "Simulated data" not in text
+        assert (
+            "No method of this task was trained." in text
+            and "By sub-dataset" not in text
+            and "Simulated data" not in text
+        )
         assert "There is one set of test images, HCOCO" in text
     else:
         assert "By sub-dataset" in text and "No method of this task was trained." not in text
         assert "Simulated data. HAdobe5k: all 8 composites; Hday2night: all 8 composites" in text
         # 4 of 8 test images in "All test images", and two of the four tables of sub-datasets, of two tasks
-        assert text.count("All test images 50% simulated") == 2 and text.count("Hday2night simulated 4 images") == 2 and "HCOCO simulated" not in text
+        assert (
+            text.count("All test images 50% simulated") == 2
+            and text.count("Hday2night simulated 4 images") == 2
+            and "HCOCO simulated" not in text
+        )
 
 
 def test_what_stands_beside_the_scores(finished, read):
-    assert "Published numbers" in read.text and "poster 9 numbers" in read.text  # unet: AP, F1, IoU on two sub-datasets and on All
+    assert (
+        "Published numbers" in read.text and "poster 9 numbers" in read.text
+    )  # unet: AP, F1, IoU on two sub-datasets and on All
     assert "68.11" not in read.text and "0.6811" in read.text  # AP is a share here
     assert "no rank correlation is given" in read.text
     assert "unet 8 images" in read.text and "rainnet 0.800 0.550 +0.250 0.250 to 0.250" in read.text
@@ -139,9 +151,13 @@ def test_a_preference_study_is_shown_with_the_task_whose_methods_it_compares(fin
     root = tmp_path / "copy"
     shutil.copytree(finished, root)
     shares = [{"model": "rainnet", "share": 0.75, "n_votes": 6}, {"model": "composite", "share": 0.25, "n_votes": 2}]
-    tables.write(root / "results/study/shares.parquet", pd.DataFrame(shares).assign(low=0.125, high=0.875, n_shown=8, n_raters=3))
+    tables.write(
+        root / "results/study/shares.parquet", pd.DataFrame(shares).assign(low=0.125, high=0.875, n_shown=8, n_raters=3)
+    )
     if scored:
-        scores = pd.DataFrame({"model": ["rainnet", "composite"], "score": [0.549, -0.549], "low": [0.1, -1.0], "high": [1.0, -0.1]})
+        scores = pd.DataFrame(
+            {"model": ["rainnet", "composite"], "score": [0.549, -0.549], "low": [0.1, -1.0], "high": [1.0, -0.1]}
+        )
         tables.write(root / "results/study/scores.parquet", scores)
     text = Read(render(root)).text
     assert text.count("Preference study") == 1 and "8 blinded votes of 3 raters" in text
@@ -178,7 +194,20 @@ def test_real_sets_without_what_only_synthesis_knows(finished, tmp_path):
     shutil.copytree(finished, root)
     file = root / "data/composites/HAdobe5k/pairs.parquet"
     pairs = tables.read(file)
-    kept = ["pair_id", "subset", "split", "composite", "mask", "real", "category", "foreground_ratio", "source_image", "reference_image", "transfer", "seed"]
+    kept = [
+        "pair_id",
+        "subset",
+        "split",
+        "composite",
+        "mask",
+        "real",
+        "category",
+        "foreground_ratio",
+        "source_image",
+        "reference_image",
+        "transfer",
+        "seed",
+    ]
     tables.write(file, pairs[kept].assign(category=None, transfer=None, reference_image=None))
     text = Read(render(root)).text
     assert text.count("mean hue rotation inside") == 1  # of the other sub-dataset

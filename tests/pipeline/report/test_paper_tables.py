@@ -24,9 +24,18 @@ def results(tmp_path):
     differences = [
         {"subset": subset, "metric": metric, "first": "b", "second": second, "low": low, "high": high}
         for subset in ("X", "Y", "All")
-        for metric, second, low, high in (("fmse", "a", -2, -0.5), ("fmse", "c", -4, 0.1), ("psnr", "a", 0.5, 2), ("psnr", "c", 1, 3))
+        for metric, second, low, high in (
+            ("fmse", "a", -2, -0.5),
+            ("fmse", "c", -4, 0.1),
+            ("psnr", "a", 0.5, 2),
+            ("psnr", "c", 1, 3),
+        )
     ]
-    images = [{"model": model, "split": "test", "image_id": image, "photograph": image[0]} for model in means for image in ("p1", "p2", "q1")]
+    images = [
+        {"model": model, "split": "test", "image_id": image, "photograph": image[0]}
+        for model in means
+        for image in ("p1", "p2", "q1")
+    ]
     for name, rows in (("summary", summary), ("differences", differences), ("per_image", images)):
         tables.write(tmp_path / f"{name}.parquet", pd.DataFrame(rows))
     return tmp_path
@@ -34,17 +43,34 @@ def results(tmp_path):
 
 def test_marks_by_hand(results):
     table = paper_tables.read("harmonization", results, "subset", ["fmse", "psnr"])
-    assert list(table.means.index) == ["b", "a", "c"] and [group for group, _ in table.means.columns] == ["X", "X", "Y", "Y", "All", "All"]
+    assert list(table.means.index) == ["b", "a", "c"] and [group for group, _ in table.means.columns] == [
+        "X",
+        "X",
+        "Y",
+        "Y",
+        "All",
+        "All",
+    ]
     assert table.means.loc["a", ("Y", "fmse")] == 4.0
-    assert table.best["All", "fmse"].tolist() == [True, False, False] and table.second["All", "psnr"].tolist() == [False, True, False]
+    assert table.best["All", "fmse"].tolist() == [True, False, False] and table.second["All", "psnr"].tolist() == [
+        False,
+        True,
+        False,
+    ]
     assert table.tied["All", "fmse"].tolist() == [False, False, True] and not table.tied["All", "psnr"].any()
     assert "3 images of 2 photographs" in table.caption and "seam-256" in table.caption
 
 
 def test_markdown(results):
-    lines = paper_tables.written(paper_tables.read("harmonization", results, "subset", ["fmse"]), "markdown").splitlines()
+    lines = paper_tables.written(
+        paper_tables.read("harmonization", results, "subset", ["fmse"]), "markdown"
+    ).splitlines()
     assert lines[0] == "| method | X: fMSE ↓ | Y: fMSE ↓ | All: fMSE ↓ |"
-    assert lines[2:5] == ["| b | **1.0** | **3.0** | **2.0** |", "| a | <u>2.0</u> | <u>4.0</u> | <u>3.0</u> |", "| c | 3.0† | 5.0† | 4.0† |"]
+    assert lines[2:5] == [
+        "| b | **1.0** | **3.0** | **2.0** |",
+        "| a | <u>2.0</u> | <u>4.0</u> | <u>3.0</u> |",
+        "| c | 3.0† | 5.0† | 4.0† |",
+    ]
 
 
 def test_csv_has_full_numbers_and_no_marks(results):
@@ -55,8 +81,15 @@ def test_csv_has_full_numbers_and_no_marks(results):
 
 def test_latex_has_rows_of_equal_length_and_balanced_braces(results):
     text = paper_tables.written(paper_tables.read("harmonization", results, "subset", ["fmse", "psnr"]), "latex")
-    assert text.count("{") == text.count("}") and r"\textbf{1.0}" in text and r"4.0$^\dagger$" in text and "†" not in text
-    assert re.findall(r"\\(begin|end)\{(\w+)\}", text) == [("begin", "table"), ("begin", "tabular"), ("end", "tabular"), ("end", "table")]
+    assert (
+        text.count("{") == text.count("}") and r"\textbf{1.0}" in text and r"4.0$^\dagger$" in text and "†" not in text
+    )
+    assert re.findall(r"\\(begin|end)\{(\w+)\}", text) == [
+        ("begin", "table"),
+        ("begin", "tabular"),
+        ("end", "tabular"),
+        ("end", "table"),
+    ]
     rows = text[text.index(r"\midrule") : text.index(r"\bottomrule")].strip().splitlines()[1:]
     assert [row.count("&") for row in rows] == [6, 6, 6] and all(row.endswith(r"\\") for row in rows)
     assert re.search(r"\\begin\{tabular\}\{lr{6}\}", text)
@@ -64,7 +97,14 @@ def test_latex_has_rows_of_equal_length_and_balanced_braces(results):
     assert not re.search(r"(?<!\\)%", text)
 
 
-@pytest.mark.parametrize("by, metrics, message", [("subset", ["fsme"], "--metrics 'fsme'"), ("subset", ["ap"], "has no such column"), ("bucket", None, "has no holes")])
+@pytest.mark.parametrize(
+    "by, metrics, message",
+    [
+        ("subset", ["fsme"], "--metrics 'fsme'"),
+        ("subset", ["ap"], "has no such column"),
+        ("bucket", None, "has no holes"),
+    ],
+)
 def test_what_a_task_has_not(results, by, metrics, message):
     with pytest.raises(ParameterError, match=message):
         paper_tables.read("harmonization", results, by, metrics)
@@ -79,7 +119,9 @@ def test_bibtex_by_hand():
         "  booktitle = {CVPR},\n"
         "}"
     )
-    assert citations.bibtex("gatedconv").splitlines()[1] == "  author = {Yu and Lin and Yang and Shen and Lu and Huang},"
+    assert (
+        citations.bibtex("gatedconv").splitlines()[1] == "  author = {Yu and Lin and Yang and Shen and Lu and Huang},"
+    )
     assert "year = {2004}" in citations.bibtex("telea")
     assert citations.bibtex("mean_fill") is None
 
@@ -92,4 +134,6 @@ def test_every_published_method_is_cited():
 def test_the_references_are_those_of_the_docstrings():
     file = Path(__file__).resolve().parents[3] / "docs/references.bib"
     command = 'python -c "import models; from pipeline.report.citations import bibliography; print(bibliography(models.names()), end=str())"'
-    assert file.read_text() == citations.bibliography(list(models.names())), f"`{command} > docs/references.bib` writes it anew"
+    assert file.read_text() == citations.bibliography(list(models.names())), (
+        f"`{command} > docs/references.bib` writes it anew"
+    )

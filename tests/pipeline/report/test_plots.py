@@ -31,8 +31,12 @@ def all_charts(finished) -> list[str]:
         trainings = [numbers.read_training(finished / "artifacts/models" / name) for name in results.trained]
         by = "hole_ratio_bucket" if task == "inpainting" else "foreground_share"
         charts += [plots.by_steps(results, by, results.leading), plots.size_against_quality(results)]
-        charts += plots.training_curves(results, trainings) + [plots.key(style) for style in plots.styles(results).values()]
-        charts += [plots.by_kind(results, by, results.leading) for by in ("transfer", "category") if task != "inpainting"]
+        charts += plots.training_curves(results, trainings) + [
+            plots.key(style) for style in plots.styles(results).values()
+        ]
+        charts += [
+            plots.by_kind(results, by, results.leading) for by in ("transfer", "category") if task != "inpainting"
+        ]
     return [*charts, plots.histogram(pd.Series([0.1, 0.2, 0.7]), "share", (0.01, 0.8), percent=True)]
 
 
@@ -43,7 +47,13 @@ def charts(finished):
 
 def test_colours_are_the_page_s(charts):
     for chart in charts:
-        assert set(re.findall(r"var\((--\w+)\)", chart)) <= {"--ink", "--faint", "--grid", "--paper", *(f"--c{n}" for n in range(1, 7))}
+        assert set(re.findall(r"var\((--\w+)\)", chart)) <= {
+            "--ink",
+            "--faint",
+            "--grid",
+            "--paper",
+            *(f"--c{n}" for n in range(1, 7)),
+        }
         without_references = re.sub(r'(xlink:href="#\w+"|url\(#\w+\))', "", chart)
         assert not COLOUR.search(without_references), COLOUR.search(without_references).group()
         assert "font-family" not in chart and "<metadata" not in chart
@@ -86,7 +96,13 @@ def test_text_is_no_formula_and_no_markup(finished):
 def test_a_breakdown_with_one_value_is_no_chart(finished):
     results = read(finished)
     one = results.breakdowns[results.breakdowns["value"].isin(["thing", "0%-5%"])]
-    single = numbers.Results(*(getattr(results, name) for name in ("task", "methods", "per_image", "summary", "intervals", "differences", "ranks")), one)
+    single = numbers.Results(
+        *(
+            getattr(results, name)
+            for name in ("task", "methods", "per_image", "summary", "intervals", "differences", "ranks")
+        ),
+        one,
+    )
     assert plots.by_kind(single, "category", "fmse") is None
     assert plots.by_steps(single, "foreground_share", "fmse") is None
 

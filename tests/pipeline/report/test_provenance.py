@@ -24,7 +24,9 @@ def test_revision(tmp_path):
     (tmp_path / "dvc.lock").write_text("a")
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "-m", "first")
-    commit = subprocess.run(["git", "-C", str(tmp_path), "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
+    commit = subprocess.run(
+        ["git", "-C", str(tmp_path), "rev-parse", "HEAD"], capture_output=True, text=True
+    ).stdout.strip()
     assert provenance.revision(tmp_path) == f"{commit[:12]}, unchanged"
     (tmp_path / "dvc.lock").write_text("written by dvc repro itself")
     assert provenance.revision(tmp_path) == f"{commit[:12]}, unchanged"

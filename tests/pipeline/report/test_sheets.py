@@ -30,10 +30,15 @@ def shown(finished, task):
 
 def with_scores(scores: dict[str, float], photographs=None, metric="psnr") -> numbers.Results:
     """Inpainting results of one method from {image_id: score}."""
-    rows = [{"model": "a", "split": "test", "image_id": one, "photograph": (photographs or {}).get(one, one), metric: value} for one, value in scores.items()]
+    rows = [
+        {"model": "a", "split": "test", "image_id": one, "photograph": (photographs or {}).get(one, one), metric: value}
+        for one, value in scores.items()
+    ]
     summary = pd.DataFrame([{"model": "a", "subset": "All", "split": "test", metric: 1.0}])
     nothing = pd.DataFrame()
-    return numbers.Results("inpainting", {"a": {"trained": True}}, pd.DataFrame(rows), summary, nothing, nothing, nothing, nothing)
+    return numbers.Results(
+        "inpainting", {"a": {"trained": True}}, pd.DataFrame(rows), summary, nothing, nothing, nothing, nothing
+    )
 
 
 def test_rows_are_chosen_by_rule():
@@ -49,7 +54,9 @@ def test_rows_are_chosen_by_rule():
 
 def test_where_less_is_better_the_worst_is_the_largest():
     results = with_scores({"i1": 10.0, "i2": 50.0, "i3": 20.0}, metric="fmse")
-    harmonization = numbers.Results("harmonization", results.methods, results.per_image, results.summary, *[pd.DataFrame()] * 4)
+    harmonization = numbers.Results(
+        "harmonization", results.methods, results.per_image, results.summary, *[pd.DataFrame()] * 4
+    )
     assert sheets.picks(harmonization, 3) == [("median", "i3"), ("worst", "i2"), ("best", "i1")]
 
 
@@ -126,7 +133,12 @@ def test_hits_and_misses_have_their_colours():
     composite = np.zeros((2, 2, 3), np.uint8)
     found, mask = np.array([[True, True], [False, False]]), np.array([[True, False], [True, False]])
     drawn = sheets.hits_and_misses(composite, found, mask)
-    for place, colour in (((0, 0), sheets.FOUND), ((0, 1), sheets.FALSE_ALARM), ((1, 0), sheets.MISSED), ((1, 1), (0, 0, 0))):
+    for place, colour in (
+        ((0, 0), sheets.FOUND),
+        ((0, 1), sheets.FALSE_ALARM),
+        ((1, 0), sheets.MISSED),
+        ((1, 1), (0, 0, 0)),
+    ):
         np.testing.assert_allclose(drawn[place], 0.7 * np.array(colour), atol=1)
 
 
@@ -141,7 +153,9 @@ def test_outline_keeps_what_is_far_from_the_edge_and_draws_none_along_the_frame(
     np.testing.assert_array_equal(sheets.outlined(picture, np.ones((40, 40), bool)), picture)
 
 
-@pytest.mark.parametrize("shape, side, expected", [((100, 200, 3), 50, (25, 50, 3)), ((40, 40), 50, (40, 40)), ((300, 2), 50, (50, 1))])
+@pytest.mark.parametrize(
+    "shape, side, expected", [((100, 200, 3), 50, (25, 50, 3)), ((40, 40), 50, (40, 40)), ((300, 2), 50, (50, 1))]
+)
 def test_fitted(shape, side, expected):
     assert sheets.fitted(np.zeros(shape, np.uint8), side).shape == expected
 
@@ -164,7 +178,9 @@ def test_samples_of_the_data(finished):
     for transfer, samples in sheet.items():
         assert len({one["pair_id"] for one in samples}) == 3
         assert set(one["pair_id"] for one in samples) <= set(pairs.loc[pairs["transfer"] == transfer, "pair_id"])
-        assert all([tile["name"] for tile in one["tiles"]] == ["real", "mask", "composite", "reference"] for one in samples)
+        assert all(
+            [tile["name"] for tile in one["tiles"]] == ["real", "mask", "composite", "reference"] for one in samples
+        )
         row = pairs.set_index("pair_id").loc[samples[0]["pair_id"]]
         np.testing.assert_array_equal(decoded(samples[0]["tiles"][1]["source"]), images.read_mask(folder / row["mask"]))
 
@@ -196,7 +212,10 @@ def test_samples_of_real_sets_without_reference_transfer_or_category(finished, t
 def test_masks_by_kind_and_bucket(finished):
     root = finished / "data/irregular_masks"
     sheet = sheets.mask_sheet(root, pd.read_parquet(root / "masks.parquet"))
-    assert sheet["buckets"] == ["0-10", "10-20", "20-30"] and [row["kind"] for row in sheet["rows"]] == ["brush", "strokes"]
+    assert sheet["buckets"] == ["0-10", "10-20", "20-30"] and [row["kind"] for row in sheet["rows"]] == [
+        "brush",
+        "strokes",
+    ]
     assert [[cell["n"] for cell in row["cells"]] for row in sheet["rows"]] == [[0, 0, 2], [2, 2, 0]]
     assert sheet["rows"][0]["cells"][0]["source"] is None
     written = images.read_mask(root / "test/20-30/00000.png")

@@ -23,7 +23,18 @@ def test_resolutions_count_what_is_smaller(finished):
     results = read(finished)
     assert variants.resolutions(results) == []
     rows = [
-        {"by": by, "value": side, "model": model, "metric": "fmse", "mean": 5.0, "low": 4.0, "high": 6.0, "n": n, "n_excluded": 0, "n_groups": n}
+        {
+            "by": by,
+            "value": side,
+            "model": model,
+            "metric": "fmse",
+            "mean": 5.0,
+            "low": 4.0,
+            "high": 6.0,
+            "n": n,
+            "n_excluded": 0,
+            "n_groups": n,
+        }
         for by, counts in (("resolution", {"48": 8, "512": 3}), ("resolution_same_images", {"48": 3, "512": 3}))
         for side, n in counts.items()
         for model in results.order

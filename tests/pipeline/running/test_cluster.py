@@ -36,7 +36,9 @@ def test_silly_numbers_of_cores_are_refused(monkeypatch, silly):
 def test_an_address_where_nothing_answers_is_refused_at_once(monkeypatch, address):
     # Ray by itself would try again for minutes
     monkeypatch.setenv("RAY_ADDRESS", address)
-    with pytest.raises(UserError, match=f"^RAY_ADDRESS = '{address}': no Ray cluster answers there \\(.+\\)$") as caught:
+    with pytest.raises(
+        UserError, match=f"^RAY_ADDRESS = '{address}': no Ray cluster answers there \\(.+\\)$"
+    ) as caught:
         with cluster.session():
             pass
     assert "\n" not in str(caught.value)
@@ -44,7 +46,13 @@ def test_an_address_where_nothing_answers_is_refused_at_once(monkeypatch, addres
 
 @pytest.fixture
 def no_cluster(monkeypatch):
-    for name in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"):
+    for name in (
+        "RAY_ADDRESS",
+        "RAY_AUTH_MODE",
+        "RAY_AUTH_TOKEN",
+        "RAY_AUTH_TOKEN_PATH",
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER",
+    ):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -59,7 +67,10 @@ def start_refused() -> str:
 def test_a_temporary_folder_that_cannot_be_is_refused_in_one_line(no_cluster, monkeypatch, tmp_path):
     long = tmp_path / ("x" * 100)
     monkeypatch.setenv("RAY_TMPDIR", str(long))
-    assert start_refused().startswith(f"RAY_TMPDIR = '{long}': its path has {len(str(long))} bytes, and 1") and not long.exists()
+    assert (
+        start_refused().startswith(f"RAY_TMPDIR = '{long}': its path has {len(str(long))} bytes, and 1")
+        and not long.exists()
+    )
     monkeypatch.setenv("RAY_TMPDIR", "/dev/null/x")
     assert start_refused() == "RAY_TMPDIR = '/dev/null/x': Not a directory"
 
@@ -95,7 +106,9 @@ def script(folder: Path, text: str) -> str:
 
 def test_a_head_that_does_not_start_is_tried_again_once_and_then_told(no_cluster, short, monkeypatch, tmp_path, capfd):
     monkeypatch.setattr(sys, "executable", script(tmp_path, f"echo start >> {tmp_path}/starts; exit 3"))
-    assert start_refused().startswith(f"Ray's head didn't start, twice (its process ended with exit code 3); its logs are in {short}/")
+    assert start_refused().startswith(
+        f"Ray's head didn't start, twice (its process ended with exit code 3); its logs are in {short}/"
+    )
     assert (tmp_path / "starts").read_text() == "start\nstart\n"
     assert capfd.readouterr().err == "Ray's head didn't start (its process ended with exit code 3); trying once more\n"
 
@@ -139,13 +152,20 @@ with cluster.session():
 
 @pytest.mark.slow
 def test_a_run_listens_on_loopback_only_and_wants_its_token(tmp_path):
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")} | {"HOME": "/dev/null/nowhere", "SEAMBENCH_CPUS": "2"}
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")} | {
+        "HOME": "/dev/null/nowhere",
+        "SEAMBENCH_CPUS": "2",
+    }
     command = [sys.executable, "-m", "commands.cluster", sys.executable, "-c", STAGE]
     done = subprocess.run(command, cwd=ROOT, env=kept, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     addresses = {ip for _, ip in told["sockets"]}
-    assert all((ip := ipaddress.ip_address(one)).is_loopback or (ip.version == 6 and ip.ipv4_mapped and ip.ipv4_mapped.is_loopback) for one in addresses), told
+    assert all(
+        (ip := ipaddress.ip_address(one)).is_loopback
+        or (ip.version == 6 and ip.ipv4_mapped and ip.ipv4_mapped.is_loopback)
+        for one in addresses
+    ), told
     assert {"gcs_server", "raylet"} <= {name for name, _ in told["sockets"]} and len(told["sockets"]) >= 6
     assert told["strangers"] == [[True, ""]] * 3
 
@@ -155,7 +175,11 @@ def test_the_documented_cluster_takes_who_has_the_token_and_refuses_others_in_on
     recipe = (ROOT / "docs" / "experiments.md").read_text().split("on one machine:\n\n")[1].split("\n\n")[0]
     assert "ray start --head " in recipe and "127.0.0.1:6379" in recipe
     port = str(cluster_port())
-    recipe = recipe.replace("6379", port).replace("ray start --head ", f"ray start --head --block --port={port} --num-cpus=1 ").replace("-stats\n", "-stats &\n")
+    recipe = (
+        recipe.replace("6379", port)
+        .replace("ray start --head ", f"ray start --head --block --port={port} --num-cpus=1 ")
+        .replace("-stats\n", "-stats &\n")
+    )
     code = (
         "import sys; from pipeline.errors import UserError; from pipeline.running import cluster\n"
         "try:\n"
@@ -168,7 +192,9 @@ def test_the_documented_cluster_takes_who_has_the_token_and_refuses_others_in_on
     home.mkdir()
     kept = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     kept |= {"HOME": str(home), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "RAY_TMPDIR": short}
-    with subprocess.Popen(["sh", "-ec", recipe + "\nwait"], cwd=ROOT, env=kept, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as shell:
+    with subprocess.Popen(
+        ["sh", "-ec", recipe + "\nwait"], cwd=ROOT, env=kept, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as shell:
         try:
             deadline = time.monotonic() + 120
             while cluster._refusal("127.0.0.1", int(port)) and time.monotonic() < deadline:
@@ -176,18 +202,34 @@ def test_the_documented_cluster_takes_who_has_the_token_and_refuses_others_in_on
             time.sleep(3)  # its raylet comes after its server
             assert (home / ".ray" / "auth_token").stat().st_mode & 0o077 == 0
             head = psutil.Process(shell.pid)
-            open_to = {one.laddr.ip for process in head.children(recursive=True) for one in process.net_connections("inet") if one.status == psutil.CONN_LISTEN}
+            open_to = {
+                one.laddr.ip
+                for process in head.children(recursive=True)
+                for one in process.net_connections("inet")
+                if one.status == psutil.CONN_LISTEN
+            }
             assert open_to <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"} and open_to
             # another shell, which has the address alone
             joining = [
-                subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=kept | {"RAY_ADDRESS": f"127.0.0.1:{port}"} | more, stdout=subprocess.PIPE, text=True)
+                subprocess.Popen(
+                    [sys.executable, "-c", code],
+                    cwd=ROOT,
+                    env=kept | {"RAY_ADDRESS": f"127.0.0.1:{port}"} | more,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
                 for more in ({}, {"HOME": short})
             ]
             with_token, without = [process.communicate(timeout=240)[0] for process in joining]
         finally:
             cluster.kill_tree(shell.pid)
     assert with_token == "42\n"
-    assert without.startswith(f"RAY_ADDRESS = '127.0.0.1:{port}': the cluster wants its own token; set RAY_AUTH_MODE=token") and without.count("\n") == 1
+    assert (
+        without.startswith(
+            f"RAY_ADDRESS = '127.0.0.1:{port}': the cluster wants its own token; set RAY_AUTH_MODE=token"
+        )
+        and without.count("\n") == 1
+    )
 
 
 def cluster_port() -> int:
@@ -219,9 +261,13 @@ def test_workers_that_die_one_after_the_other_end_the_wait_unless_something_is_f
         "        if number < 10: heard()\n"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT), "SEAMBENCH_CPUS": "1", cluster.LOGS: str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+    )
     line = "predict: 8 workers died one after the other, for lack of memory; lower inference.batch_size, or SEAMBENCH_CPUS for fewer workers at once\n"
-    assert (done.returncode, done.stderr) == (1, line) and len((tmp_path / "gcs_server.out").read_text().splitlines()) >= 18
+    assert (done.returncode, done.stderr) == (1, line) and len(
+        (tmp_path / "gcs_server.out").read_text().splitlines()
+    ) >= 18
 
 
 @pytest.mark.slow
@@ -235,9 +281,16 @@ def test_a_join_that_hangs_ends_in_one_line(short, server):
         "    with cluster._joined(head.address, 'this head'):\n"
         "        pass\n"
     )
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")} | {"RAY_TMPDIR": short, "SEAMBENCH_CPUS": "1"}
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")} | {
+        "RAY_TMPDIR": short,
+        "SEAMBENCH_CPUS": "1",
+    }
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=kept, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 1 and done.stderr.splitlines()[-1] == "this head: it accepts connections, but joining it took more than 4 s; start again"
+    assert (
+        done.returncode == 1
+        and done.stderr.splitlines()[-1]
+        == "this head: it accepts connections, but joining it took more than 4 s; start again"
+    )
 
 
 @pytest.mark.slow
@@ -249,6 +302,14 @@ def test_inference_without_memory_enough_ends_in_one_line(short, tmp_path):
         f"predictor.predict_all(Drawing, functools.partial(Pictures, 'p', 3), Path({str(tmp_path)!r}), batch_size=2, device='cpu', describe='predict')\n"
     )
     kept = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
-    kept |= {"RAY_TMPDIR": short, "SEAMBENCH_CPUS": "1", "PYTHONPATH": str(ROOT), "RAY_memory_usage_threshold": "0.01", "RAY_memory_monitor_refresh_ms": "200"}
+    kept |= {
+        "RAY_TMPDIR": short,
+        "SEAMBENCH_CPUS": "1",
+        "PYTHONPATH": str(ROOT),
+        "RAY_memory_usage_threshold": "0.01",
+        "RAY_memory_monitor_refresh_ms": "200",
+    }
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=kept, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 1 and done.stderr.splitlines()[-1].endswith("for lack of memory; lower inference.batch_size, or SEAMBENCH_CPUS for fewer workers at once")
+    assert done.returncode == 1 and done.stderr.splitlines()[-1].endswith(
+        "for lack of memory; lower inference.batch_size, or SEAMBENCH_CPUS for fewer workers at once"
+    )

@@ -47,10 +47,21 @@ def imports(file: Path) -> set[str]:
 def test_closures_by_hand():
     assert graph.closure("pipeline.errors") == ["pipeline/__init__.py", "pipeline/errors.py"]
     assert graph.closure("pipeline.atomic") == ["pipeline/__init__.py", "pipeline/atomic.py"]
-    assert graph.closure("pipeline.tables") == ["pipeline/__init__.py", "pipeline/atomic.py", "pipeline/errors.py", "pipeline/tables.py"]
+    assert graph.closure("pipeline.tables") == [
+        "pipeline/__init__.py",
+        "pipeline/atomic.py",
+        "pipeline/errors.py",
+        "pipeline/tables.py",
+    ]
     assert graph.closure("models.base") == ["models/__init__.py", "models/base.py"]
     found = graph.closure("models.harmonization.composite", "pipeline.seeds")
-    assert found == ["models/__init__.py", "models/base.py", "models/harmonization/composite.py", "pipeline/__init__.py", "pipeline/seeds.py"]
+    assert found == [
+        "models/__init__.py",
+        "models/base.py",
+        "models/harmonization/composite.py",
+        "pipeline/__init__.py",
+        "pipeline/seeds.py",
+    ]
 
 
 def test_imports_inside_functions_count():
@@ -60,7 +71,9 @@ def test_imports_inside_functions_count():
 
 def test_a_package_with_code_of_its_own_counts_and_an_empty_one_does_not():
     found = graph.closure("pipeline.irregular_masks.recipes")
-    assert "pipeline/irregular_masks/__init__.py" in found and "pipeline/running/__init__.py" not in graph.closure("pipeline.running.cluster")
+    assert "pipeline/irregular_masks/__init__.py" in found and "pipeline/running/__init__.py" not in graph.closure(
+        "pipeline.running.cluster"
+    )
 
 
 def test_a_networks_closure_holds_its_own_layers_and_no_other_network():
@@ -81,7 +94,9 @@ def test_what_python_loads_for_a_stage_is_in_its_closure(stage):
     code = f"import sys, stages.{stage}; print(*(m.__file__ for n, m in list(sys.modules.items()) if n.split('.')[0] in {graph.PACKAGES!r}))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     loaded = {Path(file) for file in done.stdout.split()}
-    assert {str(file.relative_to(ROOT)) for file in loaded if file.stat().st_size} <= set(graph.closure(f"stages.{stage}"))
+    assert {str(file.relative_to(ROOT)) for file in loaded if file.stat().st_size} <= set(
+        graph.closure(f"stages.{stage}")
+    )
 
 
 # ---- deps and params of the stages
@@ -114,7 +129,11 @@ def test_commands_are_those_that_a_person_can_type():
 def test_code_deps_of_the_written_stages_are_fresh(embedded):
     """Those of the committed models/dvc.yaml; which methods it has, and their data, follow params.yaml, which is the user's."""
     committed = YAML(typ="safe").load((ROOT / graph.FILE).read_text())["stages"]
-    per_method = {f"{kind}-{name}": (kind, f"models.{models.task_of(name)}.{name}") for name in models.names() for kind in ("train", "infer", "detect")}
+    per_method = {
+        f"{kind}-{name}": (kind, f"models.{models.task_of(name)}.{name}")
+        for name in models.names()
+        for kind in ("train", "infer", "detect")
+    }
     for stage, written in committed.items():
         kind, *network = per_method.get(stage, (stage,))
         code = [one for one in written["deps"] if one.endswith(".py")]
@@ -135,9 +154,19 @@ def test_stages_of_a_trained_network(embedded):
     weights = "artifacts/models/rfr/weights.safetensors"
     assert infer["cmd"] == f"python -m stages.infer rfr --weights {weights} --data {source} data/irregular_masks"
     assert train["deps"] == graph.closure("stages.train", "models.inpainting.rfr") + [source, "data/irregular_masks"]
-    assert infer["deps"] == graph.closure("stages.infer", "models.inpainting.rfr") + [source, "data/irregular_masks", weights]
-    assert "models.rfr.training" in train["params"] and "seed" in train["params"] and "models.rfr.hyperparameters" in infer["params"]
-    assert "seed" not in infer["params"] and not any(key.startswith("models.") and "rfr" not in key for key in train["params"])
+    assert infer["deps"] == graph.closure("stages.infer", "models.inpainting.rfr") + [
+        source,
+        "data/irregular_masks",
+        weights,
+    ]
+    assert (
+        "models.rfr.training" in train["params"]
+        and "seed" in train["params"]
+        and "models.rfr.hyperparameters" in infer["params"]
+    )
+    assert "seed" not in infer["params"] and not any(
+        key.startswith("models.") and "rfr" not in key for key in train["params"]
+    )
     assert train["outs"] == ["artifacts/models/rfr"]
     assert infer["outs"] == ["artifacts/predictions/rfr", "artifacts/index/inpainting/rfr.json"]
 
@@ -151,19 +180,34 @@ def test_a_trained_localizer_looks_at_what_every_harmonizer_made(embedded):
     stages = graph.stages_of("unet", embedded)
     assert list(stages) == ["train-unet", "infer-unet", "detect-unet"]
     detect, harmonizers = stages["detect-unet"], embedded.models_of("harmonization")
-    weights, data = "artifacts/models/unet/weights.safetensors", [f"data/composites/{name}" for name in embedded.composites.subsets]
+    weights, data = (
+        "artifacts/models/unet/weights.safetensors",
+        [f"data/composites/{name}" for name in embedded.composites.subsets],
+    )
     code = graph.closure("stages.detect", "models.localization.unet")
     assert detect["deps"] == code + data + [weights] + [f"artifacts/predictions/{name}" for name in harmonizers]
-    assert detect["cmd"] == f"python -m stages.detect unet --weights {weights} --data {' '.join(data)} --harmonized {' '.join(harmonizers)}"
+    assert (
+        detect["cmd"]
+        == f"python -m stages.detect unet --weights {weights} --data {' '.join(data)} --harmonized {' '.join(harmonizers)}"
+    )
     assert detect["outs"] == ["artifacts/detectability/unet.parquet"]
-    assert "models.unet.hyperparameters" in detect["params"] and "localization.max_foreground" in detect["params"] and "seed" not in detect["params"]
+    assert (
+        "models.unet.hyperparameters" in detect["params"]
+        and "localization.max_foreground" in detect["params"]
+        and "seed" not in detect["params"]
+    )
     assert list(graph.stages_of("gaussian_map", embedded)) == ["infer-gaussian_map"]
     (collect,) = graph.detectability_stage(embedded).values()
-    assert collect["deps"] == graph.closure("stages.detectability") + detect["outs"] and collect["outs"] == ["results/detectability"]
+    assert collect["deps"] == graph.closure("stages.detectability") + detect["outs"] and collect["outs"] == [
+        "results/detectability"
+    ]
 
 
 def test_without_trained_localizers_or_harmonizers_nothing_is_detected(embedded, tmp_path, monkeypatch):
-    kinds = ([name for name in embedded.models if name != "unet"], [name for name in embedded.models if models.task_of(name) != "harmonization"])
+    kinds = (
+        [name for name in embedded.models if name != "unet"],
+        [name for name in embedded.models if models.task_of(name) != "harmonization"],
+    )
     monkeypatch.setattr(graph, "ROOT", tmp_path)
     (tmp_path / "results/detectability").mkdir(parents=True)
     assert graph.stale_outputs(embedded) == ([], [])
@@ -181,7 +225,13 @@ def test_what_is_read_for_one_task_alone_is_a_parameter_of_that_task_alone(embed
 
 def test_methods_that_are_no_longer_named_leave_nothing_behind(embedded, tmp_path, monkeypatch):
     monkeypatch.setattr(graph, "ROOT", tmp_path)
-    there = ["artifacts/models/unet", "artifacts/models/gone", "artifacts/predictions/gone", "artifacts/index/inpainting", "artifacts/detectability"]
+    there = [
+        "artifacts/models/unet",
+        "artifacts/models/gone",
+        "artifacts/predictions/gone",
+        "artifacts/index/inpainting",
+        "artifacts/detectability",
+    ]
     for folder in there:
         (tmp_path / folder).mkdir(parents=True)
     for name in ("unet", "gone"):
@@ -189,7 +239,12 @@ def test_methods_that_are_no_longer_named_leave_nothing_behind(embedded, tmp_pat
     for name in ("rfr", "gone"):
         (tmp_path / f"artifacts/index/inpainting/{name}.json").write_text('{"splits": {"test": {"predictions": "0"}}}')
     found = {str(path.relative_to(tmp_path)) for path in graph.stale_outputs(embedded)[0]}
-    assert found == {"artifacts/models/gone", "artifacts/predictions/gone", "artifacts/index/inpainting/gone.json", "artifacts/detectability/gone.parquet"}
+    assert found == {
+        "artifacts/models/gone",
+        "artifacts/predictions/gone",
+        "artifacts/index/inpainting/gone.json",
+        "artifacts/detectability/gone.parquet",
+    }
 
 
 # ---- what a stage declares, it reads
@@ -220,16 +275,24 @@ def declared_leaves(key: str, of_subset=schema.Subset) -> set[str]:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_declared_leaf_is_read_in_the_closure(stage):
-    declared = graph.read_parameters(f"stages.{stage}", **{name: f"{{{name}}}" for name in ("model", "source", "subset", "name")})
+    declared = graph.read_parameters(
+        f"stages.{stage}", **{name: f"{{{name}}}" for name in ("model", "source", "subset", "name")}
+    )
     modules = [f"stages.{stage}"]
     if stage in ("train", "infer", "take_in"):
-        declared += [key for task in models.TASKS for key in graph.read_parameters(f"stages.{stage}", task, model="{model}")]
+        declared += [
+            key for task in models.TASKS for key in graph.read_parameters(f"stages.{stage}", task, model="{model}")
+        ]
     read = set()
     for file in graph.closure(*modules):
         if not file.startswith("pipeline/params/"):  # which holds them all
-            read |= {node.attr for node in ast.walk(ast.parse((ROOT / file).read_text())) if isinstance(node, ast.Attribute)}
+            read |= {
+                node.attr for node in ast.walk(ast.parse((ROOT / file).read_text())) if isinstance(node, ast.Attribute)
+            }
     kind = schema.ListedSubset if stage == "iharmony4" else schema.Subset
-    unread = {leaf for key in declared for leaf in declared_leaves(key, kind)} - read - {"recipe"}  # which loading resolves
+    unread = (
+        {leaf for key in declared for leaf in declared_leaves(key, kind)} - read - {"recipe"}
+    )  # which loading resolves
     assert not unread, f"stages/{stage}.py declares what nothing in its closure reads"
 
 
@@ -245,7 +308,15 @@ def test_the_schema_is_walked_as_it_stands():
 # ---- imports run one way
 
 
-@pytest.mark.parametrize("package, may", [("stages", ("pipeline", "models")), ("commands", ("pipeline", "models")), ("pipeline", ("pipeline", "models")), ("models", ("models",))])
+@pytest.mark.parametrize(
+    "package, may",
+    [
+        ("stages", ("pipeline", "models")),
+        ("commands", ("pipeline", "models")),
+        ("pipeline", ("pipeline", "models")),
+        ("models", ("models",)),
+    ],
+)
 def test_packages_import_one_way(package, may):
     for file in CODE:
         if file.relative_to(ROOT).parts[0] == package:
@@ -260,7 +331,9 @@ def test_networks_stand_on_layers_and_losses_and_never_on_one_another():
             continue
         allowed = ("models.base", "models.layers", "models.losses")
         for name in imports(file):
-            assert not name.startswith("models") or name == "models" or name.startswith(allowed), f"{file} imports {name}"
+            assert not name.startswith("models") or name == "models" or name.startswith(allowed), (
+                f"{file} imports {name}"
+            )
 
 
 def test_the_library_knows_no_network_by_name():
@@ -269,8 +342,14 @@ def test_the_library_knows_no_network_by_name():
         parts = file.relative_to(ROOT).parts
         if parts[0] == "models":
             continue
-        assert not any(name.startswith(tuple(f"models.{task}" for task in models.TASKS)) for name in imports(file)), file
-        constants = {node.value for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+        assert not any(name.startswith(tuple(f"models.{task}" for task in models.TASKS)) for name in imports(file)), (
+            file
+        )
+        constants = {
+            node.value
+            for node in ast.walk(ast.parse(file.read_text()))
+            if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        }
         if file.parent.name == "protocols" or file.parent.name == "params":
             # the evaluation code of publications, after which the networks are called too
             constants -= {one.name for records in protocols.RECORDS.values() for one in records}
@@ -282,12 +361,17 @@ def test_the_library_knows_no_network_by_name():
 
 def test_ray_appears_in_four_files():
     users = {str(file.relative_to(ROOT)) for file in CODE if any(name.split(".")[0] == "ray" for name in imports(file))}
-    assert users == {f"pipeline/{name}.py" for name in ("running/cluster", "running/parallel", "networks/ray_train", "networks/predictor")}
+    assert users == {
+        f"pipeline/{name}.py"
+        for name in ("running/cluster", "running/parallel", "networks/ray_train", "networks/predictor")
+    }
 
 
 def test_stages_that_have_nothing_to_do_with_ray_never_come_near_it():
     for stage in ("check", "ingest", "lists", "report", "detectability", "published"):
-        assert not {"pipeline/running/cluster.py", "pipeline/running/parallel.py"} & set(graph.closure(f"stages.{stage}")), stage
+        assert not {"pipeline/running/cluster.py", "pipeline/running/parallel.py"} & set(
+            graph.closure(f"stages.{stage}")
+        ), stage
 
 
 # ---- the command

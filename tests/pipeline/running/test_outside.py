@@ -53,4 +53,6 @@ def test_every_path_of_a_parameter_file_is_known():
     assert outside.paths_of(content) == [content.sources["Places2"].path, content.irregular_masks.folder]
     content = params.load(ROOT / "presets/iharmony4.yaml")
     assert outside.paths_of(content) == [subset.path for subset in content.subsets.values()]
-    assert outside.weight_files({"backbone_weights": "imagenet", "perceptual_weights": "../vgg16.pth", "width": 8}) == ["../vgg16.pth"]
+    assert outside.weight_files({"backbone_weights": "imagenet", "perceptual_weights": "../vgg16.pth", "width": 8}) == [
+        "../vgg16.pth"
+    ]

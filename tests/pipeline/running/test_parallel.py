@@ -51,21 +51,35 @@ def session():
 
 def test_little_work_stays_here_and_much_is_handed_on(monkeypatch, capsys):
     handed = []
-    monkeypatch.setattr(parallel, "ordered_map", lambda function, items, **options: handed.append((list(items), options)) or map(function, items))
+    monkeypatch.setattr(
+        parallel,
+        "ordered_map",
+        lambda function, items, **options: handed.append((list(items), options)) or map(function, items),
+    )
     numbers = list(range(1, 12))  # 5 and 10 take 0.3 s
-    assert list(parallel.spread(slow_square, numbers, describe="squares", unit="numbers")) == [one * one for one in numbers] and not handed
+    assert (
+        list(parallel.spread(slow_square, numbers, describe="squares", unit="numbers"))
+        == [one * one for one in numbers]
+        and not handed
+    )
     assert "squares: 11/11 numbers" in capsys.readouterr().err
     monkeypatch.setattr(parallel, "TRIAL_SECONDS", 0.2)
     monkeypatch.setattr(parallel, "WORTHWHILE_SECONDS", 0.3)
-    assert list(parallel.spread(slow_square, numbers, describe="squares", unit="numbers", chunk=3)) == [one * one for one in numbers]
-    assert handed == [(numbers[5:], {"describe": "squares", "unit": "numbers", "chunk": 3})]  # 0.3 s for five: 0.36 s are left
+    assert list(parallel.spread(slow_square, numbers, describe="squares", unit="numbers", chunk=3)) == [
+        one * one for one in numbers
+    ]
+    assert handed == [
+        (numbers[5:], {"describe": "squares", "unit": "numbers", "chunk": 3})
+    ]  # 0.3 s for five: 0.36 s are left
     assert list(parallel.spread(slow_square, [], describe="none")) == []
 
 
 @pytest.mark.slow
 def test_results_come_in_the_order_of_the_items(session, capsys):
     numbers = list(range(23))
-    assert list(parallel.ordered_map(slow_square, numbers, describe="squares", unit="numbers", chunk=2)) == [one * one for one in numbers]
+    assert list(parallel.ordered_map(slow_square, numbers, describe="squares", unit="numbers", chunk=2)) == [
+        one * one for one in numbers
+    ]
     assert "squares: 23/23 numbers" in capsys.readouterr().err
     assert list(parallel.ordered_map(slow_square, [], describe="none")) == []
 

@@ -17,7 +17,9 @@ def test_the_same_work_has_the_same_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").write_bytes(b"1")
     first = run_folders.run_folder("unet", 1, "a", BLOCK, {"max": 0.5}, Path("data"))
-    assert first == run_folders.run_folder("unet", 1, "a", schema.Optimization(**OPTIMIZATION), {"max": 0.5}, Path("data"))
+    assert first == run_folders.run_folder(
+        "unet", 1, "a", schema.Optimization(**OPTIMIZATION), {"max": 0.5}, Path("data")
+    )
     assert first.parent == tmp_path / ".runs" and first.name.startswith("unet-") and not first.exists()
 
 
@@ -35,8 +37,15 @@ def test_whatever_the_result_depends_on_makes_another_folder(tmp_path):
     data.write_bytes(b"1")
     base = (1, "a", BLOCK, {"max": 0.5, "block": BLOCK}, data)
     found = {run_folders.run_folder("unet", *base).name}
-    for place, other in [(0, 2), (0, "1"), (1, "b"), (2, schema.Optimization(**OPTIMIZATION | {"learning_rate": 0.2})), (3, {"max": 0.6, "block": BLOCK}), (3, {"max": 0.5}),
-                         (3, {"max": 0.5, "block": schema.Optimization(**OPTIMIZATION | {"learning_rate": 0.2})})]:
+    for place, other in [
+        (0, 2),
+        (0, "1"),
+        (1, "b"),
+        (2, schema.Optimization(**OPTIMIZATION | {"learning_rate": 0.2})),
+        (3, {"max": 0.6, "block": BLOCK}),
+        (3, {"max": 0.5}),
+        (3, {"max": 0.5, "block": schema.Optimization(**OPTIMIZATION | {"learning_rate": 0.2})}),
+    ]:
         parts = list(base)
         parts[place] = other
         found.add(run_folders.run_folder("unet", *parts).name)
@@ -74,7 +83,9 @@ def test_code_elsewhere_does_not_count():
 def test_code_that_makes_the_result_is_loaded_before_the_folder_is_named(module):
     # an import inside a function would be missed by the hash, and an edit of it would not start the work anew
     code = f"import {module}, sys; print(*sorted(name for name in sys.modules if name.split('.')[0] in ('pipeline', 'models', 'stages')))"
-    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
     from pipeline.running import graph
 
     files = {graph._file_of(name) for name in loaded}

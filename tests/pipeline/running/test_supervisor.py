@@ -17,7 +17,14 @@ ROOT = Path(__file__).resolve().parents[3]
 
 def in_cluster(*command: str, **environment: str) -> subprocess.CompletedProcess:
     kept = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"} | environment
-    return subprocess.run([sys.executable, "-m", "commands.cluster", *command], cwd=ROOT, env=kept, capture_output=True, text=True, timeout=300)
+    return subprocess.run(
+        [sys.executable, "-m", "commands.cluster", *command],
+        cwd=ROOT,
+        env=kept,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
 
 
 def test_without_a_command_there_is_nothing_to_run():
@@ -84,7 +91,6 @@ def test_a_command_finds_the_head_that_was_started_for_it():
     )
     done = in_cluster(sys.executable, "-c", code, SEAMBENCH_CPUS="1")
     assert (done.returncode, done.stdout) == (4, "1 42\n"), done.stderr
-
 
 
 def under_a_head(code: str, folder: Path, *marks: str, **environment: str) -> subprocess.Popen:
@@ -168,11 +174,19 @@ def test_a_command_that_does_not_end_is_killed_after_its_grace(tmp_path, monkeyp
     # in this cluster, which doesn't exist, no Ray is started
     code = "from pipeline.running import supervisor; supervisor.GRACE_SECONDS = 2.0; supervisor.main()"
     environment = os.environ | {"RAY_ADDRESS": "nowhere:1", "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen([sys.executable, "-c", code, sys.executable, "-c", STUBBORN], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, sys.executable, "-c", STUBBORN],
+        cwd=tmp_path,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     while not (tmp_path / "ready").exists():
         time.sleep(0.05)
     process.terminate()
-    assert process.communicate(timeout=60)[1] == "ended by SIGTERM; finished work is kept\n" and process.returncode == 143
+    assert (
+        process.communicate(timeout=60)[1] == "ended by SIGTERM; finished work is kept\n" and process.returncode == 143
+    )
     assert (tmp_path / "heard").exists()
 
 
@@ -216,7 +230,9 @@ GONE = 2**22 + 1  # Linux numbers processes up to 2^22
 
 @pytest.mark.parametrize("content", ["", "{", marked(1)[:-9], "[]", "null", '{"write": 3}', '{"read": {"/in": [{}]}}'])
 def test_a_lock_file_that_cannot_be_read_is_set_aside(project, content, capsys):
-    assert mended(project, content, capsys).startswith(".dvc/tmp/rwlock can't be read: a dvc that was killed left it; set aside as ")
+    assert mended(project, content, capsys).startswith(
+        ".dvc/tmp/rwlock can't be read: a dvc that was killed left it; set aside as "
+    )
 
 
 @pytest.mark.parametrize("content", ["{}", '{"write": {}, "read": {}}', marked(GONE)])
@@ -242,7 +258,10 @@ def test_while_dvc_runs_in_the_project_its_lock_file_is_left_alone(project, caps
             deadline = time.monotonic() + 30
             while not supervisor.is_dvc(psutil.Process(running.pid)) and time.monotonic() < deadline:
                 time.sleep(0.05)
-            with pytest.raises(UserError, match=rf"^\.dvc/tmp/rwlock can't be read, and a dvc still runs in this project \(PID {running.pid}\); end it"):
+            with pytest.raises(
+                UserError,
+                match=rf"^\.dvc/tmp/rwlock can't be read, and a dvc still runs in this project \(PID {running.pid}\); end it",
+            ):
                 mended(project, "", capsys)
             assert mended(project, marked(running.pid), capsys) == ""
             # another project within this one is none of its business
@@ -262,10 +281,21 @@ def test_a_project_without_a_lock_file_or_without_dvc_is_left_alone(project, cap
 @pytest.mark.slow
 def test_dvc_starts_again_after_a_kill_has_cut_its_lock_file(tmp_path):
     (tmp_path / "dvc.yaml").write_text("stages: {a: {cmd: echo done}}")
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1", "RAY_ADDRESS": "nowhere:1"}
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "DVC_NO_ANALYTICS": "1",
+        "RAY_ADDRESS": "nowhere:1",
+    }
     subprocess.run(["dvc", "init", "--no-scm", "-q"], cwd=tmp_path, env=environment, check=True)
     (tmp_path / ".dvc" / "tmp").mkdir(exist_ok=True)
     (tmp_path / ".dvc" / "tmp" / "rwlock").touch()
     assert subprocess.run(["dvc", "repro"], cwd=tmp_path, env=environment, capture_output=True).returncode
-    done = subprocess.run([sys.executable, "-m", "commands.cluster", "dvc", "repro"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "commands.cluster", "dvc", "repro"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0 and "rwlock can't be read" in done.stderr, done.stderr

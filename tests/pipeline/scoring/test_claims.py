@@ -9,7 +9,9 @@ from pipeline.errors import ParameterError, UserError
 from pipeline.scoring import claims
 from pipeline.scoring.statistics import Difference, Resampling
 
-PUBLISHED = Path(__file__).resolve().parents[3] / "../shared/data/published_scores/harmonization_full_resolution.parquet"
+PUBLISHED = (
+    Path(__file__).resolve().parents[3] / "../shared/data/published_scores/harmonization_full_resolution.parquet"
+)
 
 
 def scores(shift: float, spread: float, photographs: int = 40) -> pd.DataFrame:
@@ -19,7 +21,10 @@ def scores(shift: float, spread: float, photographs: int = 40) -> pd.DataFrame:
         for image in range(2):
             a = 10.0 + photograph
             b = a + shift + (spread if photograph % 2 else -spread)
-            rows += [(f"p{photograph}_{image}", "a", f"p{photograph}", a), (f"p{photograph}_{image}", "b", f"p{photograph}", b)]
+            rows += [
+                (f"p{photograph}_{image}", "a", f"p{photograph}", a),
+                (f"p{photograph}_{image}", "b", f"p{photograph}", b),
+            ]
     return pd.DataFrame(rows, columns=["image_id", "model", "photograph", "fmse"])
 
 
@@ -64,7 +69,12 @@ def test_tables_from_elsewhere(tmp_path):
     file = tmp_path / "scores.csv"
     file.write_text("image,method,psnr\nc1_2_1.jpg,x,30\nc1_2_1,y,31\nc2_9_1.jpg,x,20\nc2_9_1,y,21\n")
     table = claims.read_scores(file, "psnr")
-    assert table["photograph"].tolist() == ["c1", "c1", "c2", "c2"] and table["image_id"].tolist() == ["c1_2_1", "c1_2_1", "c2_9_1", "c2_9_1"]
+    assert table["photograph"].tolist() == ["c1", "c1", "c2", "c2"] and table["image_id"].tolist() == [
+        "c1_2_1",
+        "c1_2_1",
+        "c2_9_1",
+        "c2_9_1",
+    ]
     answer = claims.ask(table, claims.parse("x < y"), "psnr", Resampling(0, 100))
     assert (answer.difference.mean, answer.difference.low, answer.difference.high) == (-1, -1, -1)
     assert answer.verdict == claims.SUPPORTED
@@ -92,7 +102,14 @@ def test_methods_that_are_not_there_and_images_that_one_lacks():
 
 
 def test_under_how_many_protocols_the_means_stand_so():
-    rows = [("p1", "a", 1.0), ("p1", "b", 2.0), ("p2", "a", 3.0), ("p2", "b", 2.0), ("p3", "a", 1.0), ("p3", "b", np.nan)]
+    rows = [
+        ("p1", "a", 1.0),
+        ("p1", "b", 2.0),
+        ("p2", "a", 3.0),
+        ("p2", "b", 2.0),
+        ("p3", "a", 1.0),
+        ("p3", "b", np.nan),
+    ]
     table = pd.DataFrame(rows, columns=["protocol", "model", "mean"]).assign(subset="All", split="test", metric="fmse")
     assert claims.under_protocols(table, claims.parse("a < b"), "fmse", "All") == (["p1"], ["p2"])
     assert claims.under_protocols(table, claims.parse("a > b"), "fmse", "All") == (["p2"], ["p1"])
@@ -105,4 +122,6 @@ def test_published_scores_can_be_asked():
     answer = claims.ask(table, claims.parse("pct > pct_cnn"), "psnr", Resampling(0))
     assert answer.verdict == claims.SUPPORTED and answer.difference.n_groups == 4317
     assert answer.difference.mean == pytest.approx(0.99, abs=0.005)
-    assert answer.difference.low == pytest.approx(0.89, abs=0.02) and answer.difference.high == pytest.approx(1.09, abs=0.02)
+    assert answer.difference.low == pytest.approx(0.89, abs=0.02) and answer.difference.high == pytest.approx(
+        1.09, abs=0.02
+    )

@@ -35,7 +35,15 @@ class Brighter(nn.Module):
         return drawn[:, :1] if self.task == "localization" else drawn
 
 
-def index_of(task: str, model: str, data: list[Path], predictions: Path, by: float = 0.0, splits: list[str] | None = None, **options) -> dict:
+def index_of(
+    task: str,
+    model: str,
+    data: list[Path],
+    predictions: Path,
+    by: float = 0.0,
+    splits: list[str] | None = None,
+    **options,
+) -> dict:
     """Predict by a method and state it as inference does."""
     chosen, splits = splits or datasets.test_splits(task, data), {}
     for split in chosen:
@@ -43,7 +51,11 @@ def index_of(task: str, model: str, data: list[Path], predictions: Path, by: flo
         out = predictions / model / split
         table = predictor.predict_plain(lambda: Brighter(task, by), lambda: dataset, out, batch_size=2)
         tables.write(out / "predictions.parquet", table)
-        splits[split] = {"n_images": len(dataset), "n_scored": datasets.scored(task, dataset), "predictions": sha256(out / "predictions.parquet")}
+        splits[split] = {
+            "n_images": len(dataset),
+            "n_scored": datasets.scored(task, dataset),
+            "predictions": sha256(out / "predictions.parquet"),
+        }
     truth = [sha256(file) for file in datasets.manifests(data)]
     return {
         "task": task, "model": model, "n_parameters": 7 if model == "a" else 9, "trained": True, "origin": "trained here", "data": [str(one) for one in data],
@@ -67,10 +79,16 @@ def made(tmp_path):
     """Two methods on three test composites of two sub-datasets: folder of predictions, data folders, indexes."""
     row = lambda name, ratio, **more: {"pair_id": name, "split": "test", "foreground_ratio": ratio} | more
     data = [
-        subset(tmp_path / "HCOCO", [row("c1_1_1", 0.25), row("c1_1_2", 0.5, transfer="pitie"), row("c9_1_1", 0.25, split="train")]),
+        subset(
+            tmp_path / "HCOCO",
+            [row("c1_1_1", 0.25), row("c1_1_2", 0.5, transfer="pitie"), row("c9_1_1", 0.25, split="train")],
+        ),
         subset(tmp_path / "HFlickr", [row("f1_1_1", 0.25, category="dog")]),
     ]
-    methods = [index_of("harmonization", "a", data, tmp_path / "p"), index_of("harmonization", "b", data, tmp_path / "p", by=0.2)]
+    methods = [
+        index_of("harmonization", "a", data, tmp_path / "p"),
+        index_of("harmonization", "b", data, tmp_path / "p", by=0.2),
+    ]
     return tmp_path / "p", data, methods
 
 
@@ -90,7 +108,13 @@ def test_every_method_and_image_has_a_row_that_says_what_it_is(made):
         (model, *image) for model in "ab" for image in [("HCOCO", "c1_1_1"), ("HCOCO", "c1_1_2"), ("HFlickr", "f1_1_1")]
     ]
     first = scores.iloc[1]
-    assert (first["task"], first["split"], first["photograph"], first["transfer"], first["category"]) == ("harmonization", "test", "c1", "pitie", "cat")
+    assert (first["task"], first["split"], first["photograph"], first["transfer"], first["category"]) == (
+        "harmonization",
+        "test",
+        "c1",
+        "pitie",
+        "cat",
+    )
     assert first["foreground_ratio"] == 0.5 and not first["simulated"]
 
 
@@ -107,7 +131,15 @@ def test_scores_are_those_of_the_composed_prediction(made):
 
 
 def test_localization_and_inpainting_have_their_own_columns(tmp_path):
-    data = [subset(tmp_path / "HCOCO", [{"pair_id": "c1_1_1", "split": "test", "foreground_ratio": 0.25}, {"pair_id": "c2_1_1", "split": "test", "foreground_ratio": 0.75}])]
+    data = [
+        subset(
+            tmp_path / "HCOCO",
+            [
+                {"pair_id": "c1_1_1", "split": "test", "foreground_ratio": 0.25},
+                {"pair_id": "c2_1_1", "split": "test", "foreground_ratio": 0.75},
+            ],
+        )
+    ]
     index = index_of("localization", "a", data, tmp_path / "p", max_foreground=0.5)
     scores = evaluation.per_image("localization", [index], tmp_path / "p", SIZE)
     assert scores["image_id"].tolist() == ["c1_1_1"] and {"ap", "f1", "iou"} <= set(scores.columns)
@@ -116,22 +148,34 @@ def test_localization_and_inpainting_have_their_own_columns(tmp_path):
     hole = np.zeros((SIZE, SIZE), bool)
     hole[:6] = True
     images.write_png(masks / "test/m0.png", hole)
-    tables.write(source / "photographs.parquet", pd.DataFrame([{"image_id": "p0", "split": "test", "image": "images/p0.png"}]))
+    tables.write(
+        source / "photographs.parquet", pd.DataFrame([{"image_id": "p0", "split": "test", "image": "images/p0.png"}])
+    )
     tables.write(masks / "masks.parquet", pd.DataFrame([{"mask_id": "m0", "split": "test", "mask": "test/m0.png"}]))
     assigned = {"image_id": "p0", "hole_ratio_bucket": "20-30%", "mask": "test/m0.png", "hole_ratio": 0.25}
     tables.write(masks / "assigned.parquet", pd.DataFrame([assigned]))
     index = index_of("inpainting", "a", [source, masks], tmp_path / "p", by=0.1)
     (row,) = evaluation.per_image("inpainting", [index], tmp_path / "p", SIZE).to_dict("records")
-    assert (row["subset"], row["photograph"], row["hole_ratio_bucket"], row["hole_ratio"]) == ("photos", "p0", "20-30%", 0.25)
+    assert (row["subset"], row["photograph"], row["hole_ratio_bucket"], row["hole_ratio"]) == (
+        "photos",
+        "p0",
+        "20-30%",
+        0.25,
+    )
     # a quarter of the picture is brighter by 0.1, but for what was nearly white
     assert 0.01 < row["l1"] <= 0.1 / 4 + 1e-3
 
 
 def test_without_ground_truth_harmonization_has_no_row_and_localization_has(tmp_path):
-    rows = [{"pair_id": name, "split": split, "foreground_ratio": 0.25} for name, split in (("r1", "rhm"), ("r2", "rhm"), ("c1", "test"))]
+    rows = [
+        {"pair_id": name, "split": split, "foreground_ratio": 0.25}
+        for name, split in (("r1", "rhm"), ("r2", "rhm"), ("c1", "test"))
+    ]
     root = subset(tmp_path / "HCOCO", rows)
     table = tables.read(root / "pairs.parquet")
-    tables.write(root / "pairs.parquet", table.assign(real=pd.Series([None, table["real"][1], table["real"][2]], dtype="str")))
+    tables.write(
+        root / "pairs.parquet", table.assign(real=pd.Series([None, table["real"][1], table["real"][2]], dtype="str"))
+    )
     index = index_of("harmonization", "a", [root], tmp_path / "p")
     scores = evaluation.per_image("harmonization", [index], tmp_path / "p", SIZE)
     assert list(zip(scores["split"], scores["image_id"])) == [("rhm", "r2"), ("test", "c1")]
@@ -167,7 +211,10 @@ def test_a_prediction_of_another_size(made):
     images.write_png(file, random_picture(5, SIZE, SIZE + 1))
     table = tables.read(predictions / "a/test/predictions.parquet")
     table.loc[table["image_id"] == "c1_1_1", "sha256"] = sha256(file)
-    refused((predictions, made[1], [restate(a, predictions, table), b]), f"a/test/c1_1_1.png is {SIZE + 1}x{SIZE}, expected {SIZE}x{SIZE}")
+    refused(
+        (predictions, made[1], [restate(a, predictions, table), b]),
+        f"a/test/c1_1_1.png is {SIZE + 1}x{SIZE}, expected {SIZE}x{SIZE}",
+    )
 
 
 def test_a_prediction_that_is_no_picture(made):
@@ -190,7 +237,10 @@ def test_fewer_or_more_predictions_than_images(made):
     predictions, _, (a, b) = made
     table = tables.read(predictions / "a/test/predictions.parquet")
     fewer = restate(a, predictions, table.iloc[1:])
-    refused((predictions, made[1], [fewer, b]), "predictions.parquet has 2 images, the split test has 3; c1_1_1 is on one side only")
+    refused(
+        (predictions, made[1], [fewer, b]),
+        "predictions.parquet has 2 images, the split test has 3; c1_1_1 is on one side only",
+    )
     more = restate(a, predictions, pd.concat([table, table.iloc[:1].assign(image_id="zzz")]))
     refused((predictions, made[1], [more, b]), "has 4 images, the split test has 3; zzz is on one side only")
 
@@ -206,7 +256,10 @@ def test_a_manifest_that_inference_did_not_write(made):
 
 def test_a_method_without_predictions(made, tmp_path):
     predictions, data, (a, b) = made
-    refused((predictions, data, [a, b | {"splits": {}}]), "b has no predictions for test; `dvc repro models/dvc.yaml:infer-b` makes them")
+    refused(
+        (predictions, data, [a, b | {"splits": {}}]),
+        "b has no predictions for test; `dvc repro models/dvc.yaml:infer-b` makes them",
+    )
     with pytest.raises(UserError, match="index/inpainting: no method has predictions there; `dvc repro` makes them"):
         evaluation.indexes(tmp_path / "index/inpainting")
 
@@ -220,7 +273,14 @@ def test_methods_that_saw_other_data(made):
     refused(made, f"a was run on other data than now stands in {data[0]}, {data[1]}")
 
 
-STATED = {"n_parameters": 3, "trained": True, "data": ["data/a"], "options": {}, "truth": ["0" * 64], "splits": {"test": {"n_images": 2, "n_scored": 2, "predictions": "1" * 64}}}
+STATED = {
+    "n_parameters": 3,
+    "trained": True,
+    "data": ["data/a"],
+    "options": {},
+    "truth": ["0" * 64],
+    "splits": {"test": {"n_images": 2, "n_scored": 2, "predictions": "1" * 64}},
+}
 
 
 def test_indexes_come_by_name_and_must_be_json(tmp_path):
@@ -235,10 +295,22 @@ def test_indexes_come_by_name_and_must_be_json(tmp_path):
         ("{", ": not JSON (Expecting property name enclosed in double quotes: line 1 column 2 (char 1))"),
         ("[" * 100_000, ": not JSON that can be read (nested too deeply)"),
         ("[]", ": the file = []: expected a valid dictionary or instance of Index"),
-        (json.dumps({"task": "inpainting", "model": "c"} | {key: value for key, value in STATED.items() if key != "truth"}), " does not state truth"),
-        (json.dumps({"task": "inpainting", "model": "c"} | STATED | {"n_parameters": "three"}), ": n_parameters = 'three': expected a valid integer"),
         (
-            json.dumps({"task": "inpainting", "model": "c"} | STATED | {"splits": {"test": {"n_images": "2", "n_scored": 2, "predictions": ""}}}),
+            json.dumps(
+                {"task": "inpainting", "model": "c"} | {key: value for key, value in STATED.items() if key != "truth"}
+            ),
+            " does not state truth",
+        ),
+        (
+            json.dumps({"task": "inpainting", "model": "c"} | STATED | {"n_parameters": "three"}),
+            ": n_parameters = 'three': expected a valid integer",
+        ),
+        (
+            json.dumps(
+                {"task": "inpainting", "model": "c"}
+                | STATED
+                | {"splits": {"test": {"n_images": "2", "n_scored": 2, "predictions": ""}}}
+            ),
             ": splits.test.n_images = '2': expected a valid integer",
         ),
         (json.dumps({"task": "inpainting", "model": "a"} | STATED), " is of a (inpainting), expected c (inpainting)"),
@@ -253,7 +325,10 @@ def test_counts_of_the_index_that_are_not_those_of_the_data(made):
     predictions, data, (a, b) = made
     for key in ("n_images", "n_scored"):
         other = b | {"splits": {"test": b["splits"]["test"] | {key: 2}}}
-        refused((predictions, data, [a, other]), f"artifacts/index/harmonization/b.json states {key} = 2 for test, the data have 3")
+        refused(
+            (predictions, data, [a, other]),
+            f"artifacts/index/harmonization/b.json states {key} = 2 for test, the data have 3",
+        )
 
 
 def test_a_map_in_colour(tmp_path):
@@ -280,21 +355,31 @@ def test_protocols_are_scored_on_the_originals(made):
         assert full[0].shape == (40, 60, 3)
         drawn = images.read_rgb(predictions / f"b/test/{name}.png")
         found = by_protocol.set_index(["model", "image_id"]).loc[("b", name)]
-        for protocol, metric, value in protocols.harmonization.score(drawn, *full[:2], full[2][..., 0], protocols.chosen("harmonization", ["saic", "rainnet"])):
+        for protocol, metric, value in protocols.harmonization.score(
+            drawn, *full[:2], full[2][..., 0], protocols.chosen("harmonization", ["saic", "rainnet"])
+        ):
             assert found[f"{protocol} {metric}"] == pytest.approx(value, nan_ok=True)
         per_image = scores.set_index(["model", "image_id"]).loc[("b", name)]
         assert all(found[f"seam-256 {metric}"] == per_image[metric] for metric in TASKS["harmonization"].seam_metrics)
 
 
-@pytest.mark.parametrize("named, expected", [(None, {one.name for one in protocols.localization.PROTOCOLS}), (["dirl"], {"seam-256", "dirl"}), ([], set())])
+@pytest.mark.parametrize(
+    "named, expected",
+    [(None, {one.name for one in protocols.localization.PROTOCOLS}), (["dirl"], {"seam-256", "dirl"}), ([], set())],
+)
 def test_protocols_are_those_that_were_named(tmp_path, named, expected):
     data = [subset(tmp_path / "HCOCO", [{"pair_id": "c1_1_1", "split": "test", "foreground_ratio": 0.25}])]
     index = index_of("localization", "a", data, tmp_path / "p", max_foreground=1.0)
     scores, by_protocol = evaluation.score("localization", [index], tmp_path / "p", SIZE, named)
-    assert {column.split(" ")[0] for column in by_protocol if " " in column} == expected and len(by_protocol) == bool(expected)
+    assert {column.split(" ")[0] for column in by_protocol if " " in column} == expected and len(by_protocol) == bool(
+        expected
+    )
     if expected:
         row = by_protocol.iloc[0]
-        assert row["seam-256 f1"] == scores["f1"][0] and row.get("seam-256-minmax f1", scores["f1_minmax"][0]) == scores["f1_minmax"][0]
+        assert (
+            row["seam-256 f1"] == scores["f1"][0]
+            and row.get("seam-256-minmax f1", scores["f1_minmax"][0]) == scores["f1_minmax"][0]
+        )
 
 
 def of_sizes(root: Path, **sides: tuple[int, int]) -> list[Path]:
@@ -312,21 +397,36 @@ def of_sizes(root: Path, **sides: tuple[int, int]) -> list[Path]:
 def test_other_sides_leave_out_what_is_smaller_and_say_so(tmp_path):
     data = of_sizes(tmp_path / "HCOCO", small=(30, 90), middle=(40, 60), large=(90, 70))
     splits = ["test", "test@32", "test@64", "test@128"]
-    methods = [index_of("harmonization", name, data, tmp_path / "p", by=by, splits=splits) for name, by in (("a", 0.0), ("b", 0.2))]
+    methods = [
+        index_of("harmonization", name, data, tmp_path / "p", by=by, splits=splits)
+        for name, by in (("a", 0.0), ("b", 0.2))
+    ]
     scores, by_protocol = evaluation.score("harmonization", methods, tmp_path / "p", SIZE)
     assert scores[scores["model"] == "a"].groupby("split")["image_id"].agg(list).to_dict() == {
         "test": ["clarge_1_1", "cmiddle_1_1", "csmall_1_1"], "test@32": ["clarge_1_1", "cmiddle_1_1"], "test@64": ["clarge_1_1"],
     }  # fmt: skip
     # at the side that the split is named after
-    composite, real = (images.resize(images.read_rgb(data[0] / f"{kind}_images/clarge_1_1.png"), (64, 64)).astype(float) for kind in ("composite", "real"))
+    composite, real = (
+        images.resize(images.read_rgb(data[0] / f"{kind}_images/clarge_1_1.png"), (64, 64)).astype(float)
+        for kind in ("composite", "real")
+    )
     row = scores.set_index(["model", "split", "image_id"]).loc[("a", "test@64", "clarge_1_1")]
     assert row["mse"] == pytest.approx(((composite - real) ** 2).mean())
-    assert summaries.summary("harmonization", scores, methods).set_index(["model", "split", "subset"])["n_images"].to_dict() == {
-        (model, split, subset_): n for model in "ab" for split, n in (("test", 3), ("test@32", 2), ("test@64", 1)) for subset_ in ("All", "HCOCO")
+    assert summaries.summary("harmonization", scores, methods).set_index(["model", "split", "subset"])[
+        "n_images"
+    ].to_dict() == {
+        (model, split, subset_): n
+        for model in "ab"
+        for split, n in (("test", 3), ("test@32", 2), ("test@64", 1))
+        for subset_ in ("All", "HCOCO")
     }
-    found = summaries.by_resolution("harmonization", scores, methods, SIZE, **OPTIONS).set_index(["by", "value", "model", "metric"])
+    found = summaries.by_resolution("harmonization", scores, methods, SIZE, **OPTIONS).set_index(
+        ["by", "value", "model", "metric"]
+    )
     n = found["n"].unstack("value")[["24", "32", "64", "128"]].loc[(slice(None), "b", "psnr"), :]
-    assert n.loc["resolution"].to_numpy().tolist() == [[3, 2, 1, 0]] and n.loc["resolution_same_images"].to_numpy().tolist() == [[1, 1, 1, 0]]
+    assert n.loc["resolution"].to_numpy().tolist() == [[3, 2, 1, 0]] and n.loc[
+        "resolution_same_images"
+    ].to_numpy().tolist() == [[1, 1, 1, 0]]
     tested = scores[(scores["model"] == "b") & (scores["split"] == "test")].set_index("image_id")["psnr"]
     assert found.loc[("resolution", "24", "b", "psnr"), "mean"] == pytest.approx(tested.mean())
     assert found.loc[("resolution_same_images", "24", "b", "psnr"), "mean"] == pytest.approx(tested["clarge_1_1"])
@@ -338,8 +438,13 @@ def test_other_sides_leave_out_what_is_smaller_and_say_so(tmp_path):
 
 def test_another_side_needs_predictions_of_every_model(tmp_path):
     data = of_sizes(tmp_path / "HCOCO", large=(90, 70))
-    methods = [index_of("harmonization", name, data, tmp_path / "p", splits=splits) for name, splits in (("a", ["test"]), ("b", ["test", "test@64"]))]
-    with pytest.raises(UserError, match="^a has no predictions for test@64; `dvc repro models/dvc.yaml:infer-a` makes them$"):
+    methods = [
+        index_of("harmonization", name, data, tmp_path / "p", splits=splits)
+        for name, splits in (("a", ["test"]), ("b", ["test", "test@64"]))
+    ]
+    with pytest.raises(
+        UserError, match="^a has no predictions for test@64; `dvc repro models/dvc.yaml:infer-a` makes them$"
+    ):
         evaluation.score("harmonization", methods, tmp_path / "p", SIZE)
     assert summaries.by_resolution("harmonization", pd.DataFrame(), methods[:1], SIZE, **OPTIONS).empty
 
@@ -351,12 +456,26 @@ def test_workers_change_nothing(made, monkeypatch, tmp_path):
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[3]))
     predictions, _, methods = made
     alone = evaluation.score("harmonization", methods, predictions, SIZE, None)
-    spread = evaluation.score("harmonization", methods, predictions, SIZE, None, functools.partial(parallel.ordered_map, describe="score", chunk=1))
+    spread = evaluation.score(
+        "harmonization",
+        methods,
+        predictions,
+        SIZE,
+        None,
+        functools.partial(parallel.ordered_map, describe="score", chunk=1),
+    )
     for one, other in zip(alone, spread):
         pd.testing.assert_frame_equal(one, other, check_exact=True)
     (predictions / "b/test/c1_1_2.png").unlink()
     with pytest.raises(UserError, match="b/test/c1_1_2.png is missing$"):
-        evaluation.score("harmonization", methods, predictions, SIZE, None, functools.partial(parallel.ordered_map, describe="score", chunk=1))
+        evaluation.score(
+            "harmonization",
+            methods,
+            predictions,
+            SIZE,
+            None,
+            functools.partial(parallel.ordered_map, describe="score", chunk=1),
+        )
 
 
 # ---- means
@@ -366,11 +485,35 @@ def by_hand() -> tuple[pd.DataFrame, list[dict]]:
     """Scores of two models on images of two sub-datasets, of unequal size."""
     rows = []
     for model, offset in (("a", 0.0), ("b", 2.0)):
-        for subset_, image, photograph, psnr in [("X", "1", "p", 20), ("X", "2", "p", 30), ("X", "3", "q", 40), ("Y", "4", "r", 60)]:
-            metrics = {"mse": 4.0, "fmse": np.nan if image == "2" else 8.0, "psnr": psnr + offset, "ssim": 0.5, "fssim": 0.25}
-            about = {"photograph": photograph, "foreground_ratio": int(image) / 20, "category": "c", "transfer": "t", "simulated": subset_ == "Y"}
-            rows.append({"task": "harmonization", "model": model, "subset": subset_, "split": "test", "image_id": image} | about | metrics)
-    methods = [{"model": name, "n_parameters": number, "splits": {"test": {"n_images": 4, "n_scored": 4}}} for name, number in (("a", 7), ("b", 9))]
+        for subset_, image, photograph, psnr in [
+            ("X", "1", "p", 20),
+            ("X", "2", "p", 30),
+            ("X", "3", "q", 40),
+            ("Y", "4", "r", 60),
+        ]:
+            metrics = {
+                "mse": 4.0,
+                "fmse": np.nan if image == "2" else 8.0,
+                "psnr": psnr + offset,
+                "ssim": 0.5,
+                "fssim": 0.25,
+            }
+            about = {
+                "photograph": photograph,
+                "foreground_ratio": int(image) / 20,
+                "category": "c",
+                "transfer": "t",
+                "simulated": subset_ == "Y",
+            }
+            rows.append(
+                {"task": "harmonization", "model": model, "subset": subset_, "split": "test", "image_id": image}
+                | about
+                | metrics
+            )
+    methods = [
+        {"model": name, "n_parameters": number, "splits": {"test": {"n_images": 4, "n_scored": 4}}}
+        for name, number in (("a", 7), ("b", 9))
+    ]
     return pd.DataFrame(rows), methods
 
 
@@ -388,17 +531,26 @@ def test_means_by_hand():
 
 def test_every_table_says_which_share_of_its_images_is_simulated():
     scores, methods = by_hand()
-    scores.loc[scores["image_id"] == "1", "category"] = "dog"  # of X, so it is real; the only simulated image is that of Y
+    scores.loc[scores["image_id"] == "1", "category"] = (
+        "dog"  # of X, so it is real; the only simulated image is that of Y
+    )
     shares = {"All": 1 / 4, "X": 0.0, "Y": 1.0}
-    made = {name: getattr(summaries, name)("harmonization", scores, **OPTIONS) for name in ("intervals", "differences", "ranks")}
+    made = {
+        name: getattr(summaries, name)("harmonization", scores, **OPTIONS)
+        for name in ("intervals", "differences", "ranks")
+    }
     for name, table in (made | {"summary": summaries.summary("harmonization", scores, methods)}).items():
         assert dict(zip(table["subset"], table["simulated"])) == shares, name
     assert not {"simulated"} & set(summaries.metric_columns("harmonization", scores))
     parts = summaries.breakdowns("harmonization", scores, **OPTIONS)
     parts = parts[parts["by"] == "category"]
     assert dict(zip(parts["value"], parts["simulated"])) == {"dog": 0.0, "c": 1 / 3}
-    holes = scores.drop(columns=["simulated", "category", "transfer", "foreground_ratio"]).assign(hole_ratio_bucket="0-10", l1=0.1)
-    assert "simulated" not in summaries.breakdowns("inpainting", holes, **OPTIONS), "photographs with holes are no composites"
+    holes = scores.drop(columns=["simulated", "category", "transfer", "foreground_ratio"]).assign(
+        hole_ratio_bucket="0-10", l1=0.1
+    )
+    assert "simulated" not in summaries.breakdowns("inpainting", holes, **OPTIONS), (
+        "photographs with holes are no composites"
+    )
 
 
 def test_no_mean_over_what_happens_to_be_there():
@@ -412,7 +564,9 @@ def test_no_mean_over_what_happens_to_be_there():
 
 def test_the_summary_of_a_run_has_the_contracts_columns(made):
     table = summaries.summary("harmonization", scores_of(made), made[2])
-    assert {"task", "model", "subset", "n_images", "n_parameters"} | set(TASKS["harmonization"].metrics) <= set(table.columns)
+    assert {"task", "model", "subset", "n_images", "n_parameters"} | set(TASKS["harmonization"].metrics) <= set(
+        table.columns
+    )
     assert table.set_index(["model", "subset"])["n_images"].to_dict() == {
         (model, name): count for model in "ab" for name, count in (("All", 3), ("HCOCO", 2), ("HFlickr", 1))
     }
@@ -452,7 +606,9 @@ def test_differences_by_size_compare_images_of_a_size_alone():
     table = summaries.differences_by_size("harmonization", scores.assign(psnr=scores["psnr"] + better), **OPTIONS)
     found = table[table["metric"] == "psnr"].set_index(["first", "value"])
     assert found.loc["b", "mean"].to_dict() == {"0%-5%": 2, "5%-15%": 3, "15%-100%": 2}
-    assert found.loc["b", "n"].to_dict() == {"0%-5%": 1, "5%-15%": 2, "15%-100%": 1} and set(table["by"]) == {"foreground_share"}
+    assert found.loc["b", "n"].to_dict() == {"0%-5%": 1, "5%-15%": 2, "15%-100%": 1} and set(table["by"]) == {
+        "foreground_share"
+    }
     assert found.loc["b", "simulated"].to_dict() == {"0%-5%": 0, "5%-15%": 0, "15%-100%": 1}  # image 4 is simulated
 
 
@@ -465,9 +621,15 @@ def test_ranks_say_which_way_is_better():
 def test_breakdowns_by_what_kind_of_image_it_is():
     scores, _ = by_hand()
     table = summaries.breakdowns("harmonization", scores, **OPTIONS)
-    found = table[(table["metric"] == "psnr") & (table["model"] == "a") & (table["by"] == "foreground_share")].set_index("value")
+    found = table[
+        (table["metric"] == "psnr") & (table["model"] == "a") & (table["by"] == "foreground_share")
+    ].set_index("value")
     # shares 0.05, 0.10, 0.15, 0.20 of images 1 .. 4; bins hold their upper end
-    assert found["mean"].to_dict() == {"0%-5%": 20, "5%-15%": 35, "15%-100%": 60} and found["n"].to_dict() == {"0%-5%": 1, "5%-15%": 2, "15%-100%": 1}
+    assert found["mean"].to_dict() == {"0%-5%": 20, "5%-15%": 35, "15%-100%": 60} and found["n"].to_dict() == {
+        "0%-5%": 1,
+        "5%-15%": 2,
+        "15%-100%": 1,
+    }
     assert set(table["by"]) == {"foreground_share", "category", "transfer"}
 
 

@@ -31,7 +31,9 @@ def item() -> dict:
     return pictures | {"mask": mask, "hole": mask}
 
 
-@pytest.mark.parametrize("task, region, given", [("harmonization", "mask", "composite"), ("inpainting", "hole", "image")])
+@pytest.mark.parametrize(
+    "task, region, given", [("harmonization", "mask", "composite"), ("inpainting", "hole", "image")]
+)
 def test_nothing_outside_the_region_is_changed(item, task, region, given):
     drawn = np.random.default_rng(1).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     composed = tasks.compose(task, drawn, item)

@@ -14,8 +14,16 @@ def scores() -> pd.DataFrame:
     rows = []
     for model, seam, saic in (("a", [30, 32, 34, 40], [27, 29, 31, 37]), ("b", [29, 31, 33, 39], [28, 30, 32, 38])):
         for number, (subset, image) in enumerate([("X", "1"), ("X", "2"), ("X", "3"), ("Y", "4")]):
-            values = {"seam-256 psnr": seam[number], "seam-256 ssim": 0.5, "saic psnr": saic[number], "saic fpsnr": np.nan if image == "2" else 20.0}
-            rows.append({"model": model, "subset": subset, "split": "test", "image_id": image, "photograph": f"p{number}"} | values)
+            values = {
+                "seam-256 psnr": seam[number],
+                "seam-256 ssim": 0.5,
+                "saic psnr": saic[number],
+                "saic fpsnr": np.nan if image == "2" else 20.0,
+            }
+            rows.append(
+                {"model": model, "subset": subset, "split": "test", "image_id": image, "photograph": f"p{number}"}
+                | values
+            )
     return pd.DataFrame(rows)
 
 
@@ -27,11 +35,21 @@ def table():
 
 def test_means_gaps_and_ranks_by_hand(table):
     seam, saic = table.loc[("All", "seam-256", "psnr", "a")], table.loc[("All", "saic", "psnr", "a")]
-    assert (seam["mean"], saic["mean"], saic["gap"], saic["gap_low"], saic["gap_high"], seam["gap"]) == (34, 31, -3, -3, -3, 0)
+    assert (seam["mean"], saic["mean"], saic["gap"], saic["gap_low"], saic["gap_high"], seam["gap"]) == (
+        34,
+        31,
+        -3,
+        -3,
+        -3,
+        0,
+    )
     assert table.loc[("All", "saic", "psnr", "b"), "gap"] == -1 and table.loc[("X", "saic", "psnr", "b"), "mean"] == 30
     # one dB everywhere is certain: the protocol turns the order round
     ranks = table["rank"].unstack("model").loc["All"]
-    assert ranks.loc[("seam-256", "psnr")].to_dict() == {"a": 1, "b": 2} and ranks.loc[("saic", "psnr")].to_dict() == {"a": 2, "b": 1}
+    assert ranks.loc[("seam-256", "psnr")].to_dict() == {"a": 1, "b": 2} and ranks.loc[("saic", "psnr")].to_dict() == {
+        "a": 2,
+        "b": 1,
+    }
     assert saic["low"] <= saic["mean"] <= saic["high"] and saic["low"] < saic["high"]
 
 
@@ -43,7 +61,11 @@ def test_images_that_a_metric_is_undefined_for_are_counted(table):
 
 def test_every_row_says_what_it_can_not_say(table):
     assert (table.loc[("All", "seam-256"), "caveat"] == "").all()
-    assert table.loc[("All", "saic", "psnr", "a"), "caveat"] == next(one.caveat for one in protocols.harmonization.PROTOCOLS if one.name == "saic") != ""
+    assert (
+        table.loc[("All", "saic", "psnr", "a"), "caveat"]
+        == next(one.caveat for one in protocols.harmonization.PROTOCOLS if one.name == "saic")
+        != ""
+    )
     small = protocol_comparison.table("harmonization", scores(), 64, **OPTIONS)
     assert small["caveat"].str.startswith("scored at 64 pixels in place of 256").all()
 

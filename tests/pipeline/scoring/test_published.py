@@ -183,7 +183,9 @@ def test_correlations_equal_scipy_and_know_their_limits():
 def inpainting_tables():
     """Summary, intervals and breakdowns of three methods on a source of ours called photos, 30, 29 and 28 dB in each bucket."""
     models = pd.DataFrame({"model": ["rfr", "pconv", "edgeconnect"], "psnr": [30.0, 29.0, 28.0]})
-    summary = models.merge(pd.DataFrame({"subset": ["photos", "All"]}), how="cross").assign(task="inpainting", split="test", n_images=12, n_parameters=7, n_excluded=0)
+    summary = models.merge(pd.DataFrame({"subset": ["photos", "All"]}), how="cross").assign(
+        task="inpainting", split="test", n_images=12, n_parameters=7, n_excluded=0
+    )
     intervals = summary.assign(metric="psnr", low=20.0, high=40.0)[["model", "subset", "metric", "low", "high"]]
     buckets = models.rename(columns={"psnr": "mean"}).merge(pd.DataFrame({"value": ["10-20", "20-30"]}), how="cross")
     return summary, intervals, buckets.assign(by="hole_ratio_bucket", metric="psnr", low=21.0, high=41.0, n=2)
@@ -211,7 +213,12 @@ def test_real_sets_count_where_they_have_sub_datasets_of_their_own():
     intervals = pd.DataFrame([{"model": "dovenet", "subset": "HCOCO", "metric": "psnr", "low": 29.0, "high": 31.0}])
     ours = published.measured(summary, intervals)
     assert set(ours["metric"]) == {"psnr"}
-    assert ours[["split", "subset"]].values.tolist() == [["test", "HCOCO"], ["test", "All"], ["iHarmony4", "HCOCO"], ["iHarmony4", "All"]]
+    assert ours[["split", "subset"]].values.tolist() == [
+        ["test", "HCOCO"],
+        ["test", "All"],
+        ["iHarmony4", "HCOCO"],
+        ["iHarmony4", "All"],
+    ]
     assert ours["low"].tolist()[0] == 29.0 and ours["low"].isna().tolist() == [False, True, True, True]
     found = compare(ours)
     assert set(found["split"]) == {"test", "iHarmony4"} and "DIH99" not in set(found["subset"])

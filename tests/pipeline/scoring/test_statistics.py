@@ -99,7 +99,9 @@ def test_same_seed_same_interval_and_other_seed_another():
 
 def test_all_columns_see_the_same_draws():
     values = np.random.default_rng(0).normal(size=(50, 2))
-    assert mean_intervals(values, resampling=Resampling(1))[1] == pytest.approx(mean_interval(values[:, 1], resampling=Resampling(1)))
+    assert mean_intervals(values, resampling=Resampling(1))[1] == pytest.approx(
+        mean_interval(values[:, 1], resampling=Resampling(1))
+    )
 
 
 def test_nothing_to_say():
@@ -166,14 +168,18 @@ def test_ties_need_not_be_transitive():
 
 def test_identical_models_share_a_rank():
     values = np.arange(10.0)
-    found = rank(pd.DataFrame({"a": values, "copy": values, "b": values - 1}), higher_is_better=True, resampling=Resampling(0))
+    found = rank(
+        pd.DataFrame({"a": values, "copy": values, "b": values - 1}), higher_is_better=True, resampling=Resampling(0)
+    )
     assert found[["model", "rank", "rank_worst"]].values.tolist() == [["a", 1, 2], ["copy", 1, 2], ["b", 3, 3]]
 
 
 def test_rank_of_one_model_and_of_a_model_without_scores():
     alone = rank(pd.DataFrame({"only": [1.0, 2.0]}), higher_is_better=True, resampling=Resampling(0))
     assert alone[["rank", "rank_worst"]].values.tolist() == [[1, 1]]
-    silent = rank(pd.DataFrame({"none": [np.nan] * 3, "some": [1.0, 2.0, 3.0]}), higher_is_better=True, resampling=Resampling(0))
+    silent = rank(
+        pd.DataFrame({"none": [np.nan] * 3, "some": [1.0, 2.0, 3.0]}), higher_is_better=True, resampling=Resampling(0)
+    )
     assert silent["model"].tolist() == ["some", "none"] and silent["n_excluded"].tolist() == [0, 3]
 
 

@@ -34,7 +34,9 @@ class Page:
         theirs, from_browser = os.pipe()
         command = [PROGRAM, *FLAGS, f"--user-data-dir={profile}", f"--window-size={width},{height}", "about:blank"]
         placed = [sys.executable, "-c", PLACE, str(to_browser), str(from_browser), *command]
-        self.process = subprocess.Popen(placed, pass_fds=(to_browser, from_browser), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.process = subprocess.Popen(
+            placed, pass_fds=(to_browser, from_browser), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         os.close(to_browser)
         os.close(from_browser)
         self.write, self.read = os.fdopen(ours, "wb", buffering=0), os.fdopen(theirs, "rb", buffering=0)
@@ -58,7 +60,12 @@ class Page:
                 self._accept()
 
     def _accept(self) -> None:
-        message = {"id": 0, "method": "Page.handleJavaScriptDialog", "params": {"accept": True}, "sessionId": self.session}
+        message = {
+            "id": 0,
+            "method": "Page.handleJavaScriptDialog",
+            "params": {"accept": True},
+            "sessionId": self.session,
+        }
         self.write.write(json.dumps(message).encode() + b"\0")
 
     def _answer(self) -> dict:

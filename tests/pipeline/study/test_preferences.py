@@ -44,7 +44,9 @@ def test_two_methods_by_hand():
 
 
 def test_a_one_sided_pair_gets_half_a_win_each_way():
-    np.testing.assert_allclose(preferences.bradley_terry(np.array([[0.0, 4.0], [0.0, 0.0]])), [np.log(9) / 2, -np.log(9) / 2], atol=1e-7)
+    np.testing.assert_allclose(
+        preferences.bradley_terry(np.array([[0.0, 4.0], [0.0, 0.0]])), [np.log(9) / 2, -np.log(9) / 2], atol=1e-7
+    )
     # and only that pair: the others stay 3 to 1
     won = np.array([[0, 3, 4], [1, 0, 3], [0, 1, 0]], dtype=float)
     helped = won + np.array([[0, 0, 0.5], [0, 0, 0], [0.5, 0, 0]])
@@ -53,7 +55,9 @@ def test_a_one_sided_pair_gets_half_a_win_each_way():
 
 def likelihood(scores, won) -> float:
     """Log-likelihood of pairwise wins under Bradley and Terry's model."""
-    return sum(won[i, j] * -np.logaddexp(0, scores[j] - scores[i]) for i in range(len(won)) for j in range(len(won)) if i != j)
+    return sum(
+        won[i, j] * -np.logaddexp(0, scores[j] - scores[i]) for i in range(len(won)) for j in range(len(won)) if i != j
+    )
 
 
 @settings(max_examples=25, deadline=None)
@@ -95,7 +99,11 @@ def test_shares_of_pairs_by_hand():
 
 def test_one_rater_gives_scores_and_no_interval():
     found = preferences.scores(cast(("r", "a", "a,b"), ("r", "b", "b,a")), ["a", "b"], **OPTIONS)
-    assert found["score"].tolist() == [0, 0] and found[["low", "high"]].isna().all(axis=None) and (found["n_resamples"] == 0).all()
+    assert (
+        found["score"].tolist() == [0, 0]
+        and found[["low", "high"]].isna().all(axis=None)
+        and (found["n_resamples"] == 0).all()
+    )
 
 
 def test_methods_that_no_vote_connects_are_refused():

@@ -47,11 +47,16 @@ def ellipse(top: float, left: float, radius: float, height: int = HEIGHT, width:
     return np.hypot(y - top * height, (x - left * width) * 0.8) < radius
 
 
-def photograph(folder: Path, name: str, split: str, objects: list[tuple[str, np.ndarray]], group: str = "", pixels=None) -> Photograph:
+def photograph(
+    folder: Path, name: str, split: str, objects: list[tuple[str, np.ndarray]], group: str = "", pixels=None
+) -> Photograph:
     """One photograph with its objects, given as (category, mask); written to `folder`."""
     file = folder / f"{name}.jpg"
     images.write_jpeg(file, picture(*name.encode()) if pixels is None else pixels)
-    instances = tuple(Instance(str(number), category, "", lambda mask=mask: mask) for number, (category, mask) in enumerate(objects, start=1))
+    instances = tuple(
+        Instance(str(number), category, "", lambda mask=mask: mask)
+        for number, (category, mask) in enumerate(objects, start=1)
+    )
     return Photograph(name, file, split, group or name, "", instances)
 
 
@@ -79,18 +84,25 @@ def fivek_source(folder: Path, photographs: int = 8) -> Path:
     for number in range(1, photographs + 1):
         original = picture(number).astype(float)
         for step, rendition in enumerate(fivek.RENDITIONS):
-            images.write_jpeg(folder / "fivek-files" / rendition / f"a{number:04d}-name.jpg", np.clip(original * (0.6 + 0.12 * step), 0, 255).astype(np.uint8))
+            images.write_jpeg(
+                folder / "fivek-files" / rendition / f"a{number:04d}-name.jpg",
+                np.clip(original * (0.6 + 0.12 * step), 0, 255).astype(np.uint8),
+            )
         images.write_png(folder / "fivek-files/masks" / f"a{number:04d}.png", ellipse(0.5, 0.5, 15))
     return take_in(*_read(fivek, folder / "fivek-files", folder / "fivek"))
 
 
-def timelapse_source(folder: Path, cameras=("7", "90", "91", "1048", "22"), frames=("0600", "0900", "1200", "1500", "1800")) -> Path:
+def timelapse_source(
+    folder: Path, cameras=("7", "90", "91", "1048", "22"), frames=("0600", "0900", "1200", "1500", "1800")
+) -> Path:
     """Aligned frames of fixed cameras; those of 0900 and 1200 have a mask."""
     for camera in cameras:
         scene = picture(int(camera)).astype(float)
         for step, frame in enumerate(frames):
             light = np.array([1.1 - 0.1 * step, 1.0 - 0.1 * step, 0.95 - 0.05 * step])
-            images.write_jpeg(folder / "timelapse-files" / camera / f"{frame}.jpg", np.clip(scene * light, 0, 255).astype(np.uint8))
+            images.write_jpeg(
+                folder / "timelapse-files" / camera / f"{frame}.jpg", np.clip(scene * light, 0, 255).astype(np.uint8)
+            )
         for frame in ("0900", "1200"):
             images.write_png(folder / "timelapse-files/masks" / camera / f"{frame}.png", ellipse(0.4, 0.5, 14))
     return take_in(*_read(timelapse, folder / "timelapse-files", folder / "timelapse"))
@@ -110,7 +122,9 @@ def write_tables(root: Path, objects: pd.DataFrame) -> Path:
         width=100, height=100, foreground_ratio=objects["area"] / 10000, mask_sha256="",
     )  # fmt: skip
     tables.write(root / "instances.parquet", instances[list(ingest.INSTANCES)])
-    photographs = instances.drop_duplicates("image_id").assign(rendition="", source="s", original="", kept="", sha256="")
+    photographs = instances.drop_duplicates("image_id").assign(
+        rendition="", source="s", original="", kept="", sha256=""
+    )
     tables.write(root / "photographs.parquet", photographs[list(ingest.PHOTOGRAPHS)])
     return root
 

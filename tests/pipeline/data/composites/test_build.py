@@ -23,7 +23,18 @@ LOOSE = {
 }  # fmt: skip
 
 
-def make(source: Path, out: Path, *, name="HCOCO", subset=None, rendering=None, seed=7, staging=None, parallel_map=map, references=None):
+def make(
+    source: Path,
+    out: Path,
+    *,
+    name="HCOCO",
+    subset=None,
+    rendering=None,
+    seed=7,
+    staging=None,
+    parallel_map=map,
+    references=None,
+):
     build(
         out, name=name, subset=subset or making.subset(), rendering=rendering or making.rendering(), source=source,
         references=references or source, seed=seed, staging=staging or out.with_name(f"{out.name}-staging"), parallel_map=parallel_map,
@@ -77,7 +88,11 @@ def loaded_as_saic_does(line: str, root: Path) -> tuple[str, str, str]:
     """saic-vul's hdataset (HDNet's, CDTNet's): parts of the file name, below the folder of one sub-dataset."""
     name = line.rstrip()
     parts = name.split("_")
-    return str(root / "composite_images" / name), str(root / "masks" / f"{'_'.join(parts[:-1])}.png"), str(root / "real_images" / f"{parts[0]}.jpg")
+    return (
+        str(root / "composite_images" / name),
+        str(root / "masks" / f"{'_'.join(parts[:-1])}.png"),
+        str(root / "real_images" / f"{parts[0]}.jpg"),
+    )
 
 
 def loaded_as_others_do(root: Path, split: str) -> list[tuple[Path, Path, Path]]:
@@ -116,10 +131,16 @@ def test_loaders_of_the_whole_read_what_those_of_a_sub_dataset_read(whole, kind)
     largest = 1.0 if kind == "IHD" else 0.5
     for split in ("train", "test"):
         found = {loaded_as_dovenet_does(line, whole) for line in (whole / f"{kind}_{split}.txt").open()}
-        own = [triple for name in ("HCOCO", "HAdobe5k", "Hday2night") for triple in loaded_as_others_do(whole / name, split)]
+        own = [
+            triple
+            for name in ("HCOCO", "HAdobe5k", "Hday2night")
+            for triple in loaded_as_others_do(whole / name, split)
+        ]
         assert found == {tuple(map(str, one)) for one in own if images.read_mask(one[1]).mean() <= largest} and found
         for composite, mask, real in sorted(found)[:5]:
-            pictures = [cv2.imread(one) for one in (composite, mask, real)]  # colour, of masks the first channel: so do both
+            pictures = [
+                cv2.imread(one) for one in (composite, mask, real)
+            ]  # colour, of masks the first channel: so do both
             assert pictures[0].shape == pictures[1].shape == pictures[2].shape
             share = (pictures[1][:, :, 0].astype(np.float32) / 255).mean()
             assert set(np.unique(pictures[1])) == {0, 255} and 0.01 <= share <= largest
@@ -152,7 +173,10 @@ def test_train_and_test_share_no_real_image(made):
 def test_the_background_differs_by_jpeg_alone_and_the_foreground_by_more(made):
     pairs = tables.read(made / "pairs.parquet")
     for row in pairs.itertuples():
-        composite, real = images.read_rgb(made / row.composite).astype(float), images.read_rgb(made / row.real).astype(float)
+        composite, real = (
+            images.read_rgb(made / row.composite).astype(float),
+            images.read_rgb(made / row.real).astype(float),
+        )
         mask = images.read_mask(made / row.mask)
         difference = np.abs(composite - real).mean(axis=2)
         assert difference[~mask].mean() < 2 < difference[mask].mean()
@@ -165,7 +189,11 @@ def test_the_manifest_has_its_columns_and_the_hashes_of_its_files(made):
     assert pairs["pair_id"].is_monotonic_increasing and pairs["pair_id"].is_unique
     hashes = digest(made)
     for row in pairs.itertuples():
-        assert [hashes[file] for file in (row.composite, row.mask, row.real)] == [row.composite_sha256, row.mask_sha256, row.real_sha256]
+        assert [hashes[file] for file in (row.composite, row.mask, row.real)] == [
+            row.composite_sha256,
+            row.mask_sha256,
+            row.real_sha256,
+        ]
         assert row.composite == f"composite_images/{row.pair_id}.jpg" and row.jpeg == "95 4:4:4"
 
 
@@ -192,7 +220,11 @@ def test_references_share_the_split_and_never_the_scene(hcoco, photos):
 
 def test_composites_are_what_the_filters_allow(hcoco):
     pairs = tables.read(hcoco / "pairs.parquet")
-    assert pairs["colour_difference"].between(3, 40).all() and (pairs["clipped"] <= 0.3).all() and (pairs["hue_rotation"] <= 60).all()
+    assert (
+        pairs["colour_difference"].between(3, 40).all()
+        and (pairs["clipped"] <= 0.3).all()
+        and (pairs["hue_rotation"] <= 60).all()
+    )
     assert pairs["foreground_ratio"].between(0.01, 0.8).all()
 
 
@@ -206,7 +238,10 @@ def test_a_rendition_is_pasted_where_the_mask_is(hadobe):
         mask = images.read_mask(out / row.mask)
         other = images.read_rgb(source / files[row.reference_image]).astype(float)
         assert np.abs(images.read_rgb(out / row.composite) - other)[mask].mean() < 2
-        assert row.reference_image.split("-")[0] == row.source_image.split("-")[0] and row.reference_image != row.source_image
+        assert (
+            row.reference_image.split("-")[0] == row.source_image.split("-")[0]
+            and row.reference_image != row.source_image
+        )
 
 
 def test_all_exchanges_of_six_renditions_are_made_or_refused_by_a_rule(hadobe):
@@ -221,20 +256,33 @@ def test_moments_are_of_the_same_camera(hday2night):
     out, _ = hday2night
     pairs = tables.read(out / "pairs.parquet")
     assert set(pairs["transfer"]) == {"moment"} and not pairs["simulated"].any()
-    assert (pairs["source_image"].str.rsplit("-", n=1).str[0] == pairs["reference_image"].str.rsplit("-", n=1).str[0]).all()
+    assert (
+        pairs["source_image"].str.rsplit("-", n=1).str[0] == pairs["reference_image"].str.rsplit("-", n=1).str[0]
+    ).all()
     assert pairs.groupby("source_image")["reference_image"].nunique().equals(pairs.groupby("source_image").size())
 
 
-@pytest.mark.parametrize("recipe, transfer, render", [("renditions", "retouch", renditions.retouch), ("day2night", "relight", renditions.relight)])
+@pytest.mark.parametrize(
+    "recipe, transfer, render",
+    [("renditions", "retouch", renditions.retouch), ("day2night", "relight", renditions.relight)],
+)
 def test_simulated_renditions_say_so_and_can_be_made_again(photos, tmp_path, recipe, transfer, render):
     subset = making.subset(recipe=recipe, prefix="d", composites_per_object=2, max_per_object=2)
-    pairs, rejected = make(photos, tmp_path / "Simulated", name="Simulated", subset=subset, rendering=making.rendering(foreground_ratio={"low": 0.01, "high": 0.18}))
+    pairs, rejected = make(
+        photos,
+        tmp_path / "Simulated",
+        name="Simulated",
+        subset=subset,
+        rendering=making.rendering(foreground_ratio={"low": 0.01, "high": 0.18}),
+    )
     assert rejected["simulated"].all() and {"foreground ratio"} < set(rejected["rule"]), "objects and candidates"
     assert pairs["simulated"].all() and set(pairs["transfer"]) == {transfer} and (pairs["reference_image"] == "").all()
     for row in pairs.head(6).itertuples():
         again = render(images.read_rgb(tmp_path / "Simulated" / row.real), row.seed)
         mask = images.read_mask(tmp_path / "Simulated" / row.mask)
-        assert np.abs(images.read_rgb(tmp_path / "Simulated" / row.composite).astype(float) - again)[mask].mean() < 3  # JPEG, with sensor noise
+        assert (
+            np.abs(images.read_rgb(tmp_path / "Simulated" / row.composite).astype(float) - again)[mask].mean() < 3
+        )  # JPEG, with sensor noise
 
 
 def test_jpeg_settings_are_kept(photos, tmp_path):
@@ -267,7 +315,15 @@ def two_colours(folder: Path, first, second, size=(making.HEIGHT, making.WIDTH))
             cup = making.ellipse(0.5, 0.5, 14)
             pixels = np.where(cup[..., None], np.uint8(colour), np.uint8(128)).astype(np.int64)
             pixels[cup] += np.random.default_rng(number).integers(-3, 4, (cup.sum(), 3))
-            made.append(making.photograph(folder / "files", f"{letter}{number}", split, [("cup", cup)], pixels=np.clip(pixels, 0, 255).astype(np.uint8)))
+            made.append(
+                making.photograph(
+                    folder / "files",
+                    f"{letter}{number}",
+                    split,
+                    [("cup", cup)],
+                    pixels=np.clip(pixels, 0, 255).astype(np.uint8),
+                )
+            )
     return making.take_in(made, folder / "source")
 
 
@@ -283,13 +339,17 @@ def test_a_candidate_is_refused_by_the_rule_it_breaks(tmp_path, first, second, r
     source = two_colours(tmp_path, first, second)
     changes = LOOSE | {"change too small": {"colour_difference": {"low": 5, "high": 1000}}, "change too large": {"colour_difference": {"low": 0, "high": 40}},
                        "hue rotation": {"max_hue_rotation": 30}}[rule]  # fmt: skip
-    with pytest.raises(UserError, match=rf"no train composite passed; of source \d+ objects and candidates were refused \({rule}: \d+"):
+    with pytest.raises(
+        UserError, match=rf"no train composite passed; of source \d+ objects and candidates were refused \({rule}: \d+"
+    ):
         make(source, tmp_path / "HCOCO", rendering=making.rendering(methods=["reinhard"], **changes))
 
 
 def test_clipping_is_refused(tmp_path):
     source = two_colours(tmp_path, (250, 250, 250), (253, 253, 253))
-    pairs, rejected = make(source, tmp_path / "HCOCO", rendering=making.rendering(methods=["reinhard"], **LOOSE | {"max_clipped": 0.01}))
+    pairs, rejected = make(
+        source, tmp_path / "HCOCO", rendering=making.rendering(methods=["reinhard"], **LOOSE | {"max_clipped": 0.01})
+    )
     brighter = rejected[rejected["source_image"].str.startswith("a")]
     assert set(brighter["rule"]) == {"clipped"} and (brighter["value"] > 0.01).all() and len(brighter) >= 3 * 8
     assert set(pairs["source_image"]) == {"b0", "b1", "b2"}, "those made darker stay"
@@ -307,7 +367,9 @@ def test_a_lone_category_a_repeated_draw_and_too_few_pixels(photos, tmp_path):
     areas = tables.read(photos / "instances.parquet").set_index(["image_id", "instance_id"])["area"]
     small = rejected[rejected["rule"] == "too few pixels"]
     assert len(small) == 8 and set(zip(small["source_image"], small["object"])) == set(areas[areas < 400].index)
-    assert (small["k"] == 0).all() and list(small["value"]) == [areas[row.source_image, row.object] for row in small.itertuples()]
+    assert (small["k"] == 0).all() and list(small["value"]) == [
+        areas[row.source_image, row.object] for row in small.itertuples()
+    ]
 
 
 def test_regions_without_statistics_are_refused(tmp_path):
@@ -316,10 +378,19 @@ def test_regions_without_statistics_are_refused(tmp_path):
     made = []
     for number in range(6):
         objects = [("cup", speck)] if number % 2 else [("cup", making.ellipse(0.5, 0.5, 14))]
-        made.append(making.photograph(tmp_path / "files", f"p{number}", ("train", "train", "val", "val", "test", "test")[number], objects))
+        made.append(
+            making.photograph(
+                tmp_path / "files", f"p{number}", ("train", "train", "val", "val", "test", "test")[number], objects
+            )
+        )
     source = making.take_in(made, tmp_path / "source")
     with pytest.raises(UserError, match="no train composite passed"):
-        make(source, tmp_path / "HCOCO", rendering=making.rendering(**LOOSE | {"max_area_ratio": 1000}), staging=tmp_path / "staging")
+        make(
+            source,
+            tmp_path / "HCOCO",
+            rendering=making.rendering(**LOOSE | {"max_area_ratio": 1000}),
+            staging=tmp_path / "staging",
+        )
     done = "".join(file.read_text() for file in (tmp_path / "staging/done").iterdir())
     assert "too few target pixels" in done and "too few reference pixels" in done
 
@@ -330,11 +401,21 @@ def test_renditions_of_other_sizes_are_refused(tmp_path):
     odd = photographs["rendition"] == "expertB"
     for name in photographs.loc[odd, "image"]:
         images.write_jpeg(source / name, making.picture(1, height=30, width=40))
-        images.write_png((source / "masks" / Path(name).name).with_name(f"{Path(name).stem}_1.png"), making.ellipse(0.5, 0.5, 8, 30, 40))
+        images.write_png(
+            (source / "masks" / Path(name).name).with_name(f"{Path(name).stem}_1.png"),
+            making.ellipse(0.5, 0.5, 8, 30, 40),
+        )
     subset = making.subset(recipe="renditions", prefix="a", composites_per_object=5, max_per_object=5)
-    pairs, rejected = make(source, tmp_path / "HAdobe5k", name="HAdobe5k", subset=subset, rendering=making.rendering(**LOOSE))
+    pairs, rejected = make(
+        source, tmp_path / "HAdobe5k", name="HAdobe5k", subset=subset, rendering=making.rendering(**LOOSE)
+    )
     refused = rejected[rejected["rule"] == "sizes differ"]
-    assert len(refused) and (refused["reference_image"].str.endswith("-expertB") | refused["source_image"].str.endswith("-expertB")).all()
+    assert (
+        len(refused)
+        and (
+            refused["reference_image"].str.endswith("-expertB") | refused["source_image"].str.endswith("-expertB")
+        ).all()
+    )
     assert len(pairs) + len(refused) == 8 * 5
 
 
@@ -357,7 +438,11 @@ def backwards(function, items):
 
 def in_chunks(function, items):
     order = np.random.default_rng(1).permutation(len(items))
-    return [function(one) for start in range(0, len(order), 5) for one in [items[int(index)] for index in order[start : start + 5]]]
+    return [
+        function(one)
+        for start in range(0, len(order), 5)
+        for one in [items[int(index)] for index in order[start : start + 5]]
+    ]
 
 
 @pytest.mark.parametrize("parallel_map", [backwards, in_chunks])

@@ -7,7 +7,9 @@ from pipeline.data.composites import filters
 from pipeline.data.composites.filters import Change, change, refusal, refusal_of_object
 from tests.pipeline.data.composites.making import picture, rendering
 
-FILTERS = rendering(colour_difference={"low": 3, "high": 40}, max_clipped=0.3, max_hue_rotation=60, min_pixels=500).filters
+FILTERS = rendering(
+    colour_difference={"low": 3, "high": 40}, max_clipped=0.3, max_hue_rotation=60, min_pixels=500
+).filters
 ALL = np.ones((2, 2), bool)
 
 
@@ -29,7 +31,9 @@ def test_only_the_mask_counts():
     black = np.zeros((2, 2, 3), np.uint8)
     half = black.copy()
     half[0] = 255
-    assert change(black, half, np.array([[True, True], [False, False]])).colour_difference == pytest.approx(100, abs=1e-3)
+    assert change(black, half, np.array([[True, True], [False, False]])).colour_difference == pytest.approx(
+        100, abs=1e-3
+    )
     assert change(black, half, ALL).colour_difference == pytest.approx(50, abs=1e-3)
 
 
@@ -54,11 +58,15 @@ def lab_colour(chroma, degrees, lightness=60):
     return np.rint(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB)[0, 0] * 255).astype(np.uint8)
 
 
-@pytest.mark.parametrize("start, end, turned", [(30, 70, 40), (350, 20, 30), (20, 350, 30), (20, 190, 170), (100, 100, 0)])
+@pytest.mark.parametrize(
+    "start, end, turned", [(30, 70, 40), (350, 20, 30), (20, 350, 30), (20, 190, 170), (100, 100, 0)]
+)
 def test_hue_rotation_is_the_shorter_way_round(start, end, turned):
     before, after = lab_colour(30, start), lab_colour(30, end)
     measured = change(patch(*[before] * 4), patch(*[after] * 4), ALL)
-    assert measured.hue_rotation == pytest.approx(turned, abs=1.5)  # 8-bit colours are up to a degree off at this chroma
+    assert measured.hue_rotation == pytest.approx(
+        turned, abs=1.5
+    )  # 8-bit colours are up to a degree off at this chroma
 
 
 def test_pixels_without_hue_do_not_turn():

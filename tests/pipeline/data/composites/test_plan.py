@@ -12,7 +12,15 @@ METHODS = ["reinhard", "xiao", "fecker", "pitie"]
 
 
 def plan_of(source, name="HCOCO", seed=3, references=None, filters=None, **changes):
-    return Plan(name, making.subset(**changes), METHODS, making.rendering(**(filters or {})).filters, source, references or source, seed)
+    return Plan(
+        name,
+        making.subset(**changes),
+        METHODS,
+        making.rendering(**(filters or {})).filters,
+        source,
+        references or source,
+        seed,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +75,19 @@ def test_references_obey_every_rule(crowd, same_category):
 def test_every_object_that_may_lend_is_drawn_and_no_other(tmp_path):
     # p0 of scene a has an object; of twelve others, four are of its scene and stand between the eight that may lend
     groups = "a" + "abbacdeafgha"
-    objects = pd.DataFrame({"image_id": [f"p{one:02d}" for one in range(13)], "instance_id": "1", "category": "cup", "group": list(groups), "split": "train"})
+    objects = pd.DataFrame(
+        {
+            "image_id": [f"p{one:02d}" for one in range(13)],
+            "instance_id": "1",
+            "category": "cup",
+            "group": list(groups),
+            "split": "train",
+        }
+    )
     objects["area"] = [200, *range(101, 113)]
-    plan = plan_of(making.write_tables(tmp_path, objects), composites_per_object=3, max_per_object=3, filters={"attempts": 100})
+    plan = plan_of(
+        making.write_tables(tmp_path, objects), composites_per_object=3, max_per_object=3, filters={"attempts": 100}
+    )
     drawn = Counter(draw.reference_image for draws in plan[0].draws for draw in draws)
     assert set(drawn) == {f"p{one:02d}" for one in range(1, 13) if groups[one] != "a"}
     # 300 uniform draws of eight: 37.5 each, standard deviation 5.7
@@ -110,7 +128,16 @@ def test_a_plan_is_the_same_in_any_order(crowd):
 
 
 def test_another_source_lends_without_regard_to_scenes(crowd, tmp_path):
-    objects = pd.DataFrame({"image_id": ["q1"], "instance_id": ["7"], "category": ["cup"], "group": ["g0"], "split": ["test"], "area": [400]})
+    objects = pd.DataFrame(
+        {
+            "image_id": ["q1"],
+            "instance_id": ["7"],
+            "category": ["cup"],
+            "group": ["g0"],
+            "split": ["test"],
+            "area": [400],
+        }
+    )
     target = plan_of(making.write_tables(tmp_path, objects), references=crowd)[0]
     lenders = known(crowd).loc[[(draw.reference_image, draw.reference_object) for draw in target.draws[0]]]
     assert (lenders["split"] == "test").all() and (lenders["category"] == "cup").all()
@@ -159,7 +186,9 @@ def test_plain_photographs_get_simulated_renditions_of_their_largest_object(crow
 
 
 def test_a_photograph_whose_largest_object_is_refused_uses_the_next(tmp_path):
-    objects = pd.DataFrame({"image_id": "p1", "instance_id": ["1", "2", "3"], "category": "", "split": "train", "area": [9500, 700, 800]})
+    objects = pd.DataFrame(
+        {"image_id": "p1", "instance_id": ["1", "2", "3"], "category": "", "split": "train", "area": [9500, 700, 800]}
+    )
     plan = plan_of(making.write_tables(tmp_path, objects), recipe="renditions")
     assert [(target.object, target.foreground_ratio) for target in plan] == [("1", 0.08)]
     assert [(row["object"], row["rule"]) for row in plan.refused()] == [("1", "foreground ratio")]
@@ -170,13 +199,17 @@ def test_a_photograph_whose_largest_object_is_refused_uses_the_next(tmp_path):
 
 def test_one_rendition_is_real_and_the_others_lend_in_iharmony4s_order(fivek):
     plan = plan_of(fivek, "HAdobe5k", recipe="renditions", prefix="a", composites_per_object=5, max_per_object=5)
-    assert [target.real for target in plan] == [f"a{number:04d}" for number in range(1, 9)]  # named as in iHarmony4, no second a
+    assert [target.real for target in plan] == [
+        f"a{number:04d}" for number in range(1, 9)
+    ]  # named as in iHarmony4, no second a
     order = ["input", "expertA", "expertB", "expertC", "expertD", "expertE"]
     for target in plan:
         own = target.image_id.removeprefix(f"{target.real}-")
         lenders = [draws[0].reference_image.removeprefix(f"{target.real}-") for draws in target.draws]
         assert lenders == [one for one in order if one != own]
-        assert all(len(draws) == 1 and draws[0].transfer == RENDITION and not draws[0].simulated for draws in target.draws)
+        assert all(
+            len(draws) == 1 and draws[0].transfer == RENDITION and not draws[0].simulated for draws in target.draws
+        )
     assert len({target.image_id[6:] for target in plan}) > 2, "the real rendition is drawn, not always the same"
 
 
@@ -193,12 +226,16 @@ def test_fewer_renditions_than_there_are_are_drawn_with_the_rest_in_reserve(five
 def test_every_frame_with_a_mask_takes_other_moments_of_its_camera(timelapse):
     plan = plan_of(timelapse, "Hday2night", recipe="day2night", prefix="d", composites_per_object=3, max_per_object=26)
     cameras = ("7", "90", "91", "1048", "22")
-    assert sorted(target.real for target in plan) == sorted(f"d{camera}-{frame}" for camera in cameras for frame in ("0900", "1200"))
+    assert sorted(target.real for target in plan) == sorted(
+        f"d{camera}-{frame}" for camera in cameras for frame in ("0900", "1200")
+    )
     firsts = set()
     for target in plan:
         lenders = [draw.reference_image for draws in target.draws for draw in draws]
         assert len(target.draws) == 3 and len(lenders) == len(set(lenders)) == 4
-        assert {one.rpartition("-")[0] for one in lenders} == {target.real[1:].rpartition("-")[0]} and target.image_id not in lenders
+        assert {one.rpartition("-")[0] for one in lenders} == {
+            target.real[1:].rpartition("-")[0]
+        } and target.image_id not in lenders
         assert {draw.transfer for draws in target.draws for draw in draws} == {MOMENT}
         firsts.add(target.draws[0][0].reference_image[-4:])
     assert len(firsts) > 2
@@ -216,4 +253,7 @@ def test_a_lone_rendition_has_no_reference(tmp_path):
     tables.write(source / "photographs.parquet", photographs[kept])
     tables.write(source / "instances.parquet", instances[instances["image_id"].isin(photographs["image_id"][kept])])
     plan = plan_of(source, recipe="renditions", prefix="a", composites_per_object=5, max_per_object=5)
-    assert [(target.real, len(target.draws), target.draws[0] == ()) for target in plan] == [("a0001", 1, True), ("a0002", 5, False)]
+    assert [(target.real, len(target.draws), target.draws[0] == ()) for target in plan] == [
+        ("a0001", 1, True),
+        ("a0002", 5, False),
+    ]

@@ -210,7 +210,10 @@ def test_duplicate_ids_are_an_error_that_names_them(tmp_path):
         ("[]", "not COCO instances: no list 'images'"),
         ('{"images": []}', "not COCO instances: no list 'annotations'"),
         ('{"images": {}, "annotations": [], "categories": []}', "not COCO instances: no list 'images'"),
-        ('{"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [], "categories": [{"id": 1}]}', "a category without an id or a name"),
+        (
+            '{"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [], "categories": [{"id": 1}]}',
+            "a category without an id or a name",
+        ),
         ('{"images": [], "annotations": [], "categories": []}', "its list of images is empty"),
         ("[" * 100_000, "not JSON"),
     ],
@@ -319,7 +322,11 @@ def brushed(folder, crowd: int, sizes: dict):
         Image.fromarray(np.full((10, 12, 3), number * 9, np.uint8)).save(folder / f"images/p{number}.png")
         document["images"].append({"id": number, "file_name": f"p{number}.png"} | sizes)
         rle = {"size": [10, 12], "counts": [20, 60, 40]}
-        drawn = {"segmentation": rle, "iscrowd": crowd} if number < 6 else {"segmentation": [[1, 1, 9, 1, 9, 8, 1, 8]], "iscrowd": 0}
+        drawn = (
+            {"segmentation": rle, "iscrowd": crowd}
+            if number < 6
+            else {"segmentation": [[1, 1, 9, 1, 9, 8, 1, 8]], "iscrowd": 0}
+        )
         document["annotations"].append({"id": 100 + number, "image_id": number, "category_id": 1} | drawn)
     (folder / "instances.json").write_text(json.dumps(document))
     return folder
@@ -328,7 +335,9 @@ def brushed(folder, crowd: int, sizes: dict):
 def test_crowd_regions_become_rows_or_objects(tmp_path):
     photographs, rejected = coco.read(brushed(tmp_path / "a", 1, {}))
     assert sum(len(each.instances) for each in photographs) == 2
-    assert [(row["item"], row["reason"].split(" marks")[0]) for row in rejected] == [(f"instance {100 + number}", "iscrowd: 1") for number in range(6)]
+    assert [(row["item"], row["reason"].split(" marks")[0]) for row in rejected] == [
+        (f"instance {100 + number}", "iscrowd: 1") for number in range(6)
+    ]
     photographs, rejected = coco.read(tmp_path / "a", crowd="use")
     assert rejected == [] and [each.instances[0].mask().sum() for each in photographs[:6]] == [60] * 6
 
@@ -336,7 +345,11 @@ def test_crowd_regions_become_rows_or_objects(tmp_path):
 def test_sizes_written_as_text(tmp_path):
     photographs, rejected = coco.read(brushed(tmp_path / "digits", 0, {"width": "12", "height": " 10 "}))
     assert rejected == [] and all(each.instances[0].mask().any() for each in photographs)
-    for wrong, reason in (("wide", "its width is text ('wide')"), ([12], "its width is no number ('[12]')"), (True, "its width is no number ('True')")):
+    for wrong, reason in (
+        ("wide", "its width is text ('wide')"),
+        ([12], "its width is no number ('[12]')"),
+        (True, "its width is no number ('True')"),
+    ):
         folder = brushed(tmp_path / f"wrong{reason[-8:-2]}", 0, {"width": wrong, "height": 10})
         photographs, rejected = coco.read(folder)
         assert photographs == [] and {row["reason"] for row in rejected} == {reason}

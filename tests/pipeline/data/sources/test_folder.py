@@ -23,7 +23,10 @@ def test_any_depth_and_no_splits(tmp_path):
     pictures(tmp_path, "b.JPG", "deep/er/a_1.png", ".hidden/c.png", "__MACOSX/d.png")
     (tmp_path / "notes.txt").write_text("hello")
     found, rejected = folder.read(tmp_path)
-    assert [(one.image_id, one.split, one.group) for one in found] == [("b", None, "b"), ("deep-er-a-1", None, "deep-er-a-1")]
+    assert [(one.image_id, one.split, one.group) for one in found] == [
+        ("b", None, "b"),
+        ("deep-er-a-1", None, "deep-er-a-1"),
+    ]
     assert [(row["file"], row["reason"]) for row in rejected] == [("notes.txt", "not a picture file that is read")]
     assert all(one.instances == () for one in found)
 
@@ -57,7 +60,9 @@ def test_celeba(tmp_path):
     assert list(splits(tmp_path).values()) == ["train", "val", "test"]
     assert folder.read(tmp_path)[1] == []
     (tmp_path / "Eval/list_eval_partition.txt").write_text("000001.jpg 3\n")
-    with pytest.raises(UserError, match=r"list_eval_partition\.txt: '000001\.jpg 3': expected a file name and 0, 1 or 2"):
+    with pytest.raises(
+        UserError, match=r"list_eval_partition\.txt: '000001\.jpg 3': expected a file name and 0, 1 or 2"
+    ):
         splits(tmp_path)
 
 
@@ -68,14 +73,19 @@ def test_lists_by_name(tmp_path):
     (tmp_path / "test.flist").write_text("/home/somebody/photographs/a/2.jpg\n")
     found, rejected = folder.read(tmp_path)
     assert {one.file.name: one.split for one in found} == {"1.jpg": "train", "my 1.jpg": "train", "2.jpg": "test"}
-    assert [(row["file"], row["reason"]) for row in rejected] == [("b/4.jpg", "one of 1 photographs that no list names")]
+    assert [(row["file"], row["reason"]) for row in rejected] == [
+        ("b/4.jpg", "one of 1 photographs that no list names")
+    ]
 
 
 def test_lists_by_parameter(tmp_path):
     pictures(tmp_path, "train/1.jpg", "train/2.jpg")
     (tmp_path / "mine.txt").write_text("train/1.jpg\n")
     (tmp_path / "others.txt").write_text("2.jpg\n")
-    assert splits(tmp_path, {"test": "mine.txt", "train": "others.txt"}) == {"train/1.jpg": "test", "train/2.jpg": "train"}
+    assert splits(tmp_path, {"test": "mine.txt", "train": "others.txt"}) == {
+        "train/1.jpg": "test",
+        "train/2.jpg": "train",
+    }
     with pytest.raises(UserError, match=r"\.\./mine\.txt: leads out of the folder"):
         splits(tmp_path, {"test": "../mine.txt"})
     with pytest.raises(UserError, match=r"none\.txt: can't be read as a list"):
@@ -129,7 +139,9 @@ def test_link_loops_end(tmp_path):
 
 
 def complete(root: Path, **shares) -> tuple[dict[str, int], list[str]]:
-    found, lines = folder.with_all_splits(folder.read(root)[0], 1, **{"validation_share": 0.2, "test_share": 0.1} | shares)
+    found, lines = folder.with_all_splits(
+        folder.read(root)[0], 1, **{"validation_share": 0.2, "test_share": 0.1} | shares
+    )
     counted = [one.split for one in found]
     return {split: counted.count(split) for split in set(counted)}, lines
 
@@ -138,7 +150,10 @@ def test_validation_photographs_are_tested_on_where_no_others_are(tmp_path):
     pictures(tmp_path, *(f"train/{n}.jpg" for n in range(10)), "val/0.jpg", "val/1.jpg")
     assert complete(tmp_path) == (
         {"train": 8, "val": 2, "test": 2},
-        ["it has no test photographs: its validation photographs are tested on", "2 of 10 training photographs are kept for validation"],
+        [
+            "it has no test photographs: its validation photographs are tested on",
+            "2 of 10 training photographs are kept for validation",
+        ],
     )
 
 

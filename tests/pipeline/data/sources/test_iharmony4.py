@@ -187,7 +187,10 @@ def new_mask(root, size, value):
         (lambda root: (root / "HCOCO/real_images/c7.jpg").unlink(), "HCOCO/real_images/c7.jpg: no such file"),
         (lambda root: (root / "HCOCO/real_images/c7.jpg").write_bytes(b""), "c7.jpg: 0 bytes"),
         (break_composite, "c7_8_1.jpg: can't be decoded"),
-        (lambda root: bomb(root / "HCOCO/composite_images/c7_8_1.jpg"), "c7_8_1.jpg: 10000x10000 is 100000000 pixels, the limit is"),
+        (
+            lambda root: bomb(root / "HCOCO/composite_images/c7_8_1.jpg"),
+            "c7_8_1.jpg: 10000x10000 is 100000000 pixels, the limit is",
+        ),
         (lambda root: bomb(root / "HCOCO/masks/c7_8.png"), "c7_8.png: 10000x10000 is 100000000 pixels, the limit is"),
         (lambda root: new_mask(root, (6, 9), 255), "the mask is 6x9, its image 9x6"),
         (lambda root: new_mask(root, (9, 6), 0), "c7_8.png: empty mask"),
