@@ -17,7 +17,7 @@ from pipeline.tasks import METRICS, TASKS
 def main(arguments) -> None:
     claim = claims.parse(arguments.claim)
     folder = None if arguments.table else Path("results") / _task(claim, arguments.metric)
-    file = Path(arguments.table) if arguments.table else folder / "per_image.parquet"
+    file = Path(arguments.table) if folder is None else folder / "per_image.parquet"
     scores = claims.read_scores(file, arguments.metric)
     if "split" in scores:
         scores = scores[scores["split"] == arguments.split]

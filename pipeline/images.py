@@ -265,6 +265,7 @@ def read_map(path, *, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray, str]:
         if picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PPM"):
             picture.load()
             _refuse_damaged(Path(path), picture)
+            assert picture.format is not None  # a picture that was read from a file has one
             return np.asarray(picture).astype(np.float32) / np.float32(65535), picture.format
     plain = read(path, max_pixels=max_pixels)
     if (plain.pixels != plain.pixels[..., :1]).any():

@@ -195,6 +195,7 @@ def share_touched(task: str, prediction: np.ndarray, item: dict[str, np.ndarray]
     """Which share of the pixels outside the mask or the hole, 0 to 1, a prediction changed in any channel; 0 where the
     region is everything. Arrays as in `compose`, of a task that has a region."""
     known = TASKS[task]
+    assert known.region is not None  # as asked for above
     outside = ~item[known.region]
     changed = (prediction != item[known.picture]).any(axis=2)
     return float(changed[outside].mean()) if outside.any() else 0.0
