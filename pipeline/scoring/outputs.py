@@ -106,10 +106,10 @@ def take_in(
         rows, refused = [], []
         for row in spread(work, range(len(dataset)), describe=f"take in {split}"):
             (refused if isinstance(row, str) else rows).append(row)
-        if refused:
-            raise UserError(
-                f"{reading.folder}: {_count(len(refused), 'file')} can't be used: {_first_three(refused, '; ')}"
-            )
+            if refused and len(rows) + len(refused) == len(dataset):  # before the progress says that all is done
+                raise UserError(
+                    f"{reading.folder}: {_count(len(refused), 'file')} can't be used: {_first_three(refused, '; ')}"
+                )
         table, manifest = (
             tables.frame(rows, COLUMNS).sort_values("image_id", ignore_index=True),
             out / split / "predictions.parquet",
