@@ -44,7 +44,7 @@ def test_shape_of_the_table():
 def test_cells_read_once_more():
     ours = "Image Harmonization by Matching Regional References (2022)"
     assert value(paper=ours, table="Table 1", model="dht", subset="HFlickr", metric="fmse") == 515.45
-    assert value(table="Table II", model="zhu", subset="HAdobe5k", metric="mse") == 414.31
+    assert value(table="Table II", model="realism_cnn", subset="HAdobe5k", metric="mse") == 414.31
     assert value(table="Table III", model="s2am", subset="Hday2night", metric="fssim") == 63.74
     assert value(table="poster", model="segformer", subset="Hday2night", metric="f1") == 0.3856
     assert value(table="resolution", model="s2am", condition="1024 px") == 30.02
