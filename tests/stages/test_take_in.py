@@ -27,25 +27,39 @@ def small(picture: np.ndarray) -> np.ndarray:
 
 
 def taken(project, split: str = "test"):
-    return tables.read(project.folder / f"artifacts/predictions/theirs/{split}/predictions.parquet").set_index("image_id")
+    return tables.read(project.folder / f"artifacts/predictions/theirs/{split}/predictions.parquet").set_index(
+        "image_id"
+    )
 
 
-@pytest.mark.parametrize("task, model", [("localization", "constant_map"), ("harmonization", "composite"), ("inpainting", "mean_fill")])
+@pytest.mark.parametrize(
+    "task, model", [("localization", "constant_map"), ("harmonization", "composite"), ("inpainting", "mean_fill")]
+)
 def test_what_a_method_here_made_scores_the_same_when_it_comes_as_a_folder(project, task, model):
     data = project.make_photographs() if task == "inpainting" else project.make_composites()
     if task == "inpainting":
         assert project.run("irregular_masks", *data).code == 0
     assert project.run("infer", model, "--data", *data).code == 0
-    shutil.copytree(project.folder / f"artifacts/predictions/{model}/test", project.folder / "elsewhere", ignore=shutil.ignore_patterns("*.parquet"))
+    shutil.copytree(
+        project.folder / f"artifacts/predictions/{model}/test",
+        project.folder / "elsewhere",
+        ignore=shutil.ignore_patterns("*.parquet"),
+    )
     name_outputs(project, task)
     done = project.run("take_in", "theirs", "--data", *data)
     assert done.code == 0, done.err
     assert project.run("evaluate", task).code == 0
     scores = tables.read(project.folder / f"results/{task}/per_image.parquet")
-    ours, theirs = (scores[scores["model"] == name].drop(columns="model").reset_index(drop=True) for name in (model, "theirs"))
+    ours, theirs = (
+        scores[scores["model"] == name].drop(columns="model").reset_index(drop=True) for name in (model, "theirs")
+    )
     assert ours.equals(theirs) and len(ours) == (12 if task == "inpainting" else 3)
-    summary = tables.read(project.folder / f"results/{task}/summary.parquet").query("subset == 'All'").set_index("model")
-    assert summary.loc["theirs", "origin"] == f"outputs made elsewhere: {len(ours)} PNG" and np.isnan(summary.loc["theirs", "n_parameters"])
+    summary = (
+        tables.read(project.folder / f"results/{task}/summary.parquet").query("subset == 'All'").set_index("model")
+    )
+    assert summary.loc["theirs", "origin"] == f"outputs made elsewhere: {len(ours)} PNG" and np.isnan(
+        summary.loc["theirs", "n_parameters"]
+    )
     assert summary.loc[model, "origin"] == "no weights" and summary.loc[model, "n_parameters"] == 0
     for table in ("intervals", "ranks", "protocols"):
         assert "theirs" in set(tables.read(project.folder / f"results/{task}/{table}.parquet")["model"])
@@ -61,10 +75,18 @@ def test_names_suffixes_and_folders_are_free(project):
     name_outputs(project, n_parameters=12)
     assert project.run("take_in", "theirs", "--data", *data).code == 0
     table = taken(project)
-    assert list(table["file"]) == ["HCOCO/c4_1_1.png", "c5_1_1.TIFF", "c6_1_1.bmp"] and list(table["format"]) == ["PNG", "TIFF", "BMP"]
+    assert list(table["file"]) == ["HCOCO/c4_1_1.png", "c5_1_1.TIFF", "c6_1_1.bmp"] and list(table["format"]) == [
+        "PNG",
+        "TIFF",
+        "BMP",
+    ]
     assert (table["background_touched"] == 0).all() and set(table["made_at"]) == {"image_size"}
     index = json.loads((project.folder / "artifacts/index/harmonization/theirs.json").read_text())
-    assert index["origin"] == "outputs made elsewhere: 1 BMP, 1 PNG, 1 TIFF" and index["n_parameters"] == 12 and not index["trained"]
+    assert (
+        index["origin"] == "outputs made elsewhere: 1 BMP, 1 PNG, 1 TIFF"
+        and index["n_parameters"] == 12
+        and not index["trained"]
+    )
 
 
 def test_originals_and_another_side_are_resized_by_the_named_filter(project):
@@ -76,7 +98,9 @@ def test_originals_and_another_side_are_resized_by_the_named_filter(project):
     name_outputs(project, outputs_side=20, outputs_filter="bicubic")
     done = project.run("take_in", "theirs", "--data", *data)
     assert done.code == 0, done.err
-    assert list(taken(project)["made_at"]) == ["original", "outputs_side", "image_size"] and list(taken(project)["size"]) == ["60x40", "20x20", "32x32"]
+    assert list(taken(project)["made_at"]) == ["original", "outputs_side", "image_size"] and list(
+        taken(project)["size"]
+    ) == ["60x40", "20x20", "32x32"]
     expected = np.array(Image.fromarray(full["c4_1_1"]).resize((32, 32), Image.Resampling.BICUBIC))
     assert np.array_equal(images.read_rgb(project.folder / "artifacts/predictions/theirs/test/c4_1_1.png"), expected)
     assert taken(project)["background_touched"]["c4_1_1"] == 0, "counted at the size that it was made in"
@@ -95,7 +119,9 @@ def test_how_much_of_the_background_was_touched_by_hand(project):
     project.run("evaluate", "harmonization")
     scores = tables.read(project.folder / "results/harmonization/per_image.parquet")
     assert scores["background_touched"].to_numpy() == pytest.approx(15 / 45)
-    assert "background_touched" not in set(tables.read(project.folder / "results/harmonization/intervals.parquet")["metric"])
+    assert "background_touched" not in set(
+        tables.read(project.folder / "results/harmonization/intervals.parquet")["metric"]
+    )
 
 
 def test_probability_maps_of_8_and_16_bits_and_arrays(project):
@@ -108,10 +134,15 @@ def test_probability_maps_of_8_and_16_bits_and_arrays(project):
     name_outputs(project, "localization")
     done = project.run("take_in", "theirs", "--data", *data)
     assert done.code == 0, done.err
-    found = [np.asarray(Image.open(project.folder / f"artifacts/predictions/theirs/test/{name}.png")).astype(int) for name in IDS]
+    found = [
+        np.asarray(Image.open(project.folder / f"artifacts/predictions/theirs/test/{name}.png")).astype(int)
+        for name in IDS
+    ]
     for one in found:
         assert np.abs(one - np.rint(255 * ramp)).max() <= 1 and one.shape == (32, 32) and one.max() == 255
-    assert np.array_equal(found[0], np.rint(255 * ramp)) and np.array_equal(found[2], np.rint(255 * ramp.astype(np.float32)))
+    assert np.array_equal(found[0], np.rint(255 * ramp)) and np.array_equal(
+        found[2], np.rint(255 * ramp.astype(np.float32))
+    )
     assert list(taken(project)["format"]) == ["PNG", "PNG", "NumPy"]
 
 
@@ -127,7 +158,11 @@ def test_a_photograph_of_any_shape_counts_by_its_centre_square(project):
     done = project.run("take_in", "theirs", "--data", *data)
     assert done.code == 0, done.err
     table = taken(project)
-    assert (table["background_touched"] == 0).all() and set(table["size"]) == {"60x40", "40x40"} and set(table["made_at"]) == {"original"}
+    assert (
+        (table["background_touched"] == 0).all()
+        and set(table["size"]) == {"60x40", "40x40"}
+        and set(table["made_at"]) == {"original"}
+    )
     out = project.folder / "artifacts/predictions/theirs/test"
     assert (out / "p2_0-10.png").read_bytes() == (out / "p2_10-20.png").read_bytes()
 
@@ -200,10 +235,19 @@ def test_what_is_wrong_with_a_folder_is_said_in_one_line_and_nothing_is_written(
     "write, said",
     [
         (lambda file: images.write_png(file, random_picture(1, 32, 32)), "in colour, expected a grey probability map"),
-        (lambda file: np.save(file.with_suffix(".npy"), np.full((32, 32), 1.5)), "values in [1.5, 1.5], expected probabilities in [0, 1]"),
+        (
+            lambda file: np.save(file.with_suffix(".npy"), np.full((32, 32), 1.5)),
+            "values in [1.5, 1.5], expected probabilities in [0, 1]",
+        ),
         (lambda file: np.save(file.with_suffix(".npy"), np.full((32, 32), np.nan)), "values in [nan, nan]"),
-        (lambda file: np.save(file.with_suffix(".npy"), np.zeros((2, 32, 32))), "an array of shape (2, 32, 32), expected (height, width)"),
-        (lambda file: np.save(file.with_suffix(".npy"), np.array([None]), allow_pickle=True), "not a NumPy array without objects"),
+        (
+            lambda file: np.save(file.with_suffix(".npy"), np.zeros((2, 32, 32))),
+            "an array of shape (2, 32, 32), expected (height, width)",
+        ),
+        (
+            lambda file: np.save(file.with_suffix(".npy"), np.array([None]), allow_pickle=True),
+            "not a NumPy array without objects",
+        ),
         (lambda file: np.save(file.with_suffix(".npy"), np.zeros((32, 32), np.int64)), "numbers of type int64"),
     ],
     ids=["colour", "range", "nan", "shape", "objects", "integers"],
@@ -221,10 +265,19 @@ def test_what_is_no_probability_map(project, write, said):
 @pytest.mark.parametrize(
     "block, said",
     [
-        ({"rainnet": {"task": "harmonization", "outputs": "x"}}, "models.rainnet.outputs = 'x': expected another name for the method, as rainnet is one of this repository"),
+        (
+            {"rainnet": {"task": "harmonization", "outputs": "x"}},
+            "models.rainnet.outputs = 'x': expected another name for the method, as rainnet is one of this repository",
+        ),
         ({"theirs": {"outputs": "x"}}, "outputs need a task, one of localization, harmonization, inpainting"),
-        ({"theirs": {"task": "harmonization", "outputs": "x", "hyperparameters": {}}}, "outputs were made elsewhere, so hyperparameters can't be given with them"),
-        ({"theirs": {"task": "harmonization", "outputs": "artifacts/predictions/theirs"}}, "expected a folder of your own outside artifacts/"),
+        (
+            {"theirs": {"task": "harmonization", "outputs": "x", "hyperparameters": {}}},
+            "outputs were made elsewhere, so hyperparameters can't be given with them",
+        ),
+        (
+            {"theirs": {"task": "harmonization", "outputs": "artifacts/predictions/theirs"}},
+            "expected a folder of your own outside artifacts/",
+        ),
         ({"th/eirs": {"task": "harmonization", "outputs": "x"}}, "expected a name of letters, digits, _ and -"),
         ({"composite": {"task": "harmonization"}}, "task belongs to outputs, a folder, which is missing"),
         ({"unet": {"weights": "w", "training": "TRAINING"}}, "weights are used as they are and training makes its own"),
@@ -232,7 +285,10 @@ def test_what_is_no_probability_map(project, write, said):
 )
 def test_blocks_that_contradict_themselves(project, block, said):
     training = project.content["models"]["unet"]["training"]
-    project.content["models"] |= {name: {key: training if value == "TRAINING" else value for key, value in one.items()} for name, one in block.items()}
+    project.content["models"] |= {
+        name: {key: training if value == "TRAINING" else value for key, value in one.items()}
+        for name, one in block.items()
+    }
     project.write()
     code, line = project.refused("take_in", "theirs", "--data", "data/composites/HCOCO")
     assert code == 2 and said in line
@@ -246,5 +302,11 @@ def test_the_same_again_gives_the_same_bytes(project):
     made = []
     for _ in range(2):
         assert project.run("take_in", "theirs", "--data", *data).code == 0
-        made.append({path.name: path.read_bytes() for path in (project.folder / "artifacts").rglob("*") if path.is_file()})
-    assert made[0] == made[1] and len(made[0]) == 5 and sorted(os.listdir(project.folder / "elsewhere")) == [f"{name}.png" for name in IDS]
+        made.append(
+            {path.name: path.read_bytes() for path in (project.folder / "artifacts").rglob("*") if path.is_file()}
+        )
+    assert (
+        made[0] == made[1]
+        and len(made[0]) == 5
+        and sorted(os.listdir(project.folder / "elsewhere")) == [f"{name}.png" for name in IDS]
+    )

@@ -258,9 +258,16 @@ def test_pictures_and_weights_from_elsewhere_have_one_stage_each(embedded):
     (stage,) = graph.stages_of("theirs", both).items()
     assert stage[0] == "infer-theirs" and stage[1]["cmd"] == f"python -m stages.take_in theirs --data {' '.join(data)}"
     assert stage[1]["deps"] == graph.closure("stages.take_in") + data + ["../theirs"]
-    assert stage[1]["outs"] == ["artifacts/predictions/theirs", "artifacts/index/inpainting/theirs.json"] and "models.theirs" in stage[1]["params"]
+    assert (
+        stage[1]["outs"] == ["artifacts/predictions/theirs", "artifacts/index/inpainting/theirs.json"]
+        and "models.theirs" in stage[1]["params"]
+    )
     (stage,) = graph.stages_of("rfr", both).items()
-    assert stage[0] == "infer-rfr" and "stages.infer rfr --weights ../rfr.safetensors --imported --data" in stage[1]["cmd"] and "../rfr.safetensors" in stage[1]["deps"]
+    assert (
+        stage[0] == "infer-rfr"
+        and "stages.infer rfr --weights ../rfr.safetensors --imported --data" in stage[1]["cmd"]
+        and "../rfr.safetensors" in stage[1]["deps"]
+    )
     assert list(graph.stages_of("unet", both)) == ["infer-unet", "detect-unet"], "an imported localizer detects too"
     assert graph.stale_outputs(both) == graph.stale_outputs(embedded)
 
@@ -273,14 +280,27 @@ def test_what_inference_did_not_write_stays(embedded, tmp_path, monkeypatch):
         split.mkdir(parents=True)
         (split / "a.png").write_bytes(b"a picture")
         if name not in ("brought", "dotted.v2"):
-            tables.write(split / "predictions.parquet", pd.DataFrame([{"image_id": "a", "prediction": "a.png", "sha256": hashlib.sha256(b"a picture").hexdigest()}]))
+            tables.write(
+                split / "predictions.parquet",
+                pd.DataFrame(
+                    [{"image_id": "a", "prediction": "a.png", "sha256": hashlib.sha256(b"a picture").hexdigest()}]
+                ),
+            )
     (predictions / "added/test/mine.png").touch()
     (predictions / "changed/test/a.png").write_bytes(b"another picture")
     (tmp_path / "artifacts/models/noted").mkdir(parents=True)
     (tmp_path / "artifacts/models/noted/notes.txt").touch()
-    removable, kept = ({str(path.relative_to(tmp_path / "artifacts")) for path in paths} for paths in graph.stale_outputs(embedded))
+    removable, kept = (
+        {str(path.relative_to(tmp_path / "artifacts")) for path in paths} for paths in graph.stale_outputs(embedded)
+    )
     assert removable == {"predictions/gone"}
-    assert kept == {"predictions/added", "predictions/changed", "predictions/brought", "predictions/dotted.v2", "models/noted"}
+    assert kept == {
+        "predictions/added",
+        "predictions/changed",
+        "predictions/brought",
+        "predictions/dotted.v2",
+        "models/noted",
+    }
 
 
 # ---- what a stage declares, it reads
