@@ -21,7 +21,11 @@ def main(arguments) -> None:
     splits = datasets.test_splits(task, data)
     if arguments.split not in splits:
         raise ParameterError(f"--split {arguments.split}: expected one of {', '.join(splits)}")
-    options = {"max_foreground": parameters.localization.max_foreground} if TASKS[task].region is None else {}
+    options = (
+        {"max_foreground": parameters.localization.max_foreground}
+        if parameters.localization is not None and TASKS[task].region is None
+        else {}
+    )
     dataset = datasets.for_testing(task, data, parameters.image_size, arguments.split, **options)
     with atomic.folder(out) as folder:
         count = inputs.write(

@@ -14,8 +14,7 @@ from pipeline import atomic, command, params, tables
 from pipeline.data import datasets
 from pipeline.errors import ParameterError, UserError
 from pipeline.running import graph, parallel
-from pipeline.scoring import evaluation, outputs, protocol_comparison, protocols, statistics, summaries
-from pipeline.scoring import predictions as saved
+from pipeline.scoring import evaluation, index, outputs, protocol_comparison, protocols, statistics, summaries
 from pipeline.scoring.statistics import Resampling
 from pipeline.tasks import METRICS, TASKS
 
@@ -40,7 +39,11 @@ def main(arguments) -> None:
     splits = datasets.test_splits(task, data)
     if arguments.split not in splits:
         raise ParameterError(f"--split {arguments.split}: expected one of {', '.join(splits)}")
-    options = {"max_foreground": parameters.localization.max_foreground} if TASKS[task].region is None else {}
+    options = (
+        {"max_foreground": parameters.localization.max_foreground}
+        if parameters.localization is not None and TASKS[task].region is None
+        else {}
+    )
     reading = outputs.Reading(task, Path(arguments.folder), arguments.side, arguments.filter)
     with tempfile.TemporaryDirectory(prefix="seambench-") as temporary:
         predictions = Path(temporary)
@@ -53,7 +56,9 @@ def main(arguments) -> None:
             options=options,
             spread=parallel.spread,
         )
-        method = saved.index(task, name, origin=origin, n_parameters=None, data=given, options=options, splits=stated)
+        method = index.of_method(
+            task, name, origin=origin, n_parameters=None, data=given, options=options, splits=stated
+        )
         found = evaluation.score(
             task,
             [method],

@@ -30,7 +30,7 @@ def main(arguments) -> None:
     elif source.kind == "folder":
         options = {"lists": source.lists}
     photographs, rejected = READERS[source.kind](Path(source.path), **options)
-    told = []
+    told: list[str] = []
     if source.kind == "folder":
         photographs, told = folder.with_all_splits(
             photographs, parameters.seed, source.validation_share, source.test_share

@@ -168,7 +168,7 @@ def _state_dicts(content, place: str = "", depth: int = 0) -> dict[str, dict[str
     tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
     if tensors:
         return {place: tensors}
-    found = {}
+    found: dict = {}
     for name, value in content.items():
         if "optim" not in str(name).lower() and "sched" not in str(name).lower():
             found |= _state_dicts(value, f"{place}.{name}" if place else str(name), depth + 1)
@@ -341,7 +341,7 @@ def _runs(entries: list[Entry], own: dict[str, tuple[int, ...]], needed: list[st
 
 def _each_once(entries: list[Entry]) -> list[Entry]:
     """Entries without those whose tensor, the same memory, comes again under a later name."""
-    last = {}
+    last: dict = {}
     for entry in entries:
         tensor = entry.tensor
         key = (

@@ -139,14 +139,14 @@ def _check_names(path: Path, params: Params) -> None:
             models.task_of(name)
         except ValueError as error:
             raise ParameterError(f"{path}: models.{name}: {error}") from None
-    needed = {
+    needed: dict[str, dict[str, object]] = {
         "localization": {"composites": params.subsets, "localization": params.localization},
         "harmonization": {"composites": params.subsets},
         "inpainting": {"inpainting": params.inpainting, "irregular_masks": params.irregular_masks},
     }
     for task in params.tasks:
-        for key, block in needed[task].items():
-            if not block:
+        for key, stated in needed[task].items():
+            if not stated:
                 key = "composites.subsets" if key == "composites" else key
                 raise ParameterError(
                     f"{path}: {key} is missing, which {params.models_of(task)[0]} and all methods of {task} need"
@@ -154,14 +154,15 @@ def _check_names(path: Path, params: Params) -> None:
 
 
 def _check_subsets(params: Params, refuse: Callable) -> None:
-    sources, prefixes = params.sources, {}
+    sources = params.sources
+    prefixes: dict[str, str] = {}
     known = ", ".join(sources) or "none"
     for name, subset in params.subsets.items():
         if name == "All":
             refuse("composites.subsets", name, "another name; tables call all sub-datasets together All")
         if subset.recipe == "iharmony4":
             continue
-        if params.composites.rendering is None:
+        if params.composites is not None and params.composites.rendering is None:
             refuse("composites.rendering", None, f"a block; {name} is made by recipe {subset.recipe}")
         other = prefixes.setdefault(subset.prefix, name)
         if other != name:

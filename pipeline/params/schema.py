@@ -167,7 +167,7 @@ class ListedSubset(MaskFiles):
 
 
 _LISTED, _MADE = "[listed]", "[made]"
-SUBSET_KINDS = {_LISTED: ListedSubset, _MADE: Subset}
+SUBSET_KINDS: dict[str, type[Block]] = {_LISTED: ListedSubset, _MADE: Subset}
 """By the parts of a place in pydantic's errors that say which kind of sub-dataset was read."""
 
 

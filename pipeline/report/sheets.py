@@ -233,8 +233,8 @@ def transfer_sheet(folder: Path, pairs: pd.DataFrame, references: Path | None, r
 class _Lenders:
     """Reference photographs of a source, their objects outlined; the source's tables are read at the first use."""
 
-    def __init__(self, root: Path):
-        self.root = root
+    def __init__(self, root: Path | None):
+        self.root = root if root is not None else Path()  # never read where no row names a reference
         self.photographs: pd.Series | None = None
         self.objects: pd.Series | None = None
 

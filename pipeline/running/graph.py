@@ -82,7 +82,7 @@ def _with_names(text: str, parameters: params.Params) -> str:
         if line.endswith(NAMES_MARK):
             key, names, below = (
                 line.removesuffix(NAMES_MARK).rstrip().removesuffix("{}").rstrip(),
-                names_of(stage, parameters),
+                names_of(str(stage), parameters),
                 indent,
             )
             written += [
@@ -125,7 +125,7 @@ def _with_data(text: str, parameters: params.Params) -> str:
         if line.strip() == DATA_MARK:
             indent, skipped = line[: len(line) - len(line.lstrip())], True
             written += [
-                f'{indent}"{path}",' if "$" in path else f"{indent}{path}," for path in data_of(stage, parameters)
+                f'{indent}"{path}",' if "$" in path else f"{indent}{path}," for path in data_of(str(stage), parameters)
             ]
     return "\n".join(written) + "\n"
 
@@ -133,7 +133,8 @@ def _with_data(text: str, parameters: params.Params) -> str:
 def data_of(stage: str, parameters: params.Params) -> list[str]:
     """Those data dependencies of a stage of dvc.yaml that not every params.yaml has."""
     if stage == "irregular_masks":
-        return ["${irregular_masks.folder}"] if parameters.irregular_masks.folder is not None else []
+        masks = parameters.irregular_masks
+        return ["${irregular_masks.folder}"] if masks is not None and masks.folder is not None else []
     assert stage == "report", stage
     there = {
         "artifacts/models": any(block.training is not None for block in parameters.models.values()),
@@ -214,6 +215,7 @@ def read_parameters(module: str, task: str | None = None, **names: str) -> list[
 def folders_of(task: str, parameters: params.Params) -> tuple[list[str], list[str]]:
     """Folders that a task's networks are trained on, and folders that its methods are tested on."""
     if TASKS[task].trains_on == "photographs":
+        assert parameters.inpainting is not None, "loading refuses inpainters without it"
         data = [f"data/sources/{parameters.inpainting.source}", "data/irregular_masks"]
         return data, data
     data = [f"data/composites/{subset}" for subset in parameters.subsets]
@@ -253,14 +255,13 @@ def stages_of(name: str, parameters: params.Params) -> dict[str, dict]:
         }
         return {f"infer-{name}": taken_in}
     made = {}
-    trained = block.training is not None
     files = outside.weight_files(block.hyperparameters)
     # of a network with weights the backbone's are read no more: its own hold them
     weights, imported = weights_of(name, parameters), block.weights is not None
     predicting = outside.weight_files(
         {key: value for key, value in block.hyperparameters.items() if not weights or key != "backbone_weights"}
     )
-    if trained:
+    if block.training is not None:
         begins = [block.training.start_from] if block.training.start_from else []
         made[f"train-{name}"] = {
             "wdir": "..",
@@ -281,11 +282,11 @@ def stages_of(name: str, parameters: params.Params) -> dict[str, dict]:
         harmonizers = parameters.models_of("harmonization")
         made[f"detect-{name}"] = {
             "wdir": "..",
-            "cmd": f"python -m stages.detect {name} --weights {shlex.quote(weights)} --data {' '.join(tested)} --harmonized {' '.join(harmonizers)}",
+            "cmd": f"python -m stages.detect {name} --weights {shlex.quote(str(weights))} --data {' '.join(tested)} --harmonized {' '.join(harmonizers)}",
             "params": places("stages.detect", None),
             "deps": closure("stages.detect", network)
             + tested
-            + [weights]
+            + [str(weights)]
             + [f"artifacts/predictions/{one}" for one in harmonizers]
             + predicting,
             "outs": [f"artifacts/detectability/{name}.parquet"],

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline import params
+from pipeline.params.schema import ListedSubset
 
 COPIES = Path(".dvc/tmp/exps")
 
@@ -16,7 +17,7 @@ COPIES = Path(".dvc/tmp/exps")
 def paths_of(parameters: params.Params) -> list[str]:
     """Every path in params.yaml that a stage reads."""
     found = [source.path for source in parameters.sources.values()]
-    found += [subset.path for subset in parameters.subsets.values() if subset.recipe == "iharmony4"]
+    found += [subset.path for subset in parameters.subsets.values() if isinstance(subset, ListedSubset)]
     found += [real_set.path for real_set in parameters.real_sets.values()]
     if parameters.irregular_masks is not None and parameters.irregular_masks.folder is not None:
         found.append(parameters.irregular_masks.folder)

@@ -103,7 +103,8 @@ def take_in(
         work = functools.partial(
             _taken, reading=reading, dataset=dataset, files=files[split], out=(out / split).absolute()
         )
-        rows, refused = [], []
+        rows: list[dict] = []
+        refused: list[str] = []
         for row in spread(work, range(len(dataset)), describe=f"take in {split}"):
             (refused if isinstance(row, str) else rows).append(row)
             if refused and len(rows) + len(refused) == len(dataset):  # before the progress says that all is done

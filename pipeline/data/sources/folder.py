@@ -84,7 +84,9 @@ def with_all_splits(
     if there == {None} or there == set(SPLITS):
         return list(photographs), []
     if "train" not in there:
-        raise UserError(f"no photograph is in the split train; {', '.join(sorted(there))} alone can't train a network")
+        raise UserError(
+            f"no photograph is in the split train; {', '.join(sorted(map(str, there)))} alone can't train a network"
+        )
     lines, found = [], list(photographs)
     if "test" not in there and "val" in there:
         found = [
@@ -112,7 +114,9 @@ def with_all_splits(
 
 def _walk(path: Path) -> tuple[list[str], list[str]]:
     """(pictures, other files) below the folder, as names with slashes, sorted. Links are followed, each folder once."""
-    pictures, others, seen = [], [], set()
+    pictures: list = []
+    others: list = []
+    seen: set = set()
     for parent, folders, names in os.walk(path, followlinks=True):
         real = os.path.realpath(parent)
         if real in seen:
@@ -177,7 +181,8 @@ def _lines(file: Path) -> list[str]:
 
 def _listed(path: Path, pictures: list[str], lists: Mapping[str, Path]) -> dict[str, str]:
     """The split of each picture that a list names: by its path below the folder, or by its end where that says which."""
-    finder, splits = _Finder(path, pictures), {}
+    finder = _Finder(path, pictures)
+    splits: dict = {}
     for split, file in lists.items():
         lines = _lines(file)
         if not lines:

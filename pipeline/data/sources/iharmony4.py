@@ -15,6 +15,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pipeline import images, mask_rule, reading
 from pipeline.data.sources.base import (
@@ -194,7 +195,7 @@ def _facts(root: Path, kind: str, file: str, max_pixels: int, choice: mask_rule.
         size, changed = state.st_size, state.st_mtime_ns
     except OSError:
         size, changed = -1, -1
-    about = {}
+    about: dict[str, Any] = {}
     try:
         if kind == "header":
             about["height"], about["width"] = images.header_size(path, max_pixels=max_pixels)
