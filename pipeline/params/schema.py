@@ -18,7 +18,7 @@ Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 # names become folders and parts of command lines, so that no other character may stand in them
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9]*$")]
-MethodName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+MethodName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
 # pipeline.irregular_masks knows them too; spelled out here so that reading parameters doesn't depend on its code
 MaskKind = Literal[
     "random_walk", "strokes", "strokes_prvs", "brush", "brush_box", "brush_port", "lama_train", "lama_thin", "lama_medium",

@@ -278,7 +278,7 @@ def test_what_is_no_probability_map(project, write, said):
             {"theirs": {"task": "harmonization", "outputs": "artifacts/predictions/theirs"}},
             "expected a folder of your own outside artifacts/",
         ),
-        ({"th/eirs": {"task": "harmonization", "outputs": "x"}}, "expected a name of letters, digits, _ and -"),
+        ({"th/eirs": {"task": "harmonization", "outputs": "x"}}, "expected text of the form ^[A-Za-z][A-Za-z0-9_-]*$"),
         ({"composite": {"task": "harmonization"}}, "task belongs to outputs, a folder, which is missing"),
         ({"unet": {"weights": "w", "training": "TRAINING"}}, "weights are used as they are and training makes its own"),
     ],
