@@ -29,7 +29,7 @@ def load(path: str | Path = "params.yaml") -> Params:
     path = Path(path)
     try:
         content = YAML(typ="safe", pure=True).load(
-            reading.text(path, "is missing; `make preset NAME=embedded` writes the default")
+            reading.text(path, "missing; `make preset NAME=embedded` writes the default")
         )
     except UserError as error:
         raise ParameterError(str(error)) from None

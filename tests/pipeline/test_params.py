@@ -435,9 +435,7 @@ def test_real_sets_are_not_called_like_splits(load, name):
 
 def test_files_that_hold_no_parameters(tmp_path):
     file = tmp_path / "params.yaml"
-    with pytest.raises(
-        ParameterError, match=r"params\.yaml: is missing; `make preset NAME=embedded` writes the default"
-    ):
+    with pytest.raises(ParameterError, match=r"params\.yaml: missing; `make preset NAME=embedded` writes the default"):
         params.load(file)
     for text, expected in [
         ("", "the file = None: expected keys and values"),

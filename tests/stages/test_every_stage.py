@@ -61,7 +61,7 @@ def test_without_parameters_a_stage_says_how_to_get_some(project, stage):
     (project.folder / "params.yaml").unlink()
     assert project.refused(stage, *SENSIBLE[stage]) == (
         2,
-        "params.yaml is missing; `make preset NAME=embedded` writes the default",
+        "params.yaml: missing; `make preset NAME=embedded` writes the default",
     )
     assert os.listdir(project.folder) == []
 

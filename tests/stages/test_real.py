@@ -50,7 +50,7 @@ def workplace(tmp_path, monkeypatch):
 
 def infer(*models: str) -> None:
     for name in models:
-        stages.infer.main(Namespace(model=name, data=FOLDERS, weights=None, out=None, index=None))
+        stages.infer.main(Namespace(model=name, data=FOLDERS, weights=None, imported=False, out=None, index=None))
 
 
 def take_in() -> None:

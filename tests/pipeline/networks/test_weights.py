@@ -7,12 +7,22 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from models.base import Model
 from pipeline.errors import UserError
 from pipeline.networks.weights import load_weights, save_weights
 
 
-def network(width: int = 3, depth: int = 200) -> nn.Module:
-    return nn.Sequential(*(nn.Linear(width, width) for _ in range(depth)))
+class Layers(Model):
+    """As many linear layers as asked for, named by their numbers."""
+
+    def __init__(self, width: int, depth: int):
+        super().__init__()
+        for number in range(depth):
+            self.add_module(str(number), nn.Linear(width, width))
+
+
+def network(width: int = 3, depth: int = 200) -> Layers:
+    return Layers(width, depth)
 
 
 def test_weights_of_another_network_are_one_short_line(tmp_path):

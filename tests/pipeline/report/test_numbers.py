@@ -56,7 +56,7 @@ def results_of(rows: dict, intervals=(), differences=()) -> numbers.Results:
         ],
         columns=["subset", "metric", "first", "second", "mean", "low", "high"],
     )
-    methods = {one: {"trained": False, "n_parameters": 0} for one in rows}
+    methods = {one: {"trained": False, "origin": "not trained", "n_parameters": 0} for one in rows}
     return numbers.Results("localization", methods, scores, summary, frame, paired, ranks, pd.DataFrame())
 
 

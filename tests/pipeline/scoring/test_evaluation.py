@@ -276,6 +276,7 @@ def test_methods_that_saw_other_data(made):
 STATED = {
     "n_parameters": 3,
     "trained": True,
+    "origin": "trained here",
     "data": ["data/a"],
     "options": {},
     "truth": ["0" * 64],
@@ -511,7 +512,12 @@ def by_hand() -> tuple[pd.DataFrame, list[dict]]:
                 | metrics
             )
     methods = [
-        {"model": name, "n_parameters": number, "splits": {"test": {"n_images": 4, "n_scored": 4}}}
+        {
+            "model": name,
+            "n_parameters": number,
+            "origin": "trained here",
+            "splits": {"test": {"n_images": 4, "n_scored": 4}},
+        }
         for name, number in (("a", 7), ("b", 9))
     ]
     return pd.DataFrame(rows), methods
