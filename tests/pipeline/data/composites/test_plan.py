@@ -150,7 +150,10 @@ def test_the_only_object_of_a_category_has_no_reference(tmp_path):
     source = making.write_tables(tmp_path, objects)
     draws = {target.image_id: target.draws for target in plan_of(source, composites_per_object=2, max_per_object=2)}
     assert draws["p1"] == ((), ()) and all(len(one) == 8 for one in draws["p2"])
-    other = {target.image_id: target.draws for target in plan_of(source, same_category=False)}
+    other = {
+        target.image_id: target.draws
+        for target in plan_of(source, same_category=False, composites_per_object=2, max_per_object=2)
+    }
     assert len(other["p1"]) == 2 and all(other["p1"])
 
 
