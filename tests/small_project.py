@@ -45,6 +45,8 @@ class Project:
     def __init__(self, folder: Path, content: dict, capsys, monkeypatch):
         self.folder, self.capsys, self.monkeypatch = folder, capsys, monkeypatch
         self.content = copy.deepcopy(content)
+        subsets = self.content["composites"]["subsets"]
+        self.content["composites"]["subsets"] = {"HCOCO": subsets["HCOCO"]}
         self.content |= {"image_size": 32, "inference": {"batch_size": 2, "resolutions": []}}
         self.content["evaluation"]["bootstrap"] = 20
         self.content["irregular_masks"] |= {"kinds": ["strokes"], "per_bucket": {"train": 1, "test": 1}}
