@@ -198,7 +198,7 @@ def pair(model: Model, files: list[list[Entry]], in_order: list[bool], kernels: 
     entries = _from_port([entry for one in files for entry in one], remarks)
     own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     needed = predictor_entries(model)
-    if not any(_last(entry.name) == COUNTER for entry in entries):
+    if not any(_counts(entry) for entry in entries):
         counters = [name for name in own if _last(name) == COUNTER]
         own = {name: shape for name, shape in own.items() if name not in counters}
         without = [name for name in needed if name in counters]
@@ -227,6 +227,11 @@ def pair(model: Model, files: list[list[Entry]], in_order: list[bool], kernels: 
         if name not in tensors:  # a counter
             tensors[name] = torch.zeros(references[name].shape, dtype=references[name].dtype)
     return Pairing(tensors, pairs, by, remarks)
+
+
+def _counts(entry: Entry) -> bool:
+    """Whether an entry is a counter: by its name, or, where a file has names of its own, as a whole number without a shape."""
+    return _last(entry.name) == COUNTER or (not entry.shape and not entry.tensor.is_floating_point())
 
 
 def _last(name: str) -> str:
