@@ -1,7 +1,8 @@
 """Relative paths of params.yaml that lead out of the project, in the copies of it that DVC's experiments run in.
 
-`dvc exp run --temp` and DVC's queue work in a copy below .dvc/tmp/exps/, from where ../photos is another folder than from the
-project. A link there leads to the one that the project means, for DVC, which hashes it, as for the stages, which read it.
+DVC's queue works in a copy below .dvc/tmp/exps/, `dvc exp run --temp` in one below .dvc/tmp/exps/standalone/. From both ../photos
+is another folder than from the project. Links there lead to the one that the project means, for DVC, which hashes it, as for the
+stages, which read it.
 """
 
 import os
@@ -11,7 +12,9 @@ from pathlib import Path
 from pipeline import params
 from pipeline.params.schema import ListedSubset
 
-COPIES = Path(".dvc/tmp/exps")
+EXPERIMENTS = Path(".dvc/tmp")
+COPIES = (EXPERIMENTS / "exps", EXPERIMENTS / "exps" / "standalone")
+"""Where the copies lie: those of DVC's queue, and those of `dvc exp run --temp`."""
 
 
 def paths_of(parameters: params.Params) -> list[str]:
@@ -21,7 +24,13 @@ def paths_of(parameters: params.Params) -> list[str]:
     found += [real_set.path for real_set in parameters.real_sets.values()]
     if parameters.irregular_masks is not None and parameters.irregular_masks.folder is not None:
         found.append(parameters.irregular_masks.folder)
-    return found + [file for block in parameters.models.values() for file in weight_files(block.hyperparameters)]
+    for block in parameters.models.values():
+        start = block.training.start_from if block.training is not None else None
+        found += [
+            *weight_files(block.hyperparameters),
+            *(path for path in (block.weights, block.outputs, start) if path),
+        ]
+    return found
 
 
 def weight_files(hyperparameters: dict) -> list[str]:
@@ -37,25 +46,30 @@ def link(root: Path, paths: Iterable[str]) -> list[str]:
     """
     if not (root / ".dvc").is_dir() or os.environ.get("DVC_ROOT"):  # in a copy itself
         return []
-    lines = []
+    lines: list[str] = []
+    linked: dict[Path, Path] = {}
     for path in sorted(set(paths)):
         parts = Path(os.path.normpath(path)).parts
         if Path(path).is_absolute() or parts[0] != "..":
             continue
         ups = parts.count("..")
         entry = Path(*parts[: ups + 1])  # ../photos of ../photos/2017
-        place, target = Path(os.path.normpath(root / COPIES / "copy" / entry)), Path(os.path.normpath(root / entry))
-        if (
-            len(parts) == ups
-            or not place.is_relative_to(root / COPIES.parent)
-            or (place.exists() and not place.is_symlink())
-        ):
+        target = Path(os.path.normpath(root / entry))
+        places = [Path(os.path.normpath(root / copies / "copy" / entry)) for copies in COPIES]
+        free = all(_may_be_linked(place, root) and linked.get(place, target) == target for place in places)
+        if len(parts) == ups or not free:
             lines.append(
                 f"{path} is not found by DVC's experiments, which run in copies of the project; an absolute path would be"
             )
             continue
-        if not place.is_symlink() or place.readlink() != target:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.unlink(missing_ok=True)
-            place.symlink_to(target)
+        for place in places:
+            linked[place] = target
+            if not place.is_symlink() or place.readlink() != target:
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.unlink(missing_ok=True)
+                place.symlink_to(target)
     return lines
+
+
+def _may_be_linked(place: Path, root: Path) -> bool:
+    return place.is_relative_to(root / EXPERIMENTS) and (place.is_symlink() or not place.exists())

@@ -18,14 +18,22 @@ def root(tmp_path, monkeypatch) -> Path:
 
 
 def test_from_a_copy_relative_paths_lead_where_they_do_from_the_project(root):
-    copy = root / ".dvc/tmp/exps/tmp123"
-    copy.mkdir(parents=True)
+    copies = [root / ".dvc/tmp/exps/tmp123", root / ".dvc/tmp/exps/standalone/tmp123"]  # the queue's, and --temp's
+    for copy in copies:
+        copy.mkdir(parents=True)
     paths = ["../photos/2017", "../photos", "../../far", "inside/it", str(root.parent / "photos")]
     for _ in range(2):
         assert outside.link(root, paths) == []
-    for path in paths[:3]:
-        assert (copy / path).resolve() == (root / path).resolve() and (copy / path).is_dir()
-    assert not (copy / "inside").exists()
+    for copy in copies:
+        for path in paths[:3]:
+            assert (copy / path).resolve() == (root / path).resolve() and (copy / path).is_dir()
+        assert not (copy / "inside").exists()
+
+
+def test_two_paths_that_want_one_place_are_told(root):
+    (line,) = outside.link(root, ["../far", "../../far"])
+    assert line.startswith("../far is not found")
+    assert (root / ".dvc/tmp/exps/standalone/copy/../../far").resolve() == root.parent.parent / "far"
 
 
 def test_paths_that_lead_too_far_up_or_whose_place_is_taken_are_told(root):
@@ -51,6 +59,10 @@ def test_nothing_without_dvc_and_nothing_in_a_copy(root, monkeypatch, tmp_path):
 def test_every_path_of_a_parameter_file_is_known():
     content = params.load(ROOT / "presets/places2.yaml")
     assert outside.paths_of(content) == [content.sources["Places2"].path, content.irregular_masks.folder]
+    begun = content.models["pconv"].training.model_copy(update={"start_from": "../pconv.safetensors"})
+    content.models["pconv"] = content.models["pconv"].model_copy(update={"training": begun})
+    content.models["rfr"] = content.models["rfr"].model_copy(update={"weights": "../rfr.safetensors"})
+    assert set(outside.paths_of(content)[2:]) == {"../rfr.safetensors", "../pconv.safetensors"}
     content = params.load(ROOT / "presets/iharmony4.yaml")
     assert outside.paths_of(content) == [subset.path for subset in content.subsets.values()]
     assert outside.weight_files({"backbone_weights": "imagenet", "perceptual_weights": "../vgg16.pth", "width": 8}) == [
