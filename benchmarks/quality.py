@@ -1,0 +1,140 @@
+"""Networks beside each other on one small budget: trained on real photographs, tested on photographs that none has seen.
+
+    python -m benchmarks.quality harmonization ../quality --photos ../photos
+    python -m benchmarks.quality inpainting ../quality --photos ../photos --epochs 8 --steps 75
+
+Makes a project in the folder (the code as it stands here, presets/labelled.yaml reduced to one task) and runs it: every
+network sees epochs x steps x 8 pictures of 128 x 128, a last phase's share included. An ended command goes on where it was.
+Prints the task's table, the differences to the methods without training with their intervals over photographs, and how the
+order agrees with each published table.
+
+--photos: a folder in COCO's form, as presets/labelled.yaml describes it.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+from ruamel.yaml import YAML
+
+import models
+from pipeline.tasks import TASKS
+
+ROOT = Path(__file__).resolve().parent.parent
+BATCH = 8
+NEW = {
+    "localization": ["mfcn", "mantranet", "magritte", "hlstm", "span", "f3net", "gatenet", "minet", "unet_lite0"],
+    "harmonization": ["xue", "realism_cnn", "iih", "dht", "pct"],
+    "inpainting": ["prvs", "pic", "csa"],
+}
+BESIDE = {
+    "localization": ["rsrnet", "dirl", "unet"],
+    "harmonization": ["rainnet", "dovenet", "dih"],
+    "inpainting": ["rfr", "pconv"],
+}
+REFERENCES = {
+    "localization": ["spectral_residual", "gaussian_map", "constant_map"],
+    "harmonization": ["composite", "poisson"],
+    "inpainting": ["telea", "mean_fill"],
+}
+
+
+def parameters(task: str, photos: Path, epochs: int, steps: int) -> dict:
+    """The labelled preset with this task's networks alone, each on the same budget."""
+    content = YAML(typ="safe").load((ROOT / "presets/labelled.yaml").read_text())
+    content["sources"]["photos"]["path"] = str(photos.resolve())
+    for key in {"localization", "inpainting"} - {task}:
+        del content[key]
+    if task == "inpainting":
+        del content["composites"]
+    else:
+        del content["irregular_masks"]
+    content["training"] |= {"device": "cpu", "validation_images": 48}
+    chosen = [*REFERENCES[task], *BESIDE[task], *NEW[task]]
+    content["models"] = {name: content["models"][name] for name in chosen}
+    for block in content["models"].values():
+        if "training" not in block:
+            continue
+        training = block["training"]
+        phases = training.get("phases", {})
+        last = max(1, epochs // 4) if phases else 0
+        for phase in phases.values():
+            phase["epochs"] = last
+        training |= {"epochs": epochs - last, "batch_size": BATCH, "max_steps_per_epoch": steps}
+        training["validate_every"] = (
+            max(training.get("validate_every", 1), epochs) if training.get("keep") == "last" else 2
+        )
+    used = {block["training"]["recipe"] for block in content["models"].values() if "training" in block}
+    content["recipes"] = {name: recipe for name, recipe in content["recipes"].items() if name in used}
+    return content
+
+
+def make(folder: Path, content: dict) -> None:
+    """A project in a new folder: the code as it stands here, these parameters, git and DVC."""
+    folder.mkdir(parents=True)
+    for name in ("stages", "commands", "pipeline", "models", "presets"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "dvc.lock"))
+    for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
+        shutil.copy(ROOT / name, folder / name)
+    with open(folder / "params.yaml", "w") as file:
+        YAML().dump(content, file)
+    for command in (["git", "init", "-q"], ["dvc", "init", "-q"], [sys.executable, "-m", "commands.graph"]):
+        subprocess.run(command, cwd=folder, check=True)
+
+
+def show(folder: Path, task: str) -> None:
+    results = folder / "results" / task
+    command = [sys.executable, "-m", "commands.table", task, "--format", "markdown"]
+    subprocess.run([*command, "--by", "bucket"] if task == "inpainting" else command, cwd=folder, check=True)
+    metric = TASKS[task].leading
+    differences = pd.read_parquet(results / "differences.parquet").query("metric == @metric and subset == 'All'")
+    if task == "inpainting":
+        by_bucket = pd.read_parquet(results / "differences_by_size.parquet").query("metric == @metric")
+        differences = pd.concat([differences.assign(value="All"), by_bucket])
+    else:
+        differences = differences.assign(value="All")
+    print(f"\n{metric}: first less second, mean [95% interval over photographs], p")
+    trained = {*NEW[task], *BESIDE[task]}
+    for row in differences.itertuples():
+        if row.first in trained and row.second in REFERENCES[task]:
+            print(
+                f"{row.first:20}{row.second:20}{row.value:8}{row.mean:10.4g} [{row.low:.4g}, {row.high:.4g}]  p={row.p:.3f}"
+            )
+        elif row.second in trained and row.first in REFERENCES[task]:
+            print(
+                f"{row.second:20}{row.first:20}{row.value:8}{-row.mean:10.4g} [{-row.high:.4g}, {-row.low:.4g}]  p={row.p:.3f}"
+            )
+    agreement = pd.read_parquet(folder / "results/published/correlations.parquet").query("n_models > 2")
+    print("\nrank correlation with published tables (pooled sub-datasets)")
+    for row in agreement.query("subset == 'All' or @task == 'inpainting'").itertuples():
+        print(
+            f"{row.paper[:60]:62}{row.table:10}{row.metric:8}{row.condition:10}{row.n_models:3} methods  Spearman {row.spearman:+.2f}"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("task", choices=models.TASKS)
+    parser.add_argument("folder", type=Path, help="of the project, which is made if it isn't there")
+    parser.add_argument("--photos", type=Path, required=True)
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=75)
+    given = parser.parse_args()
+    folder = given.folder / given.task
+    if not folder.exists():
+        make(folder, parameters(given.task, given.photos, given.epochs, given.steps))
+    command = [sys.executable, "-m", "commands.cluster", "dvc", "repro", "--keep-going"]
+    done = subprocess.run(
+        command, cwd=folder, env=os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    )
+    if done.returncode:
+        sys.exit(done.returncode)
+    show(folder, given.task)
+
+
+if __name__ == "__main__":
+    main()
