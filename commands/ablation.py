@@ -4,12 +4,11 @@ Without a table, lists those of ablations.yaml. With one, queues an experiment f
 table. Needs a finished `make repro`. A row that is done is not run again.
 """
 
-import sys
-
 import models
 from pipeline import command, params, tables
 from pipeline.errors import ParameterError
 from pipeline.experiments import ablations, dvc_queue
+from pipeline.logs import LOG
 
 
 def main(arguments) -> None:
@@ -32,7 +31,7 @@ def main(arguments) -> None:
     file = ablations.OUT / f"{name}.parquet"
     tables.write(file, frame)
     print(ablations.shown(frame, models.task_of(table.model)))
-    print(f"{file}: {len(commits)} of {len(table.rows)} rows; in brackets what is published", file=sys.stderr)
+    LOG.info(f"{file}: {len(commits)} of {len(table.rows)} rows; in brackets what is published")
 
 
 if __name__ == "__main__":

@@ -7,10 +7,10 @@ network, or this machine, can't do. With --explain NAME it prints the hyperparam
 """
 
 import shutil
-import sys
 
 from pipeline import atomic, command, params
 from pipeline.errors import UserError
+from pipeline.logs import LOG
 from pipeline.running import graph, outside
 
 
@@ -22,7 +22,7 @@ def main(arguments) -> None:
         return
     parameters = params.load(graph.ROOT / "params.yaml")
     for line in outside.link(graph.ROOT, outside.paths_of(parameters)):
-        print(line, file=sys.stderr)
+        LOG.warning(line)
     contents = graph.ROOT / graph.TABLE_OF_CONTENTS
     texts = {
         contents: graph.table_of_contents(contents.read_text(), parameters),
@@ -41,13 +41,12 @@ def main(arguments) -> None:
             path.write_text(texts[file])
     removable, foreign = graph.stale_outputs(parameters)
     for path in removable:
-        print(f"removed {path.relative_to(graph.ROOT)}: params.yaml names no such method", file=sys.stderr)
+        LOG.info(f"removed {path.relative_to(graph.ROOT)}: params.yaml names no such method")
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     for path in foreign:
-        print(
+        LOG.warning(
             f"kept {path.relative_to(graph.ROOT)}: it holds what no stage wrote, and params.yaml names no such method; give pictures "
-            "made elsewhere a folder outside artifacts/ and name that as models.<name>.outputs",
-            file=sys.stderr,
+            "made elsewhere a folder outside artifacts/ and name that as models.<name>.outputs"
         )
 
 

@@ -6,12 +6,12 @@ python -m commands.study score --key study.key.json VOTES...   votes, shares, pa
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 from pipeline import atomic, command, tables
 from pipeline.errors import ParameterError, UserError
+from pipeline.logs import LOG
 from pipeline.scoring.statistics import Resampling
 from pipeline.study import page, preferences, votes
 
@@ -60,7 +60,7 @@ def score(arguments) -> None:
     key = votes.read_key(Path(arguments.key))
     rows, rejected = votes.read([Path(one) for one in arguments.files], key)
     for one in rejected:
-        print(f"{one['file']}: {one['reason']}", file=sys.stderr)
+        LOG.warning(f"{one['file']}: {one['reason']}")
     if rejected and not arguments.leave_out:
         raise UserError(
             f"{len(rejected)} of {len(arguments.files)} files can't be counted; take them away, or --leave-out counts the others"

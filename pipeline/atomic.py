@@ -10,6 +10,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from pipeline.logs import LOG
+
 
 @contextlib.contextmanager
 def folder(path: str | os.PathLike) -> Iterator[Path]:
@@ -33,6 +35,7 @@ def folder(path: str | os.PathLike) -> Iterator[Path]:
     if path.is_dir():
         shutil.rmtree(path)
     unfinished.rename(path)
+    LOG.debug(f"wrote {path}")
 
 
 @contextlib.contextmanager
@@ -45,6 +48,7 @@ def file(path: str | os.PathLike) -> Iterator[Path]:
         yield unfinished
         _flush(unfinished)
         os.replace(unfinished, path)
+        LOG.debug(f"wrote {path}")
     finally:
         unfinished.unlink(missing_ok=True)
 

@@ -8,13 +8,22 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+from pipeline import logs
 from pipeline.errors import UserError
+from pipeline.logs import LOG
 
 
 def parser(description: str) -> argparse.ArgumentParser:
-    """An argument parser whose help shows defaults and which knows --debug."""
+    """An argument parser whose help shows defaults and which knows --debug, -v and -q."""
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     made.add_argument("--debug", action="store_true", help="show the traceback of an error instead of one line")
+    how_much = made.add_mutually_exclusive_group()
+    how_much.add_argument(
+        "-v", "--verbose", dest="log", action="store_const", const="verbose", help="say what is done in between too"
+    )
+    how_much.add_argument(
+        "-q", "--quiet", dest="log", action="store_const", const="quiet", help="say warnings and errors alone"
+    )
     return made
 
 
@@ -55,6 +64,7 @@ def run(main: Callable[[argparse.Namespace], None], arguments: argparse.Namespac
     written, a name that is too long, a loop of links); with --debug, and for any other exception, its traceback shows. The
     exit code is the same with --debug.
     """
+    logs.configure(arguments.log)
     try:
         main(arguments)
     except Exception as error:
@@ -62,10 +72,10 @@ def run(main: Callable[[argparse.Namespace], None], arguments: argparse.Namespac
         if said is None or arguments.debug:
             traceback.print_exc()
         else:
-            print(f"{Path(sys.argv[0]).stem}: {_short(said)}", file=sys.stderr)
+            LOG.error(f"{Path(sys.argv[0]).stem}: {_short(said)}")
         sys.exit(error.exit_code if isinstance(error, UserError) else 1)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        LOG.error("interrupted")
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(130)

@@ -1,9 +1,11 @@
-"""Progress with rate and time left: a bar on a terminal, a line now and then in a log."""
+"""Progress with rate and time left: a bar on a terminal, a line now and then in a log; nothing with -q."""
 
 import sys
 import time
 
 from tqdm import tqdm
+
+from pipeline import logs
 
 SECONDS_BETWEEN_LINES = 15.0
 
@@ -14,7 +16,8 @@ class Progress:
     def __init__(self, describe: str, total: int, unit: str = "images"):
         self.describe, self.total, self.unit = describe, total, unit
         self.done = 0
-        self.bar = tqdm(total=total, desc=describe, unit=f" {unit}", file=sys.stderr) if sys.stderr.isatty() else None
+        on_terminal = sys.stderr.isatty() and not logs.quiet()
+        self.bar = tqdm(total=total, desc=describe, unit=f" {unit}", file=sys.stderr) if on_terminal else None
         self.started = self.spoken = time.monotonic()
 
     def __enter__(self) -> "Progress":
@@ -42,6 +45,8 @@ class Progress:
 
     def _say(self) -> None:
         self.spoken = time.monotonic()
+        if logs.quiet():
+            return
         rate = self.done / max(self.spoken - self.started, 1e-9)
         left = (self.total - self.done) / rate if rate else float("inf")
         ends = f", {left:.0f} s left" if self.done < self.total else f" in {self.spoken - self.started:.1f} s"

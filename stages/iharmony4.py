@@ -1,13 +1,13 @@
 """Sub-datasets of the real iHarmony4, checked where they lie -> data/composites/<subset>/."""
 
 import functools
-import sys
 from pathlib import Path
 
 from pipeline import command, params
 from pipeline.data import listed_subsets
 from pipeline.data.sources import iharmony4
 from pipeline.errors import ParameterError
+from pipeline.logs import LOG
 from pipeline.mask_rule import Choice
 from pipeline.running import parallel, run_folders
 
@@ -35,7 +35,7 @@ def main(arguments) -> None:
         ),
     )
     for line in lines:
-        print(line, file=sys.stderr)
+        LOG.warning(line)
 
 
 if __name__ == "__main__":

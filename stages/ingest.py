@@ -1,11 +1,11 @@
 """Photographs and instance masks of one source -> data/sources/<source>/."""
 
-import sys
 from pathlib import Path
 
 from pipeline import command, params
 from pipeline.data.ingest import ingest
 from pipeline.data.sources import bundled, coco, fivek, folder, timelapse
+from pipeline.logs import LOG
 from pipeline.mask_rule import Choice
 from pipeline.progress import Progress
 
@@ -54,7 +54,7 @@ def main(arguments) -> None:
             progress=lambda done, total: progress.add(),
         )
     for line in [*(f"{arguments.source}: {line}" for line in told), *lines]:
-        print(line, file=sys.stderr)
+        LOG.warning(line)
 
 
 if __name__ == "__main__":

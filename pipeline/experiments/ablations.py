@@ -8,7 +8,6 @@ import hashlib
 import io
 import json
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ import models
 from pipeline import params, reading, tables
 from pipeline.errors import ParameterError, UserError
 from pipeline.experiments import dvc_queue
+from pipeline.logs import LOG
 from pipeline.params import schema
 from pipeline.running import graph
 from pipeline.scoring import published
@@ -174,11 +174,9 @@ def run(name: str, table: Table, rows: dict[str, Row], jobs: int, parameters: pa
                     stages,
                     [dvc_queue.override(f"{key}.{one}", value) for one, value in rows[label].set.items()],
                 )
-                print(f"{name}: queued {label} as {names[label]}", file=sys.stderr, flush=True)
-        print(
-            f"{name}: {len(rows) - len(open_rows)} of {len(rows)} rows are done; `dvc queue status` shows the others",
-            file=sys.stderr,
-            flush=True,
+                LOG.info(f"{name}: queued {label} as {names[label]}")
+        LOG.info(
+            f"{name}: {len(rows) - len(open_rows)} of {len(rows)} rows are done; `dvc queue status` shows the others"
         )
         dvc_queue.run_queue(jobs)
         done = dvc_queue.finished()

@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.errors import UserError
+from pipeline.logs import LOG
 
 LOCKS = ("dvc.lock", "models/dvc.lock")
 
@@ -79,7 +80,7 @@ def require_repository() -> None:
             raise UserError(f"{lock} is missing; `make repro` makes the data that experiments start from")
     if new := _git("ls-files", "--others", "--", *LOCKS).split():
         _git("add", "--force", "--", *new)
-        print(f"git add {' '.join(new)}: experiments run in a copy of what git knows", file=sys.stderr)
+        LOG.info(f"git add {' '.join(new)}: experiments run in a copy of what git knows")
 
 
 def stale_stages(target: str, except_for: tuple[str, ...]) -> list[str]:

@@ -1,6 +1,5 @@
 """An existing folder of mask pictures, such as NVIDIA's irregular masks (Liu et al., ECCV 2018)."""
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -9,6 +8,7 @@ import numpy as np
 
 from pipeline import images, mask_rule
 from pipeline.errors import UserError
+from pipeline.logs import LOG
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 MAX_PIXELS = 64_000_000
@@ -61,7 +61,7 @@ def read_folder(
     hole = np.median(white if polarity == "white" else 1 - white)
     if hole > 0.7:
         doubt = f"with polarity {polarity!r} the median hole covers {hole:.0%}; is the polarity right?"
-        warnings.warn(f"{path}: {doubt}", stacklevel=2)
+        LOG.warning(f"{path}: {doubt}")
     return MaskFolder(path, tuple(names), polarity, False, choice)
 
 

@@ -27,6 +27,7 @@ from models.base import Model
 from pipeline import atomic, images, seeds
 from pipeline.data import datasets
 from pipeline.errors import UserError
+from pipeline.logs import LOG
 from pipeline.networks import checkpoints
 from pipeline.networks.devices import bfloat16_cost
 from pipeline.networks.meter import Meter
@@ -452,7 +453,7 @@ class Loop:
         return saved
 
     def _say(self, text: str) -> None:
-        print(text, flush=True)
+        LOG.info(text)
         with open(self.job.folder / "training.log", "a") as log:
             log.write(text + "\n")
 

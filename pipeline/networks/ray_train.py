@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pipeline import atomic
 from pipeline.errors import ParameterError, UserError
+from pipeline.logs import LOG
 from pipeline.networks.devices import resolve_device
 from pipeline.networks.loop import Job, Loop
 from pipeline.running import cluster
@@ -81,7 +82,8 @@ def _printed_as_it_grows(log: Path) -> Iterator[None]:
             if log.exists():
                 with open(log) as file:
                     file.seek(position)
-                    print(file.read(), end="", flush=True)
+                    for line in file.read().splitlines():
+                        LOG.info(line)
                     position = file.tell()
             if last:
                 return

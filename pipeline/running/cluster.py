@@ -36,6 +36,7 @@ from typing import IO
 import psutil
 
 from pipeline.errors import ParameterError, UserError
+from pipeline.logs import LOG
 
 START_SECONDS = 120.0
 """How long a head may take to start before it is tried again, once. It takes 3 to 5 seconds on an idle machine."""
@@ -288,11 +289,7 @@ def waiting(what: str) -> Iterator[Callable[[], None]]:
                 _end(f"{what}: {died - deaths} workers died one after the other, {why}; {LESS_MEMORY}")
             if time.monotonic() - spoken > SILENCE_SECONDS:
                 spoken = time.monotonic()
-                print(
-                    f"{what}: nothing was finished for {spoken - heard:.0f} s; waiting for Ray's workers",
-                    file=sys.stderr,
-                    flush=True,
-                )
+                LOG.info(f"{what}: nothing was finished for {spoken - heard:.0f} s; waiting for Ray's workers")
 
     thread = threading.Thread(target=attend, daemon=True)
     thread.start()
@@ -410,7 +407,7 @@ class Head:
                 raise
             self._kill()
             if attempt == 1:
-                print(f"Ray's head didn't start ({failure}); trying once more", file=sys.stderr, flush=True)
+                LOG.warning(f"Ray's head didn't start ({failure}); trying once more")
         raise UserError(f"Ray's head didn't start, twice ({failure}); its logs are in {folder}")
 
     def __exit__(self, *failure) -> None:
@@ -450,7 +447,7 @@ class Head:
                 return f"it took more than {START_SECONDS:.0f} s"
             if now - spoken > SPEAK_SECONDS:
                 spoken = now
-                print(f"waiting for Ray's head to start: {now - started:.0f} s", file=sys.stderr, flush=True)
+                LOG.info(f"waiting for Ray's head to start: {now - started:.0f} s")
 
     def _next_line(self) -> dict | None:
         self._said += self._stdout.read() or b""

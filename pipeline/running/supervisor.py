@@ -21,7 +21,9 @@ from pathlib import Path
 
 import psutil
 
+from pipeline import logs
 from pipeline.errors import UserError
+from pipeline.logs import LOG
 from pipeline.running import cluster
 
 GRACE_SECONDS = 25.0
@@ -36,8 +38,11 @@ DVC_SECONDS = 5.0
 
 def main() -> None:
     command = sys.argv[1:]
+    level = {"-v": "verbose", "-q": "quiet"}.get(command[0]) if command else None
+    logs.configure(level)
+    command = command[1:] if level is not None else command
     if not command:
-        print("usage: python -m commands.cluster COMMAND [ARGUMENT ...]", file=sys.stderr)
+        print("usage: python -m commands.cluster [-v | -q] COMMAND [ARGUMENT ...]", file=sys.stderr)
         sys.exit(2)
     cluster.adopt_orphans()
     try:
@@ -46,7 +51,7 @@ def main() -> None:
         with Signals() as signals:
             code = _run(command, signals)
     except UserError as error:
-        print(error, file=sys.stderr)
+        LOG.error(error)
         code = error.exit_code
     sys.exit(code)
 
@@ -105,7 +110,7 @@ def _supervise(command: list[str], environment: dict[str, str], head: cluster.He
     try:
         process = subprocess.Popen(command, env=environment)
     except OSError as error:
-        print(f"{command[0]}: {error.strerror}", file=sys.stderr)
+        LOG.error(f"{command[0]}: {error.strerror}")
         return 127
     passed_on: PassedOn | None = None
     failure = None
@@ -137,7 +142,7 @@ def _supervise(command: list[str], environment: dict[str, str], head: cluster.He
 
 
 def _told_to_end(number: int) -> int:
-    print(f"ended by {signal.Signals(number).name}; finished work is kept", file=sys.stderr)
+    LOG.error(f"ended by {signal.Signals(number).name}; finished work is kept")
     return 128 + number
 
 
@@ -220,11 +225,7 @@ def mend_dvc_locks(folder: Path) -> None:
             aside = file.with_name("rwlock.set-aside")
             os.replace(file, aside)
             why = "can't be read" if marks is None else "names processes that are not of this project"
-            print(
-                f"{_shown(file)} {why}: a dvc that was killed left it; set aside as {_shown(aside)}",
-                file=sys.stderr,
-                flush=True,
-            )
+            LOG.warning(f"{_shown(file)} {why}: a dvc that was killed left it; set aside as {_shown(aside)}")
 
 
 def _shown(file: Path) -> str:

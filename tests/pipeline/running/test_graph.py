@@ -48,11 +48,12 @@ def imports(file: Path) -> set[str]:
 
 def test_closures_by_hand():
     assert graph.closure("pipeline.errors") == ["pipeline/__init__.py", "pipeline/errors.py"]
-    assert graph.closure("pipeline.atomic") == ["pipeline/__init__.py", "pipeline/atomic.py"]
+    assert graph.closure("pipeline.atomic") == ["pipeline/__init__.py", "pipeline/atomic.py", "pipeline/logs.py"]
     assert graph.closure("pipeline.tables") == [
         "pipeline/__init__.py",
         "pipeline/atomic.py",
         "pipeline/errors.py",
+        "pipeline/logs.py",
         "pipeline/tables.py",
     ]
     assert graph.closure("models.base") == ["models/__init__.py", "models/base.py"]

@@ -29,7 +29,7 @@ def in_cluster(*command: str, **environment: str) -> subprocess.CompletedProcess
 
 def test_without_a_command_there_is_nothing_to_run():
     done = in_cluster()
-    assert done.returncode == 2 and "python -m commands.cluster COMMAND" in done.stderr
+    assert done.returncode == 2 and "python -m commands.cluster [-v | -q] COMMAND" in done.stderr
 
 
 def test_in_a_cluster_that_runs_already_the_command_is_just_run():
