@@ -1,37 +1,25 @@
 """Photographs and instance masks of one source -> data/sources/<source>/."""
 
+import importlib
 from pathlib import Path
 
 from pipeline import command, params
 from pipeline.data.ingest import ingest
-from pipeline.data.sources import bundled, coco, fivek, folder, timelapse
+from pipeline.data.sources import folder
+from pipeline.data.sources.kinds import KINDS
 from pipeline.logs import LOG
-from pipeline.mask_rule import Choice
 from pipeline.progress import Progress
 
 PARAMS = ("seed", "sources.{source}")
-READERS = {
-    "bundled": bundled.read,
-    "coco": coco.read,
-    "fivek": fivek.read,
-    "timelapse": timelapse.read,
-    "folder": folder.read,
-}
 
 
 def main(arguments) -> None:
     parameters = params.load().only(PARAMS, source=arguments.source)
     source = parameters.sources[arguments.source]
-    options: dict = {}
-    if source.kind == "coco":
-        options = {"crowd": source.crowd_objects}
-    elif source.kind in ("fivek", "timelapse"):
-        options = {"choice": Choice(source.mask_value, source.mask_channel)}
-    elif source.kind == "folder":
-        options = {"lists": source.lists}
-    photographs, rejected = READERS[source.kind](Path(source.path), **options)
+    kind, reader = KINDS[source.kind], importlib.import_module(f"pipeline.data.sources.{source.kind}")
+    photographs, rejected = reader.read(Path(source.path), **{key: getattr(source, key) for key in kind.takes})
     told: list[str] = []
-    if source.kind == "folder":
+    if kind.may_lack_splits:
         photographs, told = folder.with_all_splits(
             photographs, parameters.seed, source.validation_share, source.test_share
         )
@@ -50,7 +38,7 @@ def main(arguments) -> None:
             max_rejected=source.max_rejected,
             max_rejected_objects=source.max_rejected_objects,
             near_copies=source.near_copies,
-            needs_objects=source.kind != "folder",
+            needs_objects=kind.has_objects,
             progress=lambda done, total: progress.add(),
         )
     for line in [*(f"{arguments.source}: {line}" for line in told), *lines]:

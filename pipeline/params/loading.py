@@ -17,6 +17,7 @@ from ruamel.yaml.error import YAMLError
 
 import models
 from pipeline import reading
+from pipeline.data.sources.kinds import KINDS
 from pipeline.errors import ParameterError, UserError
 from pipeline.params.schema import Params
 
@@ -171,8 +172,8 @@ def _check_subsets(params: Params, refuse: Callable) -> None:
             place, source = f"composites.subsets.{name}.{key}", getattr(subset, key)
             if source not in sources:
                 refuse(place, source, f"one of the sources ({known})")
-            if sources[source].kind == "folder":
-                refuse(place, source, "a source with objects; one of kind folder has none")
+            if not KINDS[sources[source].kind].has_objects:
+                refuse(place, source, f"a source with objects; one of kind {sources[source].kind} has none")
         if subset.recipe != "transfer" and subset.references != subset.source:
             refuse(
                 f"composites.subsets.{name}.references",

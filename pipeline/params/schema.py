@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, PrivateAttr, Tag, model_validator
 
 import models
+from pipeline.data.sources.kinds import KINDS
 from pipeline.errors import ParameterError
 from pipeline.params.view import View
 
@@ -73,7 +74,7 @@ class MaskFiles(Block):
 class Source(MaskFiles):
     """One origin of photographs; becomes the stage ingest@<name>."""
 
-    kind: Literal["bundled", "coco", "fivek", "timelapse", "folder"] = Field(
+    kind: Literal[tuple(KINDS)] = Field(  # type: ignore[valid-type]  # which of them there are says their table
         description="folder: plain photographs without objects, at any depth, for inpainting alone"
     )
     path: str = Field(description="folder or file that the photographs come from")
@@ -99,16 +100,11 @@ class Source(MaskFiles):
     )
 
     @model_validator(mode="after")
-    def _masks_are_files(self):
-        if self.kind not in ("fivek", "timelapse") and (self.mask_value is not None or self.mask_channel is not None):
-            where = "no masks" if self.kind == "folder" else "its masks in a JSON file"
-            raise ValueError(f"mask_value and mask_channel are for mask files; kind {self.kind} has {where}")
-        return self
-
-    @model_validator(mode="after")
-    def _lists_are_of_folders(self):
-        if self.lists is not None and self.kind != "folder":
-            raise ValueError(f"lists are read by kind folder; kind {self.kind} knows its splits otherwise")
+    def _keys_are_of_the_kind(self):
+        for key in sorted({key for kind in KINDS.values() for key in kind.takes} - set(KINDS[self.kind].takes)):
+            if getattr(self, key) != type(self).model_fields[key].default:
+                takers = ", ".join(name for name, kind in KINDS.items() if key in kind.takes)
+                raise ValueError(f"{key} is read by kind {takers}; kind {self.kind} has no use for it")
         if self.lists == {}:
             raise ValueError("lists names no list; leave it out, or name one for each split")
         return self

@@ -18,6 +18,7 @@ from ruamel.yaml.comments import CommentedSeq
 
 import models
 from pipeline import params, tables
+from pipeline.data.sources.kinds import KINDS
 from pipeline.errors import UserError
 from pipeline.running import outside
 from pipeline.tasks import TASKS
@@ -28,6 +29,8 @@ PACKAGES = ("stages", "commands", "pipeline", "models")
 TABLE_OF_CONTENTS = Path("dvc.yaml")
 FILE = Path("models/dvc.yaml")
 CODE_MARK = "# code, written by `python -m commands.graph`"
+LOADED_BY_NAME = {"stages.ingest": tuple(f"pipeline.data.sources.{kind}" for kind in KINDS)}
+"""Modules that a stage imports by a name it works out, so that reading its code doesn't find them."""
 DATA_MARK = "# data, written by `python -m commands.graph`"
 NAMES_MARK = "# names, written by `python -m commands.graph`"
 PARAMETERS_ARE_VALID = "data/params_are_valid.txt"
@@ -46,8 +49,9 @@ def closure(*modules: str) -> list[str]:
     """Files of this repository that importing these modules imports, themselves included, sorted.
 
     Modules are dotted names ("stages.train"). Imports inside functions count; names that are imported by string do
-    not (a network, a kind of source): they are given as modules of their own. Empty `__init__.py` files are left out.
+    not, but those of LOADED_BY_NAME: others (a network) are given as modules of their own. Empty `__init__.py` files are left out.
     """
+    modules += tuple(other for module in modules for other in LOADED_BY_NAME.get(module, ()))
     for module in modules:
         if _file_of(module) is None:
             raise UserError(f"no module {module!r} in this repository")

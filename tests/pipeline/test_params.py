@@ -259,7 +259,7 @@ def test_wrong_types(load, place, value, message):
         (
             "sources.bundled.lists",
             {"train": "a.txt"},
-            "sources.bundled: lists are read by kind folder; kind bundled knows its splits otherwise",
+            "sources.bundled: lists is read by kind folder; kind bundled has no use for it",
         ),
         (
             "composites.subsets.HCOCO.recipe",

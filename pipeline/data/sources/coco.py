@@ -289,12 +289,12 @@ def read(
     annotations: Sequence[str] = ("instances.json",),
     images: Sequence[str] = ("images",),
     splits: str = "splits.json",
-    crowd: Crowd = "reject",
+    crowd_objects: Crowd = "reject",
 ) -> tuple[list[Photograph], list[dict]]:
     """Photographs and rejected rows of a folder in COCO format.
 
     `annotations` names one JSON or several (COCO itself: annotations/instances_train2017.json, ...), `images`
-    the folder of their files: one for all, or one for each. `splits` may be missing. `crowd` says what becomes of regions
+    the folder of their files: one for all, or one for each. `splits` may be missing. `crowd_objects` says what becomes of regions
     that iscrowd: 1 marks: rejected rows, or objects like others (brush tools mark single objects so). File names that climb out
     of the folder, name a missing file or stand in the split file alone become rejected rows. Raises UserError
     naming the file for what makes the folder unusable.
@@ -309,7 +309,7 @@ def read(
     asked: set[str] = set()
     for position, name in enumerate(annotations):
         root = folder(inside(path, images[position % len(images)]))
-        made, refused = read_json(inside(path, name), functools.partial(_locate, root, asked), chosen, crowd)
+        made, refused = read_json(inside(path, name), functools.partial(_locate, root, asked), chosen, crowd_objects)
         photographs += made
         rejected += refused
     refuse_duplicates(photographs)

@@ -75,11 +75,13 @@ def _masks(path: Path) -> tuple[dict[str, Path], list[dict]]:
     return masks, [rejected_file(f"masks/{file.name}", "not a picture file that is read") for file in others]
 
 
-def read(path: Path, choice: mask_rule.Choice = mask_rule.Choice()) -> tuple[list[Photograph], list[dict]]:
-    """One Photograph per (photograph, rendition), its mask read by `choice`, the group being the photograph; each has the one instance of
+def read(
+    path: Path, mask_value: int | None = None, mask_channel: str | None = None
+) -> tuple[list[Photograph], list[dict]]:
+    """One Photograph per (photograph, rendition), its mask read as `mask_value` and `mask_channel` say, the group being the photograph; each has the one instance of
     its mask file. Photographs without a mask and masks without a photograph become rejected rows. Raises
     UserError naming the folder or the duplicate id where the folder can't be read as FiveK."""
-    path = folder(path)
+    path, choice = folder(path), mask_rule.Choice(mask_value, mask_channel)
     masks, rejected = _masks(path / "masks")
     photographs = []
     for rendition, entry in _renditions(path).items():

@@ -54,10 +54,12 @@ def _camera(path: Path, masks: Path, choice: mask_rule.Choice) -> tuple[list[Pho
     return photographs, rejected
 
 
-def read(path: Path, choice: mask_rule.Choice = mask_rule.Choice()) -> tuple[list[Photograph], list[dict]]:
-    """One Photograph per frame, its mask read by `choice`, and rejected rows for files that aren't pictures, cameras with one frame and
+def read(
+    path: Path, mask_value: int | None = None, mask_channel: str | None = None
+) -> tuple[list[Photograph], list[dict]]:
+    """One Photograph per frame, its mask read as `mask_value` and `mask_channel` say, and rejected rows for files that aren't pictures, cameras with one frame and
     masks without a frame. Raises UserError naming the folder where there is no camera in it, or ids clash."""
-    path = folder(path)
+    path, choice = folder(path), mask_rule.Choice(mask_value, mask_channel)
     cameras = sorted(
         entry for entry in path.iterdir() if entry.is_dir() and entry.name != "masks" and not entry.name.startswith(".")
     )

@@ -338,7 +338,7 @@ def test_crowd_regions_become_rows_or_objects(tmp_path):
     assert [(row["item"], row["reason"].split(" marks")[0]) for row in rejected] == [
         (f"instance {100 + number}", "iscrowd: 1") for number in range(6)
     ]
-    photographs, rejected = coco.read(tmp_path / "a", crowd="use")
+    photographs, rejected = coco.read(tmp_path / "a", crowd_objects="use")
     assert rejected == [] and [each.instances[0].mask().sum() for each in photographs[:6]] == [60] * 6
 
 
