@@ -13,7 +13,7 @@ from markupsafe import Markup
 from pipeline import tables as parquet
 from pipeline.data import datasets
 from pipeline.errors import UserError
-from pipeline.report import comparisons, numbers, plots, provenance, sheets, variants
+from pipeline.report import comparisons, numbers, perceptual, plots, provenance, sheets, variants
 from pipeline.tasks import METRICS, TASKS
 
 HERE = Path(__file__).parent
@@ -52,7 +52,12 @@ def render(parameters, *, results: Path, artifacts: Path, data: Path, file: Path
     subsets = [_subset(name, subset, data, parameters) for name, subset in parameters.subsets.items()]
     masks = _masks(data / "irregular_masks") if parameters.irregular_masks is not None else None
     for task in tasks:
-        task |= variants.sections(read[task["name"]], results / task["name"])
+        folder = results / task["name"]
+        task |= variants.sections(read[task["name"]], folder)
+        weighed = TASKS[task["name"]].perceptual
+        task["perceptual"] = (
+            perceptual.section(read[task["name"]], parquet.read(folder / "perceptual.parquet")) if weighed else None
+        )
     stated = [data / "composites" / one["name"] / "pairs.parquet" for one in subsets]
     stated += [data / "irregular_masks" / name for name in ("masks.parquet", "assigned.parquet") if masks]
     stated += [results / task / "per_image.parquet" for task in parameters.tasks]

@@ -18,9 +18,9 @@ import pandas as pd
 from pipeline import images, tables
 from pipeline.data import datasets
 from pipeline.errors import UserError
-from pipeline.scoring import image_scores, index, protocols
+from pipeline.scoring import image_scores, index, perceptual, protocols
 from pipeline.scoring import predictions as saved
-from pipeline.tasks import TASKS, share_touched
+from pipeline.tasks import TASKS, compose, share_touched
 
 TOUCHED = "background_touched"
 """A column of per-image scores and of summaries."""
@@ -36,6 +36,21 @@ class Scores(NamedTuple):
     by_protocol: pd.DataFrame
     """The rows at image_size again (model, subset, split, image_id, photograph) with a column "<protocol> <metric>" for every
     score under a named protocol."""
+
+
+class _Plan(NamedTuple):
+    """What there is to score, checked."""
+
+    sets: dict
+    """Dataset by split."""
+    work: "list[_Work]"
+    folders: list[Path]
+
+    def about(self, task: str, item: "_Work") -> dict:
+        dataset = self.sets[item.split]
+        return {"split": item.split, "image_id": dataset.ids[item.number]} | _about(
+            task, dataset, item.number, self.folders
+        )
 
 
 class _Work(NamedTuple):
@@ -77,9 +92,11 @@ def score(
     named: Sequence[str] | None = (),
     spread: Callable[[Callable, list], Iterable] = map,
     splits: list[str] | None = None,
+    lpips: perceptual.Weights | None = None,
 ) -> Scores:
     """Scores of every prediction; under seam-256, and at `size` under the protocols `named` too (None: all of the task's).
-    A composite without ground truth has nothing to score in harmonization, and no row.
+    A composite without ground truth has nothing to score in harmonization, and no row. With weights for `lpips` there is
+    a column of it, in the tasks that have it.
 
     splits: those to score; None for all that the data have, and further sides that a method was run at.
     spread: a map over the images, in order (pipeline.running.parallel.spread, or the builtin one).
@@ -87,6 +104,71 @@ def score(
     Raises UserError naming the method and the file where a prediction is missing, was changed after inference, isn't a
     picture of the split's size, or where the number of images is not that of the manifest.
     """
+    plan = _planned(task, methods, predictions, size, splits)
+    records = protocols.chosen(task, named)
+    one_image = functools.partial(
+        _score_image, root=Path.cwd(), task=task, sets=plan.sets, records=records, lpips=lpips
+    )
+    rows, others = [], []
+    for item, found in zip(plan.work, spread(one_image, plan.work)):
+        about = plan.about(task, item)
+        for (model, *_), (scores, values) in zip(item.predictions, found):
+            rows += [{"task": task, "model": model} | about | scores] if scores else []
+            others += [{"model": model} | about | values] if values else []
+    if not rows:
+        raise UserError(f"{task}: no image in {', '.join(methods[0]['data'])} has a ground truth to be scored by")
+    key, leading = (
+        ["model", "subset", "split", "image_id", "photograph"],
+        ["task", "model", "subset", "split", "image_id", "photograph"],
+    )
+    touched = [TOUCHED] if TASKS[task].region else []
+    return Scores(
+        _ordered(rows, [*leading, *TASKS[task].described_by, *touched]),
+        _ordered(others, key, TASKS[task].described_by) if others else pd.DataFrame(columns=key),
+    )
+
+
+def features(
+    task: str,
+    methods: list[dict],
+    predictions: Path,
+    size: int,
+    weights: perceptual.Weights,
+    spread: Callable[[Callable, list], Iterable] = map,
+) -> perceptual.Seen:
+    """What FID's network sees in every prediction at `size` that has a truth, as it is scored, and in the truth. `spread` and
+    errors as in `score`."""
+    plan = _planned(task, methods, predictions, size)
+    work = [item for item in plan.work if not datasets.side_of(item.split)]
+    one_image = functools.partial(_features_of_image, root=Path.cwd(), task=task, sets=plan.sets, weights=weights)
+    rows, predicted, real = [], [], []
+    for item, found in zip(work, spread(one_image, work)):
+        if found is None:
+            continue
+        of_truth, of_predictions = found
+        about = {"split": item.split, "image_id": plan.sets[item.split].ids[item.number]}
+        rows += [{"model": model} | about for model, *_ in item.predictions]
+        predicted += of_predictions
+        real += [of_truth] * len(of_predictions)
+    return perceptual.Seen(pd.DataFrame(rows, columns=perceptual.IMAGE), np.array(predicted), np.array(real))
+
+
+def _features_of_image(item: _Work, *, root: Path, task: str, sets: dict, weights: perceptual.Weights) -> tuple | None:
+    dataset = sets[item.split]
+    with contextlib.chdir(root):
+        given = dataset.item(item.number)
+        if TASKS[task].truth not in given:
+            return None
+        outputs = (
+            compose(task, _prediction(file, sha256, task, dataset.size), given)
+            for _, file, sha256, _ in item.predictions
+        )
+        return perceptual.features(weights, given[TASKS[task].truth]), [
+            perceptual.features(weights, output) for output in outputs
+        ]
+
+
+def _planned(task: str, methods: list[dict], predictions: Path, size: int, splits: list[str] | None = None) -> _Plan:
     for one in methods:
         for part in ("data", "options"):
             if one[part] != methods[0][part]:
@@ -113,27 +195,7 @@ def score(
                 for model, folder, rows in stated
             )
             work.append(_Work(split, number, files))
-    records = protocols.chosen(task, named)
-    one_image = functools.partial(_score_image, root=Path.cwd(), task=task, sets=sets, records=records)
-    rows, others = [], []
-    for item, found in zip(work, spread(one_image, work)):
-        about = {"split": item.split, "image_id": sets[item.split].ids[item.number]} | _about(
-            task, sets[item.split], item.number, folders
-        )
-        for (model, *_), (scores, values) in zip(item.predictions, found):
-            rows += [{"task": task, "model": model} | about | scores] if scores else []
-            others += [{"model": model} | about | values] if values else []
-    if not rows:
-        raise UserError(f"{task}: no image in {', '.join(methods[0]['data'])} has a ground truth to be scored by")
-    key, leading = (
-        ["model", "subset", "split", "image_id", "photograph"],
-        ["task", "model", "subset", "split", "image_id", "photograph"],
-    )
-    touched = [TOUCHED] if TASKS[task].region else []
-    return Scores(
-        _ordered(rows, [*leading, *TASKS[task].described_by, *touched]),
-        _ordered(others, key, TASKS[task].described_by) if others else pd.DataFrame(columns=key),
-    )
+    return _Plan(sets, work, folders)
 
 
 def _ordered(rows: list[dict], leading: list[str], without: tuple[str, ...] = ()) -> pd.DataFrame:
@@ -142,7 +204,9 @@ def _ordered(rows: list[dict], leading: list[str], without: tuple[str, ...] = ()
     return frame.sort_values(["model", "split", "subset", "image_id"], ignore_index=True)
 
 
-def _score_image(item: _Work, *, root: Path, task: str, sets: dict, records: tuple) -> list[tuple[dict, dict]]:
+def _score_image(
+    item: _Work, *, root: Path, task: str, sets: dict, records: tuple, lpips: perceptual.Weights | None = None
+) -> list[tuple[dict, dict]]:
     """Of each model's prediction of one image: its scores under seam-256, and those under the other protocols by
     "<protocol> <metric>". `root` is the project's folder, which a worker of a cluster isn't started in."""
     dataset = sets[item.split]
@@ -160,6 +224,8 @@ def _score_image(item: _Work, *, root: Path, task: str, sets: dict, records: tup
             scores = image_scores.score(task, prediction, truth)
             if scores and TASKS[task].region:
                 scores = {TOUCHED: share_touched(task, prediction, truth) if touched is None else touched} | scores
+            if scores and lpips is not None and "lpips" in TASKS[task].perceptual:
+                scores["lpips"] = perceptual.lpips(lpips, compose(task, prediction, truth), truth[TASKS[task].truth])
             values = {}
             if scores and further is not None:
                 values = {f"{protocols.SEAM} {metric}": scores[metric] for metric in TASKS[task].seam_metrics}

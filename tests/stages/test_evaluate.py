@@ -1,8 +1,14 @@
+import hashlib
 import json
 import os
 
+import numpy as np
 import pandas as pd
 import pytest
+
+from pipeline import tables
+from pipeline.data.datasets import for_testing
+from pipeline.scoring import perceptual
 
 TASKS = {
     "localization": ("constant_map", "ap f1 iou"),
@@ -33,6 +39,12 @@ def test_tables_of_a_task(project, task):
         "breakdowns",
         "protocols",
     ]
+    if task != "localization":
+        names.append("perceptual")
+        assert set(pd.read_parquet(out / "perceptual.parquet")["why_not"]) == {
+            "evaluation.perceptual.lpips is null: no weights, no LPIPS", "evaluation.perceptual.fid is null: no weights, no FID"
+        }  # fmt: skip
+        assert not {"lpips", "fid"} & set(pd.read_parquet(out / "per_image.parquet"))
     assert sorted(os.listdir(out)) == sorted([f"{name}.parquet" for name in names] + ["metrics.json"])
     scores, summary = pd.read_parquet(out / "per_image.parquet"), pd.read_parquet(out / "summary.parquet")
     assert {"task", "model", "subset", "split", "image_id", *metrics.split()} <= set(scores.columns)
@@ -108,3 +120,55 @@ def test_the_same_again_gives_the_same_bytes(project):
         project.run("evaluate", "harmonization")
         made.append({path.name: path.read_bytes() for path in (project.folder / "results/harmonization").iterdir()})
     assert made[0] == made[1]
+
+
+def test_lpips_and_fid_by_files_of_weights(project, monkeypatch):
+    """With networks that say how far apart two pictures are in a number of their own: no published weights are here."""
+    for name in ("stand-in-for-alexnet.pth", "stand-in-for-inception.pth"):
+        (project.folder / name).write_text(name)
+    published = {
+        hashlib.sha256(b"stand-in-for-alexnet.pth").hexdigest(): perceptual.Published("lpips", "alex", "a stand-in"),
+        hashlib.sha256(b"stand-in-for-inception.pth").hexdigest(): perceptual.Published(
+            "fid", "inception", "a stand-in"
+        ),
+    }
+    monkeypatch.setattr(perceptual, "PUBLISHED", published)
+    monkeypatch.setattr(
+        perceptual, "lpips", lambda weights, prediction, truth: float(np.abs(prediction.astype(float) - truth).mean())
+    )
+    monkeypatch.setattr(perceptual, "features", lambda weights, picture: picture.mean(axis=(0, 1)).astype(np.float32))
+    data = project.make_composites()
+    assert project.run("infer", "composite", "--data", *data).code == 0
+    project.content["evaluation"]["perceptual"] = {
+        "lpips": "stand-in-for-alexnet.pth",
+        "fid": "stand-in-for-inception.pth",
+        "fid_minimum": 2,
+    }
+    project.write()
+    done = project.run("evaluate", "harmonization")
+    assert done.code == 0, done.err
+    out = project.folder / "results/harmonization"
+    scores = pd.read_parquet(out / "per_image.parquet")
+    assert (scores["lpips"] > 0).all()
+    for name in ("per_image", "summary", "intervals", "perceptual"):
+        assert (
+            hashlib.sha256(b"stand-in-for-alexnet.pth").hexdigest()
+            in tables.metadata_of(out / f"{name}.parquet")["lpips"]
+        )
+    table = pd.read_parquet(out / "perceptual.parquet").query("value == 'All'").set_index("metric")
+    assert table.loc["lpips", "score"] == pytest.approx(scores["lpips"].mean())
+    pairs = [
+        (item["composite"], item["real"])
+        for item in map(for_testing("harmonization", [project.folder / data[0]], 32, "test").item, range(3))
+    ]
+    means = [np.array([picture.mean(axis=(0, 1)) for picture in side]) for side in zip(*pairs)]
+    assert (
+        table.loc["fid", "score"] == pytest.approx(perceptual.frechet_distance(*means), rel=1e-4)
+        and table.loc["fid", "n_photographs"] == 3
+    )
+    assert tables.metadata_of(out / "perceptual.parquet")["fid"].startswith("inception, weights of sha256 ")
+    project.content["evaluation"]["perceptual"]["lpips"] = "stand-in-for-inception.pth"
+    project.write()
+    assert (
+        "other weights would give other numbers under the name LPIPS" in project.refused("evaluate", "harmonization")[1]
+    )
