@@ -8,7 +8,7 @@ import pandas as pd
 
 from pipeline import atomic, command, params, tables
 from pipeline.running import parallel
-from pipeline.scoring import evaluation, perceptual, protocol_comparison, summaries
+from pipeline.scoring import evaluation, perceptual, protocol_comparison, samples, summaries
 from pipeline.scoring.statistics import Resampling
 from pipeline.tasks import TASKS
 
@@ -44,6 +44,9 @@ def main(arguments) -> None:
             see = functools.partial(evaluation.features, task, methods, predicted, size, spread=spread)
             perceived = perceptual.table(task, scores, weights, wanted.fid_minimum, resampling, see, spread)
             tables.write(out / "perceptual.parquet", perceived, weights.metadata)
+        if samples.drawing(methods):
+            of_samples = samples.per_image(task, methods, predicted, size, spread)
+            tables.write(out / "samples.parquet", samples.table(task, of_samples, resampling))
         if (overlaps := summaries.overlaps(methods)) is not None:
             tables.write(out / "overlaps.parquet", overlaps)
         (out / "metrics.json").write_text(json.dumps(summaries.headline(task, means), indent=1) + "\n")

@@ -378,6 +378,11 @@ class Inference(Block):
         "below are left out there, and counted. [] for none"
     )
 
+    samples: Count = Field(
+        1,
+        description="answers drawn for each test image by networks that can draw several; scores of the first, the best and the mean are compared",
+    )
+
     @model_validator(mode="after")
     def _each_once(self):
         return _refuse_twice("resolutions", self.resolutions, self)

@@ -172,3 +172,39 @@ def test_lpips_and_fid_by_files_of_weights(project, monkeypatch):
     assert (
         "other weights would give other numbers under the name LPIPS" in project.refused("evaluate", "harmonization")[1]
     )
+
+
+def test_several_samples_of_a_network_that_draws_them(project):
+    data = project.make_photographs()
+    project.content["image_size"], project.content["inference"]["samples"] = 64, 3
+    project.content["models"]["pic"] = {"hyperparameters": {"width": 2, "discriminator_width": 2, "prior_blocks": 1}}
+    project.write()
+    project.run("irregular_masks", *data)
+    for name in ("pic", "mean_fill"):
+        done = project.run("infer", name, "--data", *data)
+        assert done.code == 0, done.err
+    index = {
+        name: json.loads((project.folder / f"artifacts/index/inpainting/{name}.json").read_text())
+        for name in ("pic", "mean_fill")
+    }
+    assert index["pic"]["splits"]["test"]["samples"]["n"] == 3 and "samples" not in index["mean_fill"]["splits"]["test"]
+    manifest = pd.read_parquet(project.folder / "artifacts/predictions/pic/test/predictions.parquet")
+    assert list(manifest.columns) == ["image_id", "prediction", "sha256"] and len(manifest) == 12
+    done = project.run("evaluate", "inpainting")
+    assert done.code == 0, done.err
+    summary = (
+        pd.read_parquet(project.folder / "results/inpainting/summary.parquet")
+        .query("subset == 'All'")
+        .set_index("model")
+    )
+    table = (
+        pd.read_parquet(project.folder / "results/inpainting/samples.parquet")
+        .query("value == 'All'")
+        .set_index(["model", "metric"])
+    )
+    assert set(table.index.get_level_values("model")) == {"pic"}
+    for metric, better in (("psnr", 1), ("ssim", 1), ("l1", -1)):
+        row = table.loc[("pic", metric)]
+        assert row["first"] == pytest.approx(summary.loc["pic", metric]), "the first is what every other table scores"
+        assert better * row["best"] > better * row["mean"] and better * row["best"] >= better * row["first"]
+    assert table["diversity"].gt(0).all() and set(table["n_samples"]) == {3}
