@@ -38,17 +38,23 @@ def main(arguments) -> None:
             (folder / split).mkdir()
             manifest = folder / split / "predictions.parquet"
             build_data = functools.partial(datasets.for_testing, task, data, size, split, **options)
-            several = samples if split == "test" else 1
+            several, side = samples if split == "test" else 1, datasets.side_of(split)
+            how: dict = {"samples": several} if several > 1 else {}
+            together = parameters.inference.batch_size * size**2 // several
+            if side == datasets.ORIGINAL:
+                how, together = {"full_size": True}, 1
+            elif side:
+                together //= side**2
+            else:
+                together //= size**2
             predictions = predictor.predict_all(
                 build,
                 build_data,
                 folder / split,
-                batch_size=max(
-                    1, parameters.inference.batch_size * size**2 // (datasets.side_of(split) or size) ** 2 // several
-                ),
+                batch_size=max(1, together),
                 device=device,
                 describe=f"infer {name} {split}",
-                **({"samples": several} if several > 1 else {}),
+                **how,
             )
             drawn = {}
             if several > 1:

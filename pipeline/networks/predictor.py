@@ -17,8 +17,10 @@ import torch
 from pipeline import images, params
 from pipeline.data import datasets
 from pipeline.errors import UserError
+from pipeline.networks import full_size
 from pipeline.networks import weights as trained
 from pipeline.progress import Progress
+from pipeline.tasks import TASKS
 
 OUTSIDE = 1e-3
 """How far a prediction may leave [0, 1] by rounding errors, which saving cuts off."""
@@ -43,13 +45,21 @@ class Predictor:
 
     `build_model` gives the ready model (weights loaded), `build_data` the dataset whose items are asked for. Of a network
     that draws several answers it saves `samples`: the first beside all other predictions, the others in the folder
-    "samples"; rows then say the number of the sample, from 1.
+    "samples"; rows then say the number of the sample, from 1. With `full_size` every picture has its own size, and is
+    predicted as pipeline/networks/full_size.py says; batch_size is then 1.
     """
 
     def __init__(
-        self, build_model: Callable, build_data: Callable, out: Path, device: str, batch_size: int, samples: int = 1
+        self,
+        build_model: Callable,
+        build_data: Callable,
+        out: Path,
+        device: str,
+        batch_size: int,
+        samples: int = 1,
+        full_size: bool = False,
     ):
-        self.samples = samples
+        self.samples, self.full_size = samples, full_size
         self.device = torch.device("cuda" if device == "gpu" else "cpu")
         self.model = build_model().to(self.device).eval()
         self.dataset, self.out, self.batch_size = build_data(), out, batch_size
@@ -86,6 +96,10 @@ class Predictor:
 
     def draw(self, items: list[datasets.Item]) -> np.ndarray:
         """What the network draws of these items: (samples, N, C, H, W), expected in [0, 1]."""
+        if self.full_size:
+            (item,), task = items, TASKS[self.model.task]
+            given = {key: item[key] for key in (task.picture, task.region) if key}
+            return full_size.draw(self.model, given, self.device)[0][None].float().cpu().numpy()
         batch = {key: value.to(self.device) for key, value in datasets.collate(items).items()}
         drawn = self.model.samples(batch, self.samples) if self.samples > 1 else self.model(batch)[None]
         return drawn.float().cpu().numpy()
@@ -98,7 +112,8 @@ class Predictor:
             raise UserError(
                 f"the network's prediction for {name} has values in [{low:.6g}, {high:.6g}], expected [0, 1]"
             )
-        images.write_png(self.out / file, images.to_uint8(prediction))
+        # a large picture takes longer to pack than to draw
+        images.write_png(self.out / file, images.to_uint8(prediction), effort=1 if self.full_size else 6)
         return {
             "image_id": name,
             "prediction": file,

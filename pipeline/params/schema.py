@@ -7,7 +7,7 @@ from the environment (pipeline/running/cluster.py).
 import difflib
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, PrivateAttr, Tag, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, PlainValidator, PrivateAttr, Tag, model_validator
 
 import models
 from pipeline.errors import ParameterError
@@ -371,11 +371,20 @@ class ModelBlock(Block):
         return self
 
 
+def _resolution(value: Any) -> int | str:
+    if value == "original" or (isinstance(value, int) and not isinstance(value, bool) and value >= 32):
+        return value
+    raise ValueError('expected a side of at least 32 pixels, or "original"')
+
+
+Resolution = Annotated[Any, PlainValidator(_resolution)]
+
+
 class Inference(Block):
     batch_size: Count = Field(description="images at a time; of larger pictures as many fewer as they have more pixels")
-    resolutions: list[Annotated[int, Field(ge=32)]] = Field(
+    resolutions: list[Resolution] = Field(
         description="further sides in pixels at which the test split is predicted and scored; originals with a shorter side "
-        "below are left out there, and counted. [] for none"
+        'below are left out there, and counted. "original": at each picture\'s own size, one at a time. [] for none'
     )
 
     samples: Count = Field(

@@ -181,7 +181,7 @@ def _planned(task: str, methods: list[dict], predictions: Path, size: int, split
     sets, work = {}, []
     for split in splits or [
         *datasets.test_splits(task, folders),
-        *sorted(sides, key=lambda one: datasets.side_of(one) or 0),
+        *sorted(sides, key=lambda one: datasets.by_side(datasets.side_of(one) or 0)),
     ]:
         sets[split] = dataset = datasets.for_testing(task, folders, size, split, **methods[0]["options"])
         dataset.decoded = datasets.Latest()
@@ -213,14 +213,17 @@ def _score_image(
     with contextlib.chdir(root):
         full = dataset.original(item.number) if TASKS[task].trains_on == "composites" else {}
         truth = dataset.fitted(full) if full else dataset.item(item.number)
+        size, side = truth[TASKS[task].picture].shape[:2], datasets.side_of(item.split)
+        if side == datasets.ORIGINAL:
+            records = protocols.at_own_size(records)
         further = (
-            None
-            if datasets.side_of(item.split) or not records
-            else _further(task, dataset, item.number, full, truth, records)
+            _further(task, dataset, item.number, full, truth, records)
+            if records and side in (None, datasets.ORIGINAL)
+            else None
         )
         found = []
         for _, file, sha256, touched in item.predictions:
-            prediction = _prediction(file, sha256, task, dataset.size)
+            prediction = _prediction(file, sha256, task, size)
             scores = image_scores.score(task, prediction, truth)
             if scores and TASKS[task].region:
                 scores = {TOUCHED: share_touched(task, prediction, truth) if touched is None else touched} | scores
@@ -246,9 +249,7 @@ def _further(task: str, dataset, number: int, full: dict, truth: dict, records: 
         return lambda prediction: protocols.localization.score(prediction, mask, records)
     if "real" not in full:
         return None
-    return protocols.harmonization.Truth(
-        full["composite"], full["real"], mask, (dataset.size, dataset.size), records
-    ).score
+    return protocols.harmonization.Truth(full["composite"], full["real"], mask, truth["mask"].shape, records).score
 
 
 def _manifest(method: dict, split: str, predictions: Path, task: str, dataset, truth: list[str]) -> dict[str, dict]:
@@ -282,7 +283,7 @@ def _manifest(method: dict, split: str, predictions: Path, task: str, dataset, t
     return manifest.set_index("image_id").to_dict()
 
 
-def _prediction(file: Path, sha256: str, task: str, size: int) -> np.ndarray:
+def _prediction(file: Path, sha256: str, task: str, size: int | tuple[int, int]) -> np.ndarray:
     picture = saved.read(file, sha256, size)
     if TASKS[task].region is not None:
         return picture

@@ -8,6 +8,7 @@ import pytest
 
 from pipeline import tables
 from pipeline.data.datasets import for_testing
+from pipeline.metrics import harmonization
 from pipeline.scoring import perceptual
 
 TASKS = {
@@ -208,3 +209,40 @@ def test_several_samples_of_a_network_that_draws_them(project):
         assert row["first"] == pytest.approx(summary.loc["pic", metric]), "the first is what every other table scores"
         assert better * row["best"] > better * row["mean"] and better * row["best"] >= better * row["first"]
     assert table["diversity"].gt(0).all() and set(table["n_samples"]) == {3}
+
+
+def test_scores_at_the_pictures_own_sizes(project):
+    data = project.make_composites()
+    project.content["inference"]["resolutions"] = ["original"]
+    project.write()
+    assert project.run("infer", "composite", "--data", *data).code == 0
+    done = project.run("evaluate", "harmonization")
+    assert done.code == 0, done.err
+    out = project.folder / "results/harmonization"
+    scores = pd.read_parquet(out / "per_image.parquet")
+    assert scores["split"].value_counts().to_dict() == {"test": 3, "test@original": 3}
+    files = for_testing("harmonization", [project.folder / data[0]], 32, "test@original")
+    own = scores[scores["split"] == "test@original"].set_index("image_id")
+    for number, name in enumerate(files.ids):
+        item = files.item(number)
+        expected = harmonization.score(item["composite"], item["real"], item["mask"])
+        assert own.loc[name, list(expected)].tolist() == pytest.approx(list(expected.values())) and item[
+            "real"
+        ].shape == (40, 60, 3)
+    table = pd.read_parquet(out / "protocols.parquet")
+    assert set(table.query("split == 'test@original'")["protocol"]) == {"seam-256", "cdtnet", "pctnet"}
+    assert table.query("split == 'test@original'")["mean"].notna().all()
+    # nothing is resized here, so an evaluator that scores whole outputs says what ours does
+    at = table.query("split == 'test@original' and subset == 'All'").set_index(["protocol", "metric"])
+    assert at.loc[("cdtnet", "mse"), "mean"] == pytest.approx(at.loc[("seam-256", "mse"), "mean"])
+    assert at.loc[("pctnet", "mse"), "caveat"].startswith("scored at each picture's own size; it doesn't round")
+    assert {"iih", "rainnet"} <= set(table.query("split == 'test'")["protocol"])
+    rows = pd.read_parquet(out / "breakdowns.parquet").query("metric == 'psnr'")
+    assert rows.query("by == 'resolution'").set_index("value")["n"].to_dict() == {"32": 3, "original": 3}
+    assert "resolution_same_images" not in set(rows["by"])
+    project.content["inference"]["resolutions"] = ["original", 40]
+    project.write()
+    project.run("infer", "composite", "--data", *data)
+    assert project.run("evaluate", "harmonization").code == 0
+    rows = pd.read_parquet(out / "breakdowns.parquet").query("metric == 'psnr' and by == 'resolution_same_images'")
+    assert list(rows["value"]) == ["32", "40", "original"] and set(rows["n"]) == {3}
