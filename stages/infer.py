@@ -7,7 +7,7 @@ from pathlib import Path
 from pipeline import atomic, command, params, tables
 from pipeline.data import datasets
 from pipeline.errors import ParameterError
-from pipeline.networks import devices, predictor
+from pipeline.networks import devices, intermediate, predictor
 from pipeline.scoring import index
 
 PARAMS = ("image_size", "inference", "training.device", "models.{model}.hyperparameters")
@@ -64,6 +64,10 @@ def main(arguments) -> None:
                 predictions = predictions[predictions["sample"] == 1].drop(columns="sample")
             tables.write(manifest, predictions)
             splits[split] = index.of_split(task, manifest, predictions, build_data()) | drawn
+        if intermediate.has_maps(model):
+            intermediate.save(
+                model, datasets.for_testing(task, data, size, "test", **options), folder / intermediate.FOLDER
+            )
     origin = index.TRAINED if weights is not None else index.WITHOUT_WEIGHTS
     if arguments.imported:
         origin = f"weights: imported, sha256 {sha256}"

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from pipeline import tables as parquet
 from pipeline.data import datasets
 from pipeline.errors import UserError
-from pipeline.report import comparisons, numbers, perceptual, plots, provenance, samples, sheets, variants
+from pipeline.report import comparisons, maps, numbers, perceptual, plots, provenance, samples, sheets, variants
 from pipeline.tasks import METRICS, TASKS
 
 HERE = Path(__file__).parent
@@ -135,6 +135,7 @@ def _task(results: numbers.Results, parameters, artifacts: Path, folder: Path) -
         "samples": samples.section(results, parquet.read(drawn), shown)
         if (drawn := folder / "samples.parquet").is_file()
         else None,
+        "maps": maps.gallery(results, shown),
         "sheet": sheets.contact_sheet(shown, parameters.report.sheet_rows),
         "worst": [
             {"model": model, "trained": model in results.trained, "strips": sheets.worst(shown, model, WORST)}
