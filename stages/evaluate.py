@@ -26,7 +26,7 @@ def main(arguments) -> None:
     weights = perceptual.choose(wanted.lpips, wanted.fid)
     spread = functools.partial(parallel.spread, describe=f"evaluate {task}")
     predicted, size = Path("artifacts/predictions"), parameters.image_size
-    scores, by_protocol = evaluation.score(task, methods, predicted, size, named, spread, weights.lpips)
+    scores, by_protocol = evaluation.score(task, methods, predicted, size, named, spread, lpips=weights.lpips)
     from_weights = {key: text for key, text in weights.metadata.items() if key in scores}
     means = summaries.summary(task, scores, methods)
     with atomic.folder(arguments.out or f"results/{task}") as out:

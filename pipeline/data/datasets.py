@@ -177,6 +177,7 @@ class Composites:
 
     def augmented(self, index: int, augmentation, *seed) -> Item:
         """A random resized crop and flip that belong to `seed`; colours are never touched, they are the label."""
+        assert self.size is not None  # a batch of training has one size
         rng = seeds.rng(*seed)
         full = self.original(index)
         height, width = full["mask"].shape
@@ -265,6 +266,7 @@ class Holes:
 
     def augmented(self, index: int, augmentation, *seed) -> Item:
         """A random square crop and flip, and a random mask, itself varied, that belong to `seed`."""
+        assert self.size is not None  # a batch of training has one size
         rng = seeds.rng(*seed)
         picture = _centre_square(self.decoded(images.read_rgb, self.files[index]))
         side = picture.shape[0]

@@ -422,12 +422,12 @@ class Perceptual(Block):
     """Weights of LPIPS and FID; null: without that metric. Only the published files are taken (pipeline/scoring/perceptual.py)."""
 
     lpips: str | None = Field(
-        None,
+        default=None,
         description="torchvision's alexnet-owt-7be5be79.pth or vgg16-397923af.pth, which decides the kind of LPIPS",
     )
-    fid: str | None = Field(None, description="torch-fidelity's weights-inception-2015-12-05-6726825d.pth")
+    fid: str | None = Field(default=None, description="torch-fidelity's weights-inception-2015-12-05-6726825d.pth")
     fid_minimum: Annotated[int, Field(ge=2)] = Field(
-        2049,
+        default=2049,
         description="fewest test photographs of a FID; at 2048 and below the covariance of the 2048 features is singular",
     )
 

@@ -19,11 +19,9 @@ def gallery(results: Results, shown: Shown) -> list[dict]:
             continue
         rows = []
         for image_id, part in tables.read(folder / "maps.parquet").groupby("image_id", sort=False):
+            size = shown.item(image_id)[shown.task.picture].shape[:2]
             tiles = [("input", shown.start(image_id))]
-            tiles += [
-                (row.map, saved.read(folder / row.prediction, row.sha256, shown.dataset.size))
-                for row in part.itertuples()
-            ]
+            tiles += [(row.map, saved.read(folder / row.prediction, row.sha256, size)) for row in part.itertuples()]
             tiles += [("output", shown.output(model, image_id))]
             tiles += [("truth", shown.truth(image_id))] if shown.task.truth in shown.item(image_id) else []
             rows.append(

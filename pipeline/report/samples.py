@@ -47,9 +47,10 @@ def _strips(results: Results, method: dict, shown: Shown) -> list[Strip]:
     strips = []
     for _, image_id in picks(results, IMAGES):
         item = shown.item(image_id)
+        size = item[shown.task.picture].shape[:2]
         chosen = manifest[manifest["image_id"] == image_id].head(PICTURES)
         outputs = [
-            compose(results.task, saved.read(folder / row.prediction, row.sha256, shown.dataset.size), item)
+            compose(results.task, saved.read(folder / row.prediction, row.sha256, size), item)
             for row in chosen.itertuples()
         ]
         parts = [shown.start(image_id), *outputs, shown.truth(image_id)]

@@ -15,7 +15,7 @@ import statistics as plain_statistics
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -143,8 +143,9 @@ def _sha256(file: Path) -> str:
 
 
 def _heads_file(network: str) -> Path:
-    library = importlib.util.find_spec("torchmetrics").origin  # found, not imported: its import takes seconds
-    return Path(library).parent / "functional/image/lpips_models" / f"{network}.pth"
+    library = importlib.util.find_spec("torchmetrics")  # found, not imported: its import takes seconds
+    assert library is not None and library.origin is not None  # a dependency of this project
+    return Path(library.origin).parent / "functional/image/lpips_models" / f"{network}.pth"
 
 
 # ---- what the networks see
@@ -199,7 +200,7 @@ def _network(weights: Weights):
     # torchmetrics' public class downloads the backbone; the network below it takes one that is here
     from torchmetrics.functional.image.lpips import _LPIPS
 
-    network = _LPIPS(net=weights.network, pnet_rand=True)
+    network = _LPIPS(net=cast(Literal["alex", "vgg"], weights.network), pnet_rand=True)
     backbone = torch.load(weights.file, map_location="cpu", weights_only=True)
     layers = {name: backbone[f"features.{name.split('.', 1)[1]}"] for name in network.net.state_dict()}
     network.net.load_state_dict(layers)
@@ -226,7 +227,8 @@ def frechet_distance(predicted: np.ndarray, real: np.ndarray, counts: np.ndarray
         means.append((share * values).sum(axis=0))
         root = (values - means[-1]) * np.sqrt(share * n / (n - 1))
         total += float(np.square(root).sum())
-        roots.append(np.linalg.qr(root, mode="r") if root.shape[0] > root.shape[1] else root)
+        # the triangle of a QR decomposition has the same product with itself, in fewer rows
+        roots.append(np.asarray(np.linalg.qr(root, mode="r")) if root.shape[0] > root.shape[1] else root)
     crossed = np.linalg.svd(roots[0] @ roots[1].T, compute_uv=False).sum()
     return max(0.0, float(np.square(means[0] - means[1]).sum()) + total - 2 * float(crossed))
 
@@ -304,12 +306,12 @@ def table(
     for metric in TASKS[task].perceptual:
         if getattr(chosen, metric) is None:
             why = f"evaluation.perceptual.{metric} is null: no weights, no {METRIC_NAMES[metric]}"
-            rows.append(_row(task, metric, "", "", "", "", 0, 0, why_not=why))
+            rows.append(_row(task, metric, ("", "", "", ""), 0, 0, {"why_not": why}))
     if chosen.lpips is not None and "lpips" in TASKS[task].perceptual:
         for head, part in _groups(task, scores):
             mean = statistics.mean_interval(part["lpips"], part["photograph"], resampling=resampling)
-            found = {"score": mean.mean, "low": mean.low, "high": mean.high, "n_resamples": resampling.resamples}
-            rows.append(_row(task, "lpips", *head, len(part), part["photograph"].nunique(), **found))
+            score = {"score": mean.mean, "low": mean.low, "high": mean.high, "n_resamples": resampling.resamples}
+            rows.append(_row(task, "lpips", head, len(part), part["photograph"].nunique(), score))
     if chosen.fid is not None and "fid" in TASKS[task].perceptual:
         at_size = scores[[datasets.side_of(split) is None for split in scores["split"]]]
         groups = list(_groups(task, at_size))
@@ -322,11 +324,11 @@ def table(
                 if kept:
                     at = [row_of[key] for key in part[IMAGE].itertuples(index=False, name=None)]
                     work.append(_Fid(seen.predicted[at], seen.real[at], part["photograph"].to_numpy(), resampling))
-        found = iter(spread(fid_interval, work))
+        intervals = iter(spread(fid_interval, work))
         for (head, part), kept in zip(groups, enough):
             n = part["photograph"].nunique()
             why = f"n = {n:,} photographs; FID is refused below {minimum:,} (evaluation.perceptual.fid_minimum)"
-            rows.append(_row(task, "fid", *head, len(part), n, **(next(found)._asdict() if kept else {"why_not": why})))
+            rows.append(_row(task, "fid", head, len(part), n, next(intervals)._asdict() if kept else {"why_not": why}))
     return tables.frame(rows, COLUMNS)
 
 
@@ -340,7 +342,8 @@ def _groups(task: str, frame: pd.DataFrame):
                 yield (model, column, value, split), inside
 
 
-def _row(task, metric, model, by, value, split, n_images, n_photographs, **found) -> dict:
+def _row(task: str, metric: str, head: tuple, n_images: int, n_photographs: int, score: dict) -> dict:
+    model, by, value, split = head
     nothing = {"score": np.nan, "low": np.nan, "high": np.nan, "n_resamples": 0, "why_not": ""}
-    head = {"task": task, "metric": metric, "model": model, "by": by, "value": value, "split": split}
-    return head | {"n_images": n_images, "n_photographs": int(n_photographs)} | nothing | found
+    about = {"task": task, "metric": metric, "model": model, "by": by, "value": value, "split": split}
+    return about | {"n_images": n_images, "n_photographs": int(n_photographs)} | nothing | score

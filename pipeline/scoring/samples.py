@@ -103,9 +103,9 @@ def per_image(
 def _scores(item: _Work, *, root: Path, task: str, dataset) -> list[dict]:
     with contextlib.chdir(root):
         truth = dataset.item(item.number)
-        rows = []
+        rows, size = [], truth[TASKS[task].picture].shape[:2]
         for model, files in item.predictions:
-            outputs = [compose(task, saved.read(file, sha256, dataset.size), truth) for file, sha256 in files]
+            outputs = [compose(task, saved.read(file, sha256, size), truth) for file, sha256 in files]
             scores = [image_scores.score(task, output, truth) for output in outputs]
             differing = _diversity(outputs, truth[TASKS[task].region])
             for metric in TASKS[task].metrics if scores[0] else ():
