@@ -13,7 +13,18 @@ from markupsafe import Markup
 from pipeline import tables as parquet
 from pipeline.data import datasets
 from pipeline.errors import UserError
-from pipeline.report import comparisons, maps, numbers, perceptual, plots, provenance, samples, sheets, variants
+from pipeline.report import (
+    buckets,
+    comparisons,
+    maps,
+    numbers,
+    perceptual,
+    plots,
+    provenance,
+    samples,
+    sheets,
+    variants,
+)
 from pipeline.tasks import METRICS, TASKS
 
 HERE = Path(__file__).parent
@@ -121,6 +132,7 @@ def _task(results: numbers.Results, parameters, artifacts: Path, folder: Path) -
         "overlaps": [sentence for name in parameters.subsets for sentence in overlaps.get(name, [])],
         "subsets": [numbers.score_table(results, one) for one in results.subsets] if len(results.subsets) > 1 else [],
         "only_subset": results.subsets[0],
+        "buckets": buckets.tables(results, folder) if task.size_bins is None else [],
         "real": [
             numbers.score_table(results, "All", split) | {"overlaps": overlaps.get(split, [])} for split in other_splits
         ],
