@@ -39,14 +39,23 @@ def frame(rows: Iterable[Mapping], columns: Mapping[str, type]) -> pandas.DataFr
     return pandas.DataFrame(made, columns=list(columns))
 
 
-def write(path: str | os.PathLike, table: pandas.DataFrame) -> None:
+def write(path: str | os.PathLike, table: pandas.DataFrame, metadata: Mapping[str, str] | None = None) -> None:
     """Write a table as Parquet (zstd), its columns in the order given, its index left out.
 
     The file appears whole or not at all, and holds no trace of pandas: the same content gives the same bytes.
+    `metadata` go into the file's schema, where `metadata_of` reads them.
     """
-    arrow = pyarrow.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(None)
+    arrow = pyarrow.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(
+        dict(metadata) if metadata else None
+    )
     with atomic.file(path) as unfinished:
         pyarrow.parquet.write_table(arrow, unfinished, compression="zstd")
+
+
+def metadata_of(path: str | os.PathLike) -> dict[str, str]:
+    """What `write` was given as metadata."""
+    found = pyarrow.parquet.read_schema(path).metadata or {}
+    return {key.decode(): value.decode() for key, value in found.items() if key != b"ARROW:schema"}
 
 
 def read(path: str | os.PathLike, columns: Sequence[str] | None = None) -> pandas.DataFrame:

@@ -71,6 +71,20 @@ METRICS = {
             True,
             "structural similarity of grey images in a uniform window of 51 pixels",
         ),
+        Metric(
+            "lpips",
+            "LPIPS",
+            4,
+            False,
+            "learned perceptual image patch similarity: distance of two pictures in a network's features",
+        ),
+        Metric(
+            "fid",
+            "FID",
+            2,
+            False,
+            "Fréchet Inception distance between all predictions and all real pictures, each a normal distribution",
+        ),
     )
 }
 
@@ -98,6 +112,8 @@ class Task:
     """Metrics whose breakdown by size is drawn."""
     seam_metrics: tuple[str, ...]
     """Metrics in the rows of the protocol seam-256."""
+    perceptual: tuple[Literal["lpips", "fid"], ...]
+    """Metrics that need published weights (pipeline/scoring/perceptual.py); none where a prediction is no picture."""
     described_by: tuple[str, ...]
     """Columns of per_image.parquet that say what kind of image a row is."""
     size_column: str
@@ -131,6 +147,7 @@ TASKS = {
             shown_first="f1",
             charted=("ap", "iou"),
             seam_metrics=("ap", "f1", "iou", "precision", "recall"),
+            perceptual=(),
             described_by=("foreground_ratio", "category", "transfer", "simulated"),
             size_column="foreground_share",
             # the field's bins end at 0.50 (the le50 lists); what is above, if it is let in, stands apart
@@ -150,6 +167,7 @@ TASKS = {
             shown_first="psnr",
             charted=("fmse", "psnr"),
             seam_metrics=("mse", "psnr", "fmse", "ssim", "fssim", "fssim_iih"),
+            perceptual=("lpips", "fid"),
             described_by=("foreground_ratio", "category", "transfer", "simulated"),
             size_column="foreground_share",
             size_bins=(0.0, 0.05, 0.15, 1.0),
@@ -168,6 +186,7 @@ TASKS = {
             shown_first="ssim",
             charted=("ssim", "psnr", "l1"),
             seam_metrics=("ssim", "psnr", "l1"),
+            perceptual=("lpips", "fid"),
             described_by=("hole_ratio", "hole_ratio_bucket"),
             size_column="hole_ratio_bucket",
             size_bins=None,

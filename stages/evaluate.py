@@ -8,7 +8,7 @@ import pandas as pd
 
 from pipeline import atomic, command, params, tables
 from pipeline.running import parallel
-from pipeline.scoring import evaluation, protocol_comparison, summaries
+from pipeline.scoring import evaluation, perceptual, protocol_comparison, samples, summaries
 from pipeline.scoring.statistics import Resampling
 from pipeline.tasks import TASKS
 
@@ -22,28 +22,31 @@ def main(arguments) -> None:
     methods = evaluation.indexes(Path("artifacts/index") / task)
     protocols = parameters.evaluation.protocols
     named = getattr(protocols, task)
-    scores, by_protocol = evaluation.score(
-        task,
-        methods,
-        Path("artifacts/predictions"),
-        parameters.image_size,
-        named,
-        functools.partial(parallel.spread, describe=f"evaluate {task}"),
-    )
+    wanted = parameters.evaluation.perceptual
+    weights = perceptual.choose(wanted.lpips, wanted.fid)
+    spread = functools.partial(parallel.spread, describe=f"evaluate {task}")
+    predicted, size = Path("artifacts/predictions"), parameters.image_size
+    scores, by_protocol = evaluation.score(task, methods, predicted, size, named, spread, lpips=weights.lpips)
+    from_weights = {key: text for key, text in weights.metadata.items() if key in scores}
     means = summaries.summary(task, scores, methods)
     with atomic.folder(arguments.out or f"results/{task}") as out:
-        tables.write(out / "per_image.parquet", scores)
-        tables.write(out / "summary.parquet", means)
-        tables.write(out / "intervals.parquet", summaries.intervals(task, scores, resampling))
+        tables.write(out / "per_image.parquet", scores, from_weights)
+        tables.write(out / "summary.parquet", means, from_weights)
+        tables.write(out / "intervals.parquet", summaries.intervals(task, scores, resampling), from_weights)
         tables.write(out / "differences.parquet", summaries.differences(task, scores, resampling))
         tables.write(out / "differences_by_size.parquet", summaries.differences_by_size(task, scores, resampling))
         tables.write(out / "ranks.parquet", summaries.ranks(task, scores, resampling))
         by_kind = summaries.breakdowns(task, scores, resampling)
-        by_resolution = summaries.by_resolution(task, scores, methods, parameters.image_size, resampling)
+        by_resolution = summaries.by_resolution(task, scores, methods, size, resampling)
         tables.write(out / "breakdowns.parquet", pd.concat([by_kind, by_resolution]) if len(by_resolution) else by_kind)
-        tables.write(
-            out / "protocols.parquet", protocol_comparison.table(task, by_protocol, parameters.image_size, resampling)
-        )
+        tables.write(out / "protocols.parquet", protocol_comparison.table(task, by_protocol, size, resampling))
+        if TASKS[task].perceptual:
+            see = functools.partial(evaluation.features, task, methods, predicted, size, spread=spread)
+            perceived = perceptual.table(task, scores, weights, wanted.fid_minimum, resampling, see, spread)
+            tables.write(out / "perceptual.parquet", perceived, weights.metadata)
+        if samples.drawing(methods):
+            of_samples = samples.per_image(task, methods, predicted, size, spread)
+            tables.write(out / "samples.parquet", samples.table(task, of_samples, resampling))
         if (overlaps := summaries.overlaps(methods)) is not None:
             tables.write(out / "overlaps.parquet", overlaps)
         (out / "metrics.json").write_text(json.dumps(summaries.headline(task, means), indent=1) + "\n")

@@ -7,7 +7,7 @@ from pathlib import Path
 from pipeline import atomic, command, params, tables
 from pipeline.data import datasets
 from pipeline.errors import ParameterError
-from pipeline.networks import devices, predictor
+from pipeline.networks import devices, intermediate, predictor
 from pipeline.scoring import index
 
 PARAMS = ("image_size", "inference", "training.device", "models.{model}.hyperparameters")
@@ -22,7 +22,9 @@ def main(arguments) -> None:
     if arguments.imported and weights is None:
         raise ParameterError("--imported says that --weights were trained elsewhere; give --weights too")
     build = functools.partial(predictor.ready_model, name, parameters.models[name].hyperparameters, weights)
-    n_parameters = sum(one.numel() for one in build().predictor_parameters())
+    model = build()
+    n_parameters = sum(one.numel() for one in model.predictor_parameters())
+    samples = parameters.inference.samples if model.stochastic else 1
     sha256 = (
         hashlib.sha256(weights.read_bytes()).hexdigest() if weights else None
     )  # of what was loaded, read before hours may pass
@@ -36,16 +38,36 @@ def main(arguments) -> None:
             (folder / split).mkdir()
             manifest = folder / split / "predictions.parquet"
             build_data = functools.partial(datasets.for_testing, task, data, size, split, **options)
+            several, side = samples if split == "test" else 1, datasets.side_of(split)
+            how: dict = {"samples": several} if several > 1 else {}
+            together = parameters.inference.batch_size * size**2 // several
+            if side == datasets.ORIGINAL:
+                how, together = {"full_size": True}, 1
+            elif side:
+                together //= side**2
+            else:
+                together //= size**2
             predictions = predictor.predict_all(
                 build,
                 build_data,
                 folder / split,
-                batch_size=max(1, parameters.inference.batch_size * size**2 // (datasets.side_of(split) or size) ** 2),
+                batch_size=max(1, together),
                 device=device,
                 describe=f"infer {name} {split}",
+                **how,
             )
+            drawn = {}
+            if several > 1:
+                every = folder / split / "samples.parquet"
+                tables.write(every, predictions[["image_id", "sample", "prediction", "sha256"]])
+                drawn = {"samples": {"n": several, "predictions": hashlib.sha256(every.read_bytes()).hexdigest()}}
+                predictions = predictions[predictions["sample"] == 1].drop(columns="sample")
             tables.write(manifest, predictions)
-            splits[split] = index.of_split(task, manifest, predictions, build_data())
+            splits[split] = index.of_split(task, manifest, predictions, build_data()) | drawn
+        if intermediate.has_maps(model):
+            intermediate.save(
+                model, datasets.for_testing(task, data, size, "test", **options), folder / intermediate.FOLDER
+            )
     origin = index.TRAINED if weights is not None else index.WITHOUT_WEIGHTS
     if arguments.imported:
         origin = f"weights: imported, sha256 {sha256}"

@@ -110,8 +110,8 @@ def project(tmp_path, embedded, capsys, monkeypatch) -> Project:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(parallel, "ordered_map", _serial_map)
 
-    def predict(build_model, build_data, out, *, batch_size, device, describe):
-        return predictor.predict_plain(build_model, build_data, out, batch_size=batch_size, device=device)
+    def predict(build_model, build_data, out, *, batch_size, device, describe, **how):
+        return predictor.predict_plain(build_model, build_data, out, batch_size=batch_size, device=device, **how)
 
     monkeypatch.setattr(predictor, "predict_all", functools.wraps(predictor.predict_all)(predict))
     return Project(tmp_path, embedded, capsys, monkeypatch)

@@ -31,9 +31,9 @@ def pooled_map(function, items, *, describe: str, unit: str = "images", chunk: i
             yield result
 
 
-def predict_all(build_model, build_data, out: Path, *, batch_size: int, device: str, describe: str):
+def predict_all(build_model, build_data, out: Path, *, batch_size: int, device: str, describe: str, **how):
     """`predictor.predict_all` in this process."""
-    return predictor.predict_plain(build_model, build_data, out, batch_size=batch_size, device=device)
+    return predictor.predict_plain(build_model, build_data, out, batch_size=batch_size, device=device, **how)
 
 
 def main() -> None:

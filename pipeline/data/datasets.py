@@ -5,7 +5,9 @@ that models/base.py describes.
 """
 
 import copy
+import math
 from pathlib import Path
+from typing import Final, Literal
 
 import cv2
 import numpy as np
@@ -19,6 +21,9 @@ from pipeline import images, seeds, tables
 from pipeline.data import mask_transforms
 from pipeline.errors import ParameterError, UserError
 from pipeline.tasks import TASKS
+
+ORIGINAL: Final = "original"
+Original = Literal["original"]
 
 Item = dict[str, np.ndarray]
 """uint8 RGB (H, W, 3) under composite, real, image; bool (H, W) under mask, hole."""
@@ -118,13 +123,13 @@ def photographs(root: Path, split: str) -> pd.DataFrame:
 
 
 class Composites:
-    """Composites with mask and real image, as items of (size, size) pixels.
+    """Composites with mask and real image, as items of (size, size) pixels, or without a size of the files' own.
 
     `rows` needs the columns pair_id, composite, mask and real (file paths; real may be missing on sets without
     ground truth, the item then has no "real").
     """
 
-    def __init__(self, rows: pd.DataFrame, size: int, masks_by_area: bool = False):
+    def __init__(self, rows: pd.DataFrame, size: int | None, masks_by_area: bool = False):
         self.masks_by_area = masks_by_area
         self.rows, self.size = rows.reset_index(drop=True), size
         self.decoded: Decoded | Latest = Decoded()
@@ -140,6 +145,8 @@ class Composites:
     def fitted(self, full: Item) -> Item:
         """An item at its original size, resized as the protocol seam-256 does: images bilinear with antialiasing; masks
         nearest (harmonization) or by area and a threshold of one half (localization). See docs/protocol.md."""
+        if self.size is None:
+            return full
         if self.masks_by_area and full["mask"].shape != (self.size, self.size):
             soft = cv2.resize(full["mask"].astype(np.float32), (self.size, self.size), interpolation=cv2.INTER_AREA)
             pictures = {key: value for key, value in full.items() if key != "mask"}
@@ -170,6 +177,7 @@ class Composites:
 
     def augmented(self, index: int, augmentation, *seed) -> Item:
         """A random resized crop and flip that belong to `seed`; colours are never touched, they are the label."""
+        assert self.size is not None  # a batch of training has one size
         rng = seeds.rng(*seed)
         full = self.original(index)
         height, width = full["mask"].shape
@@ -199,7 +207,7 @@ class Composites:
 
 
 class Holes:
-    """Photographs with irregular holes, as items of (size, size) pixels.
+    """Photographs with irregular holes, as items of (size, size) pixels, or without a size of the centre square's own.
 
     `rows` needs image_id and image; `masks` needs mask (file paths). With `assigned` (image_id, hole_ratio_bucket,
     mask; one row per item) the pairs are fixed; without it each draw takes a mask at random and varies it as
@@ -210,7 +218,7 @@ class Holes:
         self,
         rows: pd.DataFrame,
         masks: pd.DataFrame,
-        size: int,
+        size: int | None,
         assigned: pd.DataFrame | None = None,
         mask_augmentation=None,
     ):
@@ -237,9 +245,10 @@ class Holes:
         (without one: the mask of its number)."""
         picture = _centre_square(self.decoded(images.read_rgb, self.files[index]))
         mask = self.fixed[index] if self.fixed else self.masks[index % len(self.masks)]
-        if picture.shape[:2] != (self.size, self.size):
-            picture = np.asarray(Image.fromarray(picture).resize((self.size, self.size), Image.Resampling.BICUBIC))
-        return {"image": picture, "hole": self._hole(mask)}
+        side = self.size or picture.shape[0]
+        if picture.shape[:2] != (side, side):
+            picture = np.asarray(Image.fromarray(picture).resize((side, side), Image.Resampling.BICUBIC))
+        return {"image": picture, "hole": self._hole(mask, side)}
 
     def original_size(self, index: int) -> tuple[int, int]:
         """(height, width) of the photograph's file."""
@@ -257,12 +266,13 @@ class Holes:
 
     def augmented(self, index: int, augmentation, *seed) -> Item:
         """A random square crop and flip, and a random mask, itself varied, that belong to `seed`."""
+        assert self.size is not None  # a batch of training has one size
         rng = seeds.rng(*seed)
         picture = _centre_square(self.decoded(images.read_rgb, self.files[index]))
         side = picture.shape[0]
         top, left, side_y, side_x = _crop_box(rng, side, side, augmentation.crop)
         picture = picture[top : top + side_y, left : left + side_x]
-        hole = self._hole(self.masks[rng.integers(len(self.masks))])
+        hole = self._hole(self.masks[rng.integers(len(self.masks))], self.size)
         if self.mask_augmentation is not None:
             how = self.mask_augmentation
             varied = mask_transforms.augment(
@@ -271,8 +281,8 @@ class Holes:
             hole = varied if varied.mean() <= max(LARGEST_HOLE, hole.mean()) else hole
         return {"image": _resized(picture, self.size, augmentation.flip and rng.random() < 0.5), "hole": hole}
 
-    def _hole(self, file: str) -> np.ndarray:
-        return images.resize(self.decoded(images.read_mask, file), (self.size, self.size), "mask")
+    def _hole(self, file: str, side: int) -> np.ndarray:
+        return images.resize(self.decoded(images.read_mask, file), (side, side), "mask")
 
 
 def for_training(task: str, data: list[Path], size: int, max_foreground: float = 1.0, mask_augmentation=None) -> tuple:
@@ -313,15 +323,23 @@ def test_splits(task: str, data: list[Path]) -> list[str]:
     return sorted(found - {"train", "val"}, key=lambda split: (split != "test", split))
 
 
-def at_side(side: int) -> str:
-    """Name of the split "test" at another side in pixels than `image_size`: "test@512". No real set can have one."""
+def at_side(side: int | Original) -> str:
+    """Name of the split "test" at another side in pixels than `image_size`, "test@512", or at the pictures' own sizes,
+    "test@original". No real set can have one."""
     return f"test@{side}"
 
 
-def side_of(split: str) -> int | None:
-    """The side in pixels that a split's name carries, or None for a split at `image_size`."""
+def side_of(split: str) -> int | Original | None:
+    """The side in pixels that a split's name carries, "original", or None for a split at `image_size`."""
     _, at, side = split.partition("@")
-    return int(side) if at else None
+    if not at:
+        return None
+    return ORIGINAL if side == ORIGINAL else int(side)
+
+
+def by_side(side: int | Original) -> float:
+    """A key to sort sides by: the pictures' own sizes come last."""
+    return math.inf if side == ORIGINAL else side
 
 
 def for_testing(
@@ -331,10 +349,20 @@ def for_testing(
     masks assigned to it, one of each hole-ratio bucket.
 
     A split such as "test@512" is "test" at that side in place of `size`, without the pictures whose shorter side is
-    below it, which resizing would have to invent; it may be empty.
+    below it, which resizing would have to invent; it may be empty. In "test@original" every picture has its own size, and
+    few are kept in memory.
     """
     side = side_of(split)
-    split, size = split.partition("@")[0], side or size
+    if side == ORIGINAL:
+        dataset = _for_testing(task, data, None, None, split.partition("@")[0], max_foreground)
+        dataset.decoded = Latest()
+        return dataset
+    return _for_testing(task, data, side or size, side, split.partition("@")[0], max_foreground)
+
+
+def _for_testing(
+    task: str, data: list[Path], size: int | None, side: int | None, split: str, max_foreground: float
+) -> "Composites | Holes":
     if TASKS[task].trains_on == "photographs":
         source, masks = _source_and_masks(task, data)
         rows, assigned = photographs(source, split), tables.read(masks / "assigned.parquet")

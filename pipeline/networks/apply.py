@@ -18,11 +18,10 @@ import numpy as np
 import torch
 
 from models.base import Model
-from models.layers.input_size import NotDivisible
 from pipeline import atomic, images, mask_rule
-from pipeline.data import datasets
 from pipeline.data.sources.base import files
 from pipeline.errors import ParameterError, UserError
+from pipeline.networks import full_size
 from pipeline.tasks import TASKS
 
 """Task: what is given beside the picture."""
@@ -212,10 +211,7 @@ def predict(
         item[region] = images.resize(mask, small, "mask")
     target = torch.device("cuda" if device == "gpu" else "cpu")
     try:
-        if model.full_resolution:
-            drawing, shape = _at_two_sizes(model, item)
-        else:
-            drawing, shape = _padded(model, {key: value.to(target) for key, value in datasets.collate([item]).items()})
+        drawing, shape = full_size.draw(model, item, target)
         prediction = drawing[0].float().cpu().numpy()
     except ValueError as error:
         raise UserError(f"{name}: the network refuses {small[1]}x{small[0]} pixels: {error}") from error
@@ -236,30 +232,6 @@ def predict(
         change = cv2.resize(drawn.astype(np.float32) - shrunk, wide, interpolation=cv2.INTER_LINEAR)
         return np.clip(np.rint(picture + change), 0, 255).astype(np.uint8), shape
     return cv2.resize(drawn, wide, interpolation=cv2.INTER_LINEAR), shape
-
-
-def _at_two_sizes(model: Model, item: datasets.Item) -> tuple[torch.Tensor, tuple[int, int]]:
-    """The prediction for one picture by a network that looks at it in its small size, and that size. The picture itself stays on
-    the CPU: the network takes strips of it."""
-    side = (model.parameter_size, model.parameter_size)
-    small = {key: images.resize(value, side, "mask" if value.dtype == bool else "image") for key, value in item.items()}
-    return model.harmonize_at(datasets.collate([small]), datasets.collate([item])), side
-
-
-def _padded(model: Model, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, tuple[int, int]]:
-    """The prediction for a batch of one, its picture mirrored outward where the network asks for a multiple; and the size seen."""
-    height, width = next(iter(batch.values())).shape[-2:]
-    try:
-        return model(batch), (height, width)
-    except NotDivisible as asked:
-        assert asked.by is not None  # require_divisible says it
-        by = asked.by
-    more = [(0, -height % by), (0, -width % by)]
-    padded = {
-        key: torch.from_numpy(np.pad(value.cpu().numpy(), [(0, 0), (0, 0), *more], mode="symmetric")).to(value)
-        for key, value in batch.items()
-    }
-    return model(padded)[..., :height, :width], (height + more[0][1], width + more[1][1])
 
 
 def highlighted(picture: np.ndarray, probability: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ import hashlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,8 +17,10 @@ import torch
 from pipeline import images, params
 from pipeline.data import datasets
 from pipeline.errors import UserError
+from pipeline.networks import full_size
 from pipeline.networks import weights as trained
 from pipeline.progress import Progress
+from pipeline.tasks import TASKS
 
 OUTSIDE = 1e-3
 """How far a prediction may leave [0, 1] by rounding errors, which saving cuts off."""
@@ -40,10 +43,23 @@ def ready_model(name: str, hyperparameters: dict, weights: Path | None):
 class Predictor:
     """A network, loaded once, that turns item numbers into saved predictions.
 
-    `build_model` gives the ready model (weights loaded), `build_data` the dataset whose items are asked for.
+    `build_model` gives the ready model (weights loaded), `build_data` the dataset whose items are asked for. Of a network
+    that draws several answers it saves `samples`: the first beside all other predictions, the others in the folder
+    "samples"; rows then say the number of the sample, from 1. With `full_size` every picture has its own size, and is
+    predicted as pipeline/networks/full_size.py says; batch_size is then 1.
     """
 
-    def __init__(self, build_model: Callable, build_data: Callable, out: Path, device: str, batch_size: int):
+    def __init__(
+        self,
+        build_model: Callable,
+        build_data: Callable,
+        out: Path,
+        device: str,
+        batch_size: int,
+        samples: int = 1,
+        full_size: bool = False,
+    ):
+        self.samples, self.full_size = samples, full_size
         self.device = torch.device("cuda" if device == "gpu" else "cpu")
         self.model = build_model().to(self.device).eval()
         self.dataset, self.out, self.batch_size = build_data(), out, batch_size
@@ -63,33 +79,53 @@ class Predictor:
         """The batch that begins with this item: the same items together, whoever predicts them."""
         numbers = range(first, min(first + self.batch_size, len(self.dataset)))
         items = [self.dataset.item(number) for number in numbers]
-        batch = {key: value.to(self.device) for key, value in datasets.collate(items).items()}
         try:
-            predictions = self.model(batch).float().cpu().numpy()
+            drawings = self.draw(items)
         except ValueError as error:
             raise UserError(f"the network refuses {self.dataset.ids[first]}: {error}") from error
         rows = []
-        for number, prediction in zip(numbers, predictions):
+        for place, number in enumerate(numbers):
             name = self.dataset.ids[number]
-            if not np.isfinite(prediction).all():
-                raise UserError(f"the network's prediction for {name} is not finite")
-            low, high = float(prediction.min()), float(prediction.max())
-            if low < -OUTSIDE or high > 1 + OUTSIDE:
-                raise UserError(
-                    f"the network's prediction for {name} has values in [{low:.6g}, {high:.6g}], expected [0, 1]"
-                )
-            file = self.out / f"{name}.png"
-            images.write_png(file, images.to_uint8(prediction))
-            rows.append(
-                {"image_id": name, "prediction": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
-            )
+            if self.samples == 1:
+                rows.append(self._saved(name, drawings[0][place], f"{name}.png"))
+                continue
+            for sample, drawing in enumerate(drawings, 1):
+                file = f"{name}.png" if sample == 1 else f"samples/{name}_{sample}.png"
+                rows.append(self._saved(name, drawing[place], file) | {"sample": sample})
         return rows
+
+    def draw(self, items: list[datasets.Item]) -> np.ndarray:
+        """What the network draws of these items: (samples, N, C, H, W), expected in [0, 1]."""
+        if self.full_size:
+            (item,), task = items, TASKS[self.model.task]
+            given = {key: item[key] for key in (task.picture, task.region) if key}
+            return full_size.draw(self.model, given, self.device)[0][None].float().cpu().numpy()
+        batch = {key: value.to(self.device) for key, value in datasets.collate(items).items()}
+        drawn = self.model.samples(batch, self.samples) if self.samples > 1 else self.model(batch)[None]
+        return drawn.float().cpu().numpy()
+
+    def _saved(self, name: str, prediction: np.ndarray, file: str) -> dict:
+        if not np.isfinite(prediction).all():
+            raise UserError(f"the network's prediction for {name} is not finite")
+        low, high = float(prediction.min()), float(prediction.max())
+        if low < -OUTSIDE or high > 1 + OUTSIDE:
+            raise UserError(
+                f"the network's prediction for {name} has values in [{low:.6g}, {high:.6g}], expected [0, 1]"
+            )
+        # a large picture takes longer to pack than to draw
+        images.write_png(self.out / file, images.to_uint8(prediction), effort=1 if self.full_size else 6)
+        return {
+            "image_id": name,
+            "prediction": file,
+            "sha256": hashlib.sha256((self.out / file).read_bytes()).hexdigest(),
+        }
 
 
 def predict_all(
-    build_model: Callable, build_data: Callable, out: Path, *, batch_size: int, device: str, describe: str
+    build_model: Callable, build_data: Callable, out: Path, *, batch_size: int, device: str, describe: str, **how: Any
 ) -> pd.DataFrame:
-    """Predict every item of a dataset into `out`; returns image_id, prediction and sha256, ordered by image_id.
+    """Predict every item of a dataset into `out`; returns image_id, prediction and sha256, ordered by image_id, and what
+    else `how`, further arguments of Predictor, makes of it.
 
     One actor per GPU, or one per CPU core, of one thread each: the same sums, whatever the number of cores. A killed
     actor is replaced and its batch done again.
@@ -119,30 +155,37 @@ def predict_all(
         found = ray.data.from_items(batches, override_num_blocks=len(batches)).map_batches(
             Predictor,
             fn_constructor_args=(build_model, build_data, out.absolute(), device, batch_size),
+            fn_constructor_kwargs=how,
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=actors),
             num_cpus=1,
             num_gpus=1 if device == "gpu" else 0,
         )
         rows = []
-        with cluster.waiting(describe) as heard, Progress(describe, count) as progress:
+        with cluster.waiting(describe) as heard, Progress(describe, count * how.get("samples", 1)) as progress:
             for row in found.iter_rows():
                 if refused := row.pop("refused"):
                     raise UserError(refused)
                 rows.append(row)
                 heard()
                 progress.add()
-    return pd.DataFrame(rows).sort_values("image_id", ignore_index=True)
+    return _ordered(pd.DataFrame(rows))
 
 
 def predict_plain(
-    build_model: Callable, build_data: Callable, out: Path, *, batch_size: int, device: str = "cpu"
+    build_model: Callable, build_data: Callable, out: Path, *, batch_size: int, device: str = "cpu", **how: Any
 ) -> pd.DataFrame:
     """The same as `predict_all`, in this process, without Ray."""
     if device == "gpu" and not torch.cuda.is_available():
         raise UserError(
             "training.device = 'gpu' and this process sees no GPU; set training.device: cpu or run where one is"
         )
-    predictor = Predictor(build_model, build_data, out, device, batch_size)
+    predictor = Predictor(build_model, build_data, out, device, batch_size, **how)
     rows = [row for first in range(0, len(predictor.dataset), batch_size) for row in predictor.predict(first)]
-    return pd.DataFrame(rows, columns=COLUMNS, dtype="str").sort_values("image_id", ignore_index=True)
+    if predictor.samples > 1:
+        return _ordered(pd.DataFrame(rows))
+    return _ordered(pd.DataFrame(rows, columns=COLUMNS, dtype="str"))
+
+
+def _ordered(table: pd.DataFrame) -> pd.DataFrame:
+    return table.sort_values(["image_id", *(["sample"] if "sample" in table else [])], ignore_index=True)

@@ -7,7 +7,7 @@ from the environment (pipeline/running/cluster.py).
 import difflib
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, PrivateAttr, Tag, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, PlainValidator, PrivateAttr, Tag, model_validator
 
 import models
 from pipeline.data.sources.kinds import KINDS
@@ -367,11 +367,25 @@ class ModelBlock(Block):
         return self
 
 
+def _resolution(value: Any) -> int | str:
+    if value == "original" or (isinstance(value, int) and not isinstance(value, bool) and value >= 32):
+        return value
+    raise ValueError('expected a side of at least 32 pixels, or "original"')
+
+
+Resolution = Annotated[Any, PlainValidator(_resolution)]
+
+
 class Inference(Block):
     batch_size: Count = Field(description="images at a time; of larger pictures as many fewer as they have more pixels")
-    resolutions: list[Annotated[int, Field(ge=32)]] = Field(
+    resolutions: list[Resolution] = Field(
         description="further sides in pixels at which the test split is predicted and scored; originals with a shorter side "
-        "below are left out there, and counted. [] for none"
+        'below are left out there, and counted. "original": at each picture\'s own size, one at a time. [] for none'
+    )
+
+    samples: Count = Field(
+        1,
+        description="answers drawn for each test image by networks that can draw several; scores of the first, the best and the mean are compared",
     )
 
     @model_validator(mode="after")
@@ -400,10 +414,25 @@ def _refuse_twice(key: str, values: list, block):
     return block
 
 
+class Perceptual(Block):
+    """Weights of LPIPS and FID; null: without that metric. Only the published files are taken (pipeline/scoring/perceptual.py)."""
+
+    lpips: str | None = Field(
+        default=None,
+        description="torchvision's alexnet-owt-7be5be79.pth or vgg16-397923af.pth, which decides the kind of LPIPS",
+    )
+    fid: str | None = Field(default=None, description="torch-fidelity's weights-inception-2015-12-05-6726825d.pth")
+    fid_minimum: Annotated[int, Field(ge=2)] = Field(
+        default=2049,
+        description="fewest test photographs of a FID; at 2048 and below the covariance of the 2048 features is singular",
+    )
+
+
 class Evaluation(Block):
     bootstrap: Count = Field(description="resamples of an interval")
     confidence: Annotated[float, Field(gt=0, lt=1)]
     protocols: Protocols
+    perceptual: Perceptual = Perceptual()
 
 
 class Report(Block):

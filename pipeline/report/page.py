@@ -13,7 +13,18 @@ from markupsafe import Markup
 from pipeline import tables as parquet
 from pipeline.data import datasets
 from pipeline.errors import UserError
-from pipeline.report import comparisons, numbers, plots, provenance, sheets, variants
+from pipeline.report import (
+    buckets,
+    comparisons,
+    maps,
+    numbers,
+    perceptual,
+    plots,
+    provenance,
+    samples,
+    sheets,
+    variants,
+)
 from pipeline.tasks import METRICS, TASKS
 
 HERE = Path(__file__).parent
@@ -52,7 +63,12 @@ def render(parameters, *, results: Path, artifacts: Path, data: Path, file: Path
     subsets = [_subset(name, subset, data, parameters) for name, subset in parameters.subsets.items()]
     masks = _masks(data / "irregular_masks") if parameters.irregular_masks is not None else None
     for task in tasks:
-        task |= variants.sections(read[task["name"]], results / task["name"])
+        folder = results / task["name"]
+        task |= variants.sections(read[task["name"]], folder)
+        weighed = TASKS[task["name"]].perceptual
+        task["perceptual"] = (
+            perceptual.section(read[task["name"]], parquet.read(folder / "perceptual.parquet")) if weighed else None
+        )
     stated = [data / "composites" / one["name"] / "pairs.parquet" for one in subsets]
     stated += [data / "irregular_masks" / name for name in ("masks.parquet", "assigned.parquet") if masks]
     stated += [results / task / "per_image.parquet" for task in parameters.tasks]
@@ -116,6 +132,7 @@ def _task(results: numbers.Results, parameters, artifacts: Path, folder: Path) -
         "overlaps": [sentence for name in parameters.subsets for sentence in overlaps.get(name, [])],
         "subsets": [numbers.score_table(results, one) for one in results.subsets] if len(results.subsets) > 1 else [],
         "only_subset": results.subsets[0],
+        "buckets": buckets.tables(results, folder) if task.size_bins is None else [],
         "real": [
             numbers.score_table(results, "All", split) | {"overlaps": overlaps.get(split, [])} for split in other_splits
         ],
@@ -127,6 +144,10 @@ def _task(results: numbers.Results, parameters, artifacts: Path, folder: Path) -
         "size_chart": Markup(chart) if (chart := plots.size_against_quality(results)) else None,
         "curves": [Markup(one) for one in plots.training_curves(results, trainings)] if trainings else [],
         "trainings": numbers.training_rows(trainings, parameters.models),
+        "samples": samples.section(results, parquet.read(drawn), shown)
+        if (drawn := folder / "samples.parquet").is_file()
+        else None,
+        "maps": maps.gallery(results, shown),
         "sheet": sheets.contact_sheet(shown, parameters.report.sheet_rows),
         "worst": [
             {"model": model, "trained": model in results.trained, "strips": sheets.worst(shown, model, WORST)}

@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline import tables as parquet
+from pipeline.data import datasets
 from pipeline.report.numbers import Results, between, change, number
 from pipeline.scoring import protocols as known
 from pipeline.tasks import METRICS, TASKS
@@ -117,7 +118,9 @@ def resolutions(results: Results) -> list[dict]:
         part = results.breakdowns[(results.breakdowns["by"] == by) & (results.breakdowns["metric"] == results.leading)]
         if part.empty:
             continue
-        sides = sorted(part["value"].unique(), key=int)
+        sides = sorted(
+            part["value"].unique(), key=lambda side: datasets.by_side(side if side == datasets.ORIGINAL else int(side))
+        )
         cells = part.set_index(["model", "value"])
         # of an image that the metric is undefined for there is a score too
         n = {

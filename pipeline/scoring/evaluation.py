@@ -18,9 +18,9 @@ import pandas as pd
 from pipeline import images, tables
 from pipeline.data import datasets
 from pipeline.errors import UserError
-from pipeline.scoring import image_scores, index, protocols
+from pipeline.scoring import image_scores, index, perceptual, protocols
 from pipeline.scoring import predictions as saved
-from pipeline.tasks import TASKS, share_touched
+from pipeline.tasks import TASKS, compose, share_touched
 
 TOUCHED = "background_touched"
 """A column of per-image scores and of summaries."""
@@ -36,6 +36,21 @@ class Scores(NamedTuple):
     by_protocol: pd.DataFrame
     """The rows at image_size again (model, subset, split, image_id, photograph) with a column "<protocol> <metric>" for every
     score under a named protocol."""
+
+
+class _Plan(NamedTuple):
+    """What there is to score, checked."""
+
+    sets: dict
+    """Dataset by split."""
+    work: "list[_Work]"
+    folders: list[Path]
+
+    def about(self, task: str, item: "_Work") -> dict:
+        dataset = self.sets[item.split]
+        return {"split": item.split, "image_id": dataset.ids[item.number]} | _about(
+            task, dataset, item.number, self.folders
+        )
 
 
 class _Work(NamedTuple):
@@ -77,9 +92,11 @@ def score(
     named: Sequence[str] | None = (),
     spread: Callable[[Callable, list], Iterable] = map,
     splits: list[str] | None = None,
+    lpips: perceptual.Weights | None = None,
 ) -> Scores:
     """Scores of every prediction; under seam-256, and at `size` under the protocols `named` too (None: all of the task's).
-    A composite without ground truth has nothing to score in harmonization, and no row.
+    A composite without ground truth has nothing to score in harmonization, and no row. With weights for `lpips` there is
+    a column of it, in the tasks that have it.
 
     splits: those to score; None for all that the data have, and further sides that a method was run at.
     spread: a map over the images, in order (pipeline.running.parallel.spread, or the builtin one).
@@ -87,39 +104,14 @@ def score(
     Raises UserError naming the method and the file where a prediction is missing, was changed after inference, isn't a
     picture of the split's size, or where the number of images is not that of the manifest.
     """
-    for one in methods:
-        for part in ("data", "options"):
-            if one[part] != methods[0][part]:
-                raise UserError(
-                    f"artifacts/index/{task}: {methods[0]['model']} was run on {methods[0][part]}, {one['model']} on {one[part]}"
-                )
-    folders = [Path(one) for one in methods[0]["data"]]
-    truth = [hashlib.sha256(one.read_bytes()).hexdigest() for one in datasets.manifests(folders)]
-    sides = {split for one in methods for split in one["splits"] if datasets.side_of(split)}
-    sets, work = {}, []
-    for split in splits or [
-        *datasets.test_splits(task, folders),
-        *sorted(sides, key=lambda one: datasets.side_of(one) or 0),
-    ]:
-        sets[split] = dataset = datasets.for_testing(task, folders, size, split, **methods[0]["options"])
-        dataset.decoded = datasets.Latest()
-        stated = [
-            (one["model"], predictions / one["model"] / split, _manifest(one, split, predictions, task, dataset, truth))
-            for one in methods
-        ]
-        for number, name in enumerate(dataset.ids):
-            files = tuple(
-                (model, folder / rows["prediction"][name], rows["sha256"][name], rows.get(TOUCHED, {}).get(name))
-                for model, folder, rows in stated
-            )
-            work.append(_Work(split, number, files))
+    plan = _planned(task, methods, predictions, size, splits)
     records = protocols.chosen(task, named)
-    one_image = functools.partial(_score_image, root=Path.cwd(), task=task, sets=sets, records=records)
+    one_image = functools.partial(
+        _score_image, root=Path.cwd(), task=task, sets=plan.sets, records=records, lpips=lpips
+    )
     rows, others = [], []
-    for item, found in zip(work, spread(one_image, work)):
-        about = {"split": item.split, "image_id": sets[item.split].ids[item.number]} | _about(
-            task, sets[item.split], item.number, folders
-        )
+    for item, found in zip(plan.work, spread(one_image, plan.work)):
+        about = plan.about(task, item)
         for (model, *_), (scores, values) in zip(item.predictions, found):
             rows += [{"task": task, "model": model} | about | scores] if scores else []
             others += [{"model": model} | about | values] if values else []
@@ -136,30 +128,107 @@ def score(
     )
 
 
+def features(
+    task: str,
+    methods: list[dict],
+    predictions: Path,
+    size: int,
+    weights: perceptual.Weights,
+    spread: Callable[[Callable, list], Iterable] = map,
+) -> perceptual.Seen:
+    """What FID's network sees in every prediction at `size` that has a truth, as it is scored, and in the truth. `spread` and
+    errors as in `score`."""
+    plan = _planned(task, methods, predictions, size)
+    work = [item for item in plan.work if not datasets.side_of(item.split)]
+    one_image = functools.partial(_features_of_image, root=Path.cwd(), task=task, sets=plan.sets, weights=weights)
+    rows, predicted, real = [], [], []
+    for item, found in zip(work, spread(one_image, work)):
+        if found is None:
+            continue
+        of_truth, of_predictions = found
+        about = {"split": item.split, "image_id": plan.sets[item.split].ids[item.number]}
+        rows += [{"model": model} | about for model, *_ in item.predictions]
+        predicted += of_predictions
+        real += [of_truth] * len(of_predictions)
+    return perceptual.Seen(pd.DataFrame(rows, columns=perceptual.IMAGE), np.array(predicted), np.array(real))
+
+
+def _features_of_image(item: _Work, *, root: Path, task: str, sets: dict, weights: perceptual.Weights) -> tuple | None:
+    dataset = sets[item.split]
+    with contextlib.chdir(root):
+        given = dataset.item(item.number)
+        if TASKS[task].truth not in given:
+            return None
+        outputs = (
+            compose(task, _prediction(file, sha256, task, dataset.size), given)
+            for _, file, sha256, _ in item.predictions
+        )
+        return perceptual.features(weights, given[TASKS[task].truth]), [
+            perceptual.features(weights, output) for output in outputs
+        ]
+
+
+def _planned(task: str, methods: list[dict], predictions: Path, size: int, splits: list[str] | None = None) -> _Plan:
+    for one in methods:
+        for part in ("data", "options"):
+            if one[part] != methods[0][part]:
+                raise UserError(
+                    f"artifacts/index/{task}: {methods[0]['model']} was run on {methods[0][part]}, {one['model']} on {one[part]}"
+                )
+    folders = [Path(one) for one in methods[0]["data"]]
+    truth = [hashlib.sha256(one.read_bytes()).hexdigest() for one in datasets.manifests(folders)]
+    sides = {split for one in methods for split in one["splits"] if datasets.side_of(split)}
+    sets, work = {}, []
+    for split in splits or [
+        *datasets.test_splits(task, folders),
+        *sorted(sides, key=lambda one: datasets.by_side(datasets.side_of(one) or 0)),
+    ]:
+        sets[split] = dataset = datasets.for_testing(task, folders, size, split, **methods[0]["options"])
+        dataset.decoded = datasets.Latest()
+        stated = [
+            (one["model"], predictions / one["model"] / split, _manifest(one, split, predictions, task, dataset, truth))
+            for one in methods
+        ]
+        for number, name in enumerate(dataset.ids):
+            files = tuple(
+                (model, folder / rows["prediction"][name], rows["sha256"][name], rows.get(TOUCHED, {}).get(name))
+                for model, folder, rows in stated
+            )
+            work.append(_Work(split, number, files))
+    return _Plan(sets, work, folders)
+
+
 def _ordered(rows: list[dict], leading: list[str], without: tuple[str, ...] = ()) -> pd.DataFrame:
     frame = pd.DataFrame(rows)
     frame = frame[leading + [column for column in frame if column not in (*leading, *without)]]
     return frame.sort_values(["model", "split", "subset", "image_id"], ignore_index=True)
 
 
-def _score_image(item: _Work, *, root: Path, task: str, sets: dict, records: tuple) -> list[tuple[dict, dict]]:
+def _score_image(
+    item: _Work, *, root: Path, task: str, sets: dict, records: tuple, lpips: perceptual.Weights | None = None
+) -> list[tuple[dict, dict]]:
     """Of each model's prediction of one image: its scores under seam-256, and those under the other protocols by
     "<protocol> <metric>". `root` is the project's folder, which a worker of a cluster isn't started in."""
     dataset = sets[item.split]
     with contextlib.chdir(root):
         full = dataset.original(item.number) if TASKS[task].trains_on == "composites" else {}
         truth = dataset.fitted(full) if full else dataset.item(item.number)
+        size, side = truth[TASKS[task].picture].shape[:2], datasets.side_of(item.split)
+        if side == datasets.ORIGINAL:
+            records = protocols.at_own_size(records)
         further = (
-            None
-            if datasets.side_of(item.split) or not records
-            else _further(task, dataset, item.number, full, truth, records)
+            _further(task, dataset, item.number, full, truth, records)
+            if records and side in (None, datasets.ORIGINAL)
+            else None
         )
         found = []
         for _, file, sha256, touched in item.predictions:
-            prediction = _prediction(file, sha256, task, dataset.size)
+            prediction = _prediction(file, sha256, task, size)
             scores = image_scores.score(task, prediction, truth)
             if scores and TASKS[task].region:
                 scores = {TOUCHED: share_touched(task, prediction, truth) if touched is None else touched} | scores
+            if scores and lpips is not None and "lpips" in TASKS[task].perceptual:
+                scores["lpips"] = perceptual.lpips(lpips, compose(task, prediction, truth), truth[TASKS[task].truth])
             values = {}
             if scores and further is not None:
                 values = {f"{protocols.SEAM} {metric}": scores[metric] for metric in TASKS[task].seam_metrics}
@@ -180,9 +249,7 @@ def _further(task: str, dataset, number: int, full: dict, truth: dict, records: 
         return lambda prediction: protocols.localization.score(prediction, mask, records)
     if "real" not in full:
         return None
-    return protocols.harmonization.Truth(
-        full["composite"], full["real"], mask, (dataset.size, dataset.size), records
-    ).score
+    return protocols.harmonization.Truth(full["composite"], full["real"], mask, truth["mask"].shape, records).score
 
 
 def _manifest(method: dict, split: str, predictions: Path, task: str, dataset, truth: list[str]) -> dict[str, dict]:
@@ -216,7 +283,7 @@ def _manifest(method: dict, split: str, predictions: Path, task: str, dataset, t
     return manifest.set_index("image_id").to_dict()
 
 
-def _prediction(file: Path, sha256: str, task: str, size: int) -> np.ndarray:
+def _prediction(file: Path, sha256: str, task: str, size: int | tuple[int, int]) -> np.ndarray:
     picture = saved.read(file, sha256, size)
     if TASKS[task].region is not None:
         return picture

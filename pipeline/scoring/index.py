@@ -18,6 +18,15 @@ TRAINED, WITHOUT_WEIGHTS = "trained here", "no weights"
 """Origins of predictions that this repository's methods make by themselves."""
 
 
+class Samples(BaseModel):
+    """How many samples there are of each image; `predictions` is the sha256 of samples.parquet."""
+
+    model_config = ConfigDict(strict=True)
+
+    n: int = Field(ge=2)
+    predictions: str
+
+
 class Split(BaseModel):
     """`predictions` is the sha256 of the split's predictions.parquet; `n_scored` counts images with a ground truth."""
 
@@ -26,6 +35,7 @@ class Split(BaseModel):
     n_images: int = Count
     n_scored: int = Count
     predictions: str
+    samples: Samples | None = None
 
 
 class Index(BaseModel):

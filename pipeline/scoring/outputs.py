@@ -221,7 +221,7 @@ def _taken(number: int, *, reading: Reading, dataset, files: list[Path], out: Pa
         touched = np.nan
         if TASKS[reading.task].region is not None:
             touched = share_touched(reading.task, content, dataset.item_at(number, content.shape[:2]))
-        prediction = _resized(content, dataset.size, reading.resize_filter)
+        prediction = _resized(content, dataset.size, reading.resize_filter) if dataset.size else content
         if prediction.dtype != np.uint8:
             prediction = images.to_uint8(prediction[None])
     except images.BadImage as error:
@@ -272,13 +272,20 @@ def _placed(content: np.ndarray, dataset, number: int, reading: Reading, file: P
     """The content as the image lies in it, and at which size it was made; of a whole photograph its centre square."""
     shape, scored = content.shape[:2], (dataset.size, dataset.size)
     original = dataset.original_size(number)
+    of_original = AS_ORIGINAL if dataset.size else AS_SCORED
     if shape == scored:
         return content, AS_SCORED
     if shape == original:
-        return dataset.framed(content), AS_ORIGINAL
+        return dataset.framed(content), of_original
     square = dataset.framed(np.empty((*original, 0), np.uint8)).shape[:2]
     if shape == square:
-        return content, AS_ORIGINAL
+        return content, of_original
+    if dataset.size is None:  # what was made smaller is no prediction at the original's size
+        whole = f" or {original[1]}x{original[0]} (the original)" if square != original else ""
+        raise images.BadImage(
+            file,
+            f"is {shape[1]}x{shape[0]}, expected {square[1]}x{square[0]}{whole} in {datasets.at_side(datasets.ORIGINAL)}",
+        )
     if reading.side is not None and shape == (reading.side, reading.side):
         return content, AS_STATED
     allowed = [f"{dataset.size}x{dataset.size}", f"{original[1]}x{original[0]} (the original)"]

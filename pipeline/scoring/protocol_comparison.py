@@ -9,6 +9,7 @@ import itertools
 import numpy as np
 import pandas as pd
 
+from pipeline.data import datasets
 from pipeline.errors import UserError
 from pipeline.scoring import protocols, statistics
 from pipeline.scoring.statistics import Resampling
@@ -41,7 +42,13 @@ def table(task: str, scores: pd.DataFrame, size: int, resampling: Resampling) ->
     caveats = {one.name: _caveat(one, size) for one in protocols.RECORDS[task]}
     parts = []
     pooled = pd.concat([scores, scores.assign(subset="All")])
+    own_size = {one.name: one for one in protocols.at_own_size(protocols.RECORDS[task])}
+    every, usual = columns, caveats
     for (split, subset), part in pooled.groupby(["split", "subset"], sort=True):
+        columns, caveats = every, usual
+        if datasets.side_of(split) == datasets.ORIGINAL:
+            columns = [one for one in every if one.split(" ")[0] in own_size]
+            caveats = {name: _own_size_caveat(one) for name, one in own_size.items()}
         models, groups, values = _aligned(part, columns)
         for number, column in enumerate(columns):
             protocol, metric = column.split(" ")
@@ -81,6 +88,11 @@ def _caveat(record: protocols.Protocol, size: int) -> str:
         ([f"scored at {size} pixels in place of 256"] if size != 256 else [])
         + ([record.caveat] if record.caveat else [])
     )
+
+
+def _own_size_caveat(record: protocols.Protocol) -> str:
+    found = record.caveat_at_own_size if isinstance(record, protocols.harmonization.Protocol) else ""
+    return "; ".join(["scored at each picture's own size", *([found] if found else [])])
 
 
 def _aligned(part: pd.DataFrame, columns: list[str]) -> tuple[list[str], np.ndarray, np.ndarray]:

@@ -149,7 +149,8 @@ def by_resolution(
 
     by = "resolution": all images that are large enough for a side (at `size`: all), n tells how many; none: n = 0.
     by = "resolution_same_images": at every side the same images, those that are large enough for the largest side that
-    has any. Without further sides there is no row.
+    has any. Of the pictures' own sizes the value is "original"; where they are the only further size, the images are the same
+    anyway and this part is left out. Without further sides there is no row.
     """
     splits = {split for one in methods for split in one["splits"] if datasets.side_of(split)}
     if not splits:
@@ -157,12 +158,17 @@ def by_resolution(
     sides = {size: "test"} | {side: split for split in splits if (side := datasets.side_of(split))}
     tested = scores[scores["split"].isin(sides.values())]
     at = tested["split"].map({split: side for side, split in sides.items()})
-    same = tested["image_id"].isin(tested.loc[at == at.max(), "image_id"])
+    largest = max((side for side in at.unique() if side != datasets.ORIGINAL), default=size)
+    same = tested["image_id"].isin(tested.loc[at == largest, "image_id"])
+    squares = [side for side in sides if side != datasets.ORIGINAL]
     frames = []
-    for by, part in (("resolution", tested), ("resolution_same_images", tested[same])):
+    for by, part in (
+        ("resolution", tested),
+        *((("resolution_same_images", tested[same]),) if len(squares) > 1 else ()),
+    ):
         rows = []  # a side without an image has its row, an undefined mean over 0 images
         for model in sorted(one["model"] for one in methods):
-            for side in sorted(sides):
+            for side in sorted(sides, key=datasets.by_side):
                 chosen = part[(at[part.index] == side) & (part["model"] == model)]
                 found = statistics.mean_intervals(
                     chosen[list(TASKS[task].metrics)], chosen["photograph"], resampling=resampling

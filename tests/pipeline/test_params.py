@@ -315,6 +315,7 @@ def test_several_faults_are_counted(load):
 
 
 def test_protocols_and_resolutions(load):
+    assert load("inference.resolutions", [512, "original"]).inference.resolutions == [512, "original"]
     found = load("evaluation.protocols.harmonization", ["saic", "iih"]).evaluation.protocols
     assert found.harmonization == ["saic", "iih"] and found.inpainting is None
     for place, value, message in (
@@ -330,7 +331,17 @@ def test_protocols_and_resolutions(load):
         ),
         ("evaluation.protocols.localization", ["dirl", "dirl"], "evaluation.protocols: localization names dirl twice"),
         ("inference.resolutions", [128, 128], "inference: resolutions names 128 twice"),
-        ("inference.resolutions", [16], "inference.resolutions.0 = 16: expected"),
+        (
+            "inference.resolutions",
+            [16],
+            'inference.resolutions.0 = 16: expected a side of at least 32 pixels, or "original"',
+        ),
+        (
+            "inference.resolutions",
+            ["own"],
+            "inference.resolutions.0 = 'own': expected a side of at least 32 pixels, or \"original\"",
+        ),
+        ("inference.resolutions", ["original", "original"], "inference: resolutions names original twice"),
         (
             "inference.resolutions",
             [64],

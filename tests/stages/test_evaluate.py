@@ -1,8 +1,15 @@
+import hashlib
 import json
 import os
 
+import numpy as np
 import pandas as pd
 import pytest
+
+from pipeline import tables
+from pipeline.data.datasets import for_testing
+from pipeline.metrics import harmonization
+from pipeline.scoring import perceptual
 
 TASKS = {
     "localization": ("constant_map", "ap f1 iou"),
@@ -33,6 +40,12 @@ def test_tables_of_a_task(project, task):
         "breakdowns",
         "protocols",
     ]
+    if task != "localization":
+        names.append("perceptual")
+        assert set(pd.read_parquet(out / "perceptual.parquet")["why_not"]) == {
+            "evaluation.perceptual.lpips is null: no weights, no LPIPS", "evaluation.perceptual.fid is null: no weights, no FID"
+        }  # fmt: skip
+        assert not {"lpips", "fid"} & set(pd.read_parquet(out / "per_image.parquet"))
     assert sorted(os.listdir(out)) == sorted([f"{name}.parquet" for name in names] + ["metrics.json"])
     scores, summary = pd.read_parquet(out / "per_image.parquet"), pd.read_parquet(out / "summary.parquet")
     assert {"task", "model", "subset", "split", "image_id", *metrics.split()} <= set(scores.columns)
@@ -108,3 +121,128 @@ def test_the_same_again_gives_the_same_bytes(project):
         project.run("evaluate", "harmonization")
         made.append({path.name: path.read_bytes() for path in (project.folder / "results/harmonization").iterdir()})
     assert made[0] == made[1]
+
+
+def test_lpips_and_fid_by_files_of_weights(project, monkeypatch):
+    """With networks that say how far apart two pictures are in a number of their own: no published weights are here."""
+    for name in ("stand-in-for-alexnet.pth", "stand-in-for-inception.pth"):
+        (project.folder / name).write_text(name)
+    published = {
+        hashlib.sha256(b"stand-in-for-alexnet.pth").hexdigest(): perceptual.Published("lpips", "alex", "a stand-in"),
+        hashlib.sha256(b"stand-in-for-inception.pth").hexdigest(): perceptual.Published(
+            "fid", "inception", "a stand-in"
+        ),
+    }
+    monkeypatch.setattr(perceptual, "PUBLISHED", published)
+    monkeypatch.setattr(
+        perceptual, "lpips", lambda weights, prediction, truth: float(np.abs(prediction.astype(float) - truth).mean())
+    )
+    monkeypatch.setattr(perceptual, "features", lambda weights, picture: picture.mean(axis=(0, 1)).astype(np.float32))
+    data = project.make_composites()
+    assert project.run("infer", "composite", "--data", *data).code == 0
+    project.content["evaluation"]["perceptual"] = {
+        "lpips": "stand-in-for-alexnet.pth",
+        "fid": "stand-in-for-inception.pth",
+        "fid_minimum": 2,
+    }
+    project.write()
+    done = project.run("evaluate", "harmonization")
+    assert done.code == 0, done.err
+    out = project.folder / "results/harmonization"
+    scores = pd.read_parquet(out / "per_image.parquet")
+    assert (scores["lpips"] > 0).all()
+    for name in ("per_image", "summary", "intervals", "perceptual"):
+        assert (
+            hashlib.sha256(b"stand-in-for-alexnet.pth").hexdigest()
+            in tables.metadata_of(out / f"{name}.parquet")["lpips"]
+        )
+    table = pd.read_parquet(out / "perceptual.parquet").query("value == 'All'").set_index("metric")
+    assert table.loc["lpips", "score"] == pytest.approx(scores["lpips"].mean())
+    pairs = [
+        (item["composite"], item["real"])
+        for item in map(for_testing("harmonization", [project.folder / data[0]], 32, "test").item, range(3))
+    ]
+    means = [np.array([picture.mean(axis=(0, 1)) for picture in side]) for side in zip(*pairs)]
+    assert (
+        table.loc["fid", "score"] == pytest.approx(perceptual.frechet_distance(*means), rel=1e-4)
+        and table.loc["fid", "n_photographs"] == 3
+    )
+    assert tables.metadata_of(out / "perceptual.parquet")["fid"].startswith("inception, weights of sha256 ")
+    project.content["evaluation"]["perceptual"]["lpips"] = "stand-in-for-inception.pth"
+    project.write()
+    assert (
+        "other weights would give other numbers under the name LPIPS" in project.refused("evaluate", "harmonization")[1]
+    )
+
+
+def test_several_samples_of_a_network_that_draws_them(project):
+    data = project.make_photographs()
+    project.content["image_size"], project.content["inference"]["samples"] = 64, 3
+    project.content["models"]["pic"] = {"hyperparameters": {"width": 2, "discriminator_width": 2, "prior_blocks": 1}}
+    project.write()
+    project.run("irregular_masks", *data)
+    for name in ("pic", "mean_fill"):
+        done = project.run("infer", name, "--data", *data)
+        assert done.code == 0, done.err
+    index = {
+        name: json.loads((project.folder / f"artifacts/index/inpainting/{name}.json").read_text())
+        for name in ("pic", "mean_fill")
+    }
+    assert index["pic"]["splits"]["test"]["samples"]["n"] == 3 and "samples" not in index["mean_fill"]["splits"]["test"]
+    manifest = pd.read_parquet(project.folder / "artifacts/predictions/pic/test/predictions.parquet")
+    assert list(manifest.columns) == ["image_id", "prediction", "sha256"] and len(manifest) == 12
+    done = project.run("evaluate", "inpainting")
+    assert done.code == 0, done.err
+    summary = (
+        pd.read_parquet(project.folder / "results/inpainting/summary.parquet")
+        .query("subset == 'All'")
+        .set_index("model")
+    )
+    table = (
+        pd.read_parquet(project.folder / "results/inpainting/samples.parquet")
+        .query("value == 'All'")
+        .set_index(["model", "metric"])
+    )
+    assert set(table.index.get_level_values("model")) == {"pic"}
+    for metric, better in (("psnr", 1), ("ssim", 1), ("l1", -1)):
+        row = table.loc[("pic", metric)]
+        assert row["first"] == pytest.approx(summary.loc["pic", metric]), "the first is what every other table scores"
+        assert better * row["best"] > better * row["mean"] and better * row["best"] >= better * row["first"]
+    assert table["diversity"].gt(0).all() and set(table["n_samples"]) == {3}
+
+
+def test_scores_at_the_pictures_own_sizes(project):
+    data = project.make_composites()
+    project.content["inference"]["resolutions"] = ["original"]
+    project.write()
+    assert project.run("infer", "composite", "--data", *data).code == 0
+    done = project.run("evaluate", "harmonization")
+    assert done.code == 0, done.err
+    out = project.folder / "results/harmonization"
+    scores = pd.read_parquet(out / "per_image.parquet")
+    assert scores["split"].value_counts().to_dict() == {"test": 3, "test@original": 3}
+    files = for_testing("harmonization", [project.folder / data[0]], 32, "test@original")
+    own = scores[scores["split"] == "test@original"].set_index("image_id")
+    for number, name in enumerate(files.ids):
+        item = files.item(number)
+        expected = harmonization.score(item["composite"], item["real"], item["mask"])
+        assert own.loc[name, list(expected)].tolist() == pytest.approx(list(expected.values())) and item[
+            "real"
+        ].shape == (40, 60, 3)
+    table = pd.read_parquet(out / "protocols.parquet")
+    assert set(table.query("split == 'test@original'")["protocol"]) == {"seam-256", "cdtnet", "pctnet"}
+    assert table.query("split == 'test@original'")["mean"].notna().all()
+    # nothing is resized here, so an evaluator that scores whole outputs says what ours does
+    at = table.query("split == 'test@original' and subset == 'All'").set_index(["protocol", "metric"])
+    assert at.loc[("cdtnet", "mse"), "mean"] == pytest.approx(at.loc[("seam-256", "mse"), "mean"])
+    assert at.loc[("pctnet", "mse"), "caveat"].startswith("scored at each picture's own size; it doesn't round")
+    assert {"iih", "rainnet"} <= set(table.query("split == 'test'")["protocol"])
+    rows = pd.read_parquet(out / "breakdowns.parquet").query("metric == 'psnr'")
+    assert rows.query("by == 'resolution'").set_index("value")["n"].to_dict() == {"32": 3, "original": 3}
+    assert "resolution_same_images" not in set(rows["by"])
+    project.content["inference"]["resolutions"] = ["original", 40]
+    project.write()
+    project.run("infer", "composite", "--data", *data)
+    assert project.run("evaluate", "harmonization").code == 0
+    rows = pd.read_parquet(out / "breakdowns.parquet").query("metric == 'psnr' and by == 'resolution_same_images'")
+    assert list(rows["value"]) == ["32", "40", "original"] and set(rows["n"]) == {3}

@@ -30,4 +30,10 @@ def chosen(task: str, names: Sequence[str] | None) -> tuple[Protocol, ...]:
     return tuple(one for one in RECORDS[task] if names is None or one.name in names or one.name == SEAM)
 
 
-__all__ = ["RECORDS", "SEAM", "Row", "chosen", "harmonization", "inpainting", "localization"]
+def at_own_size(records: tuple[Protocol, ...]) -> tuple[Protocol, ...]:
+    """Those of the records that are of pictures at their own sizes too; with seam-256, none for nothing beside it."""
+    further = tuple(one for one in records if isinstance(one, harmonization.Protocol) and one.full_resolution)
+    return tuple(one for one in records if one.name == SEAM or one in further) if further else ()
+
+
+__all__ = ["RECORDS", "SEAM", "Row", "at_own_size", "chosen", "harmonization", "inpainting", "localization"]

@@ -53,14 +53,24 @@ class Protocol:
     """Numerator over 3 * area: squared differences inside the mask, or (whole) of the entire image."""
     fpsnr: bool = False
     ssim: Literal["seam", "iih", "cdtnet", "pctnet", "skimage"] | None = None
+    full_resolution: bool = False
+    """Whether its authors print scores at the pictures' own sizes too, so that the split "test@original" has it."""
     around: str = ""
     """What its authors do around the scoring, see the head of this file."""
 
     @property
     def caveat(self) -> str:
         """What sets the scores of predictions saved by inference apart from this evaluator's own; "" for nothing known."""
+        return self._caveat(resized=True)
+
+    @property
+    def caveat_at_own_size(self) -> str:
+        """The same for predictions at the pictures' own sizes."""
+        return self._caveat(resized=False)
+
+    def _caveat(self, resized: bool) -> str:
         found = []
-        if self.image_filter != "bilinear":
+        if resized and self.image_filter != "bilinear":
             found.append(
                 f"its code resizes the network's input {'in OpenCV' if self.image_filter == 'opencv' else 'bicubic'}; ours was resized bilinear"
             )
@@ -132,6 +142,7 @@ PROTOCOLS = (
         epsilon=1e-6,
         fpsnr=True,
         ssim="cdtnet",
+        full_resolution=True,
         around="its HAdobe5k was stored again, smaller",
     ),
     Protocol(
@@ -145,6 +156,7 @@ PROTOCOLS = (
         epsilon=1e-6,
         mse="masked",
         ssim="pctnet",
+        full_resolution=True,
         around="its HAdobe5k was stored again, smaller",
     ),
     Protocol(

@@ -316,6 +316,23 @@ def test_a_split_may_carry_another_side(composites, inpainting):
         assert len(datasets.for_testing(task, data, 16, "test@41")) == 0
 
 
+def test_a_split_may_be_of_the_pictures_own_sizes(composites, inpainting):
+    assert datasets.at_side("original") == "test@original" and datasets.side_of("test@original") == "original"
+    assert sorted([512, "original", 64], key=datasets.by_side) == [64, 512, "original"]
+    for task, data, shape in (
+        ("harmonization", composites, (40, 60)),
+        ("localization", composites, (40, 60)),
+        ("inpainting", inpainting, (40, 40)),
+    ):
+        usual, own = (datasets.for_testing(task, data, 16, split) for split in ("test", "test@original"))
+        assert usual.ids == own.ids and own.size is None and isinstance(own.decoded, datasets.Latest)
+        assert all(value.shape[:2] == shape for value in own.item(0).values()), (
+            "the centre square of a photograph with a hole"
+        )
+    files = datasets.for_testing("harmonization", composites, 16, "test@original")
+    assert np.array_equal(files.item(0)["real"], images.read_rgb(files.rows["real"][0]))
+
+
 def test_a_walk_keeps_the_latest_pictures_alone():
     read, latest = [], datasets.Latest(2)
     one = lambda file, max_pixels: read.append(file) or np.zeros(1)

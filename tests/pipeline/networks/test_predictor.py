@@ -171,3 +171,26 @@ def test_a_cluster_without_a_gpu_refuses_one(session, tmp_path):
         pytest.skip("this machine has a GPU")
     with pytest.raises(UserError, match=r"needs 1 GPU\(s\) and this Ray cluster has 0"):
         by_ray(Drawing, functools.partial(Pictures, "p", 1), tmp_path / "a", device="gpu")
+
+
+class Several(Drawing):
+    """Sample k is k grey levels brighter than what `forward` draws."""
+
+    def samples(self, batch, n):
+        return torch.stack([self(batch) * 0.5 + number / 255 for number in range(n)])
+
+
+def test_samples_are_saved_beside_the_first(tmp_path):
+    data = Pictures("p", 3)
+    table = predictor.predict_plain(Several, lambda: data, tmp_path, batch_size=2, samples=3)
+    assert list(table.columns) == ["image_id", "prediction", "sha256", "sample"]
+    assert list(zip(table["image_id"], table["sample"])) == [
+        (name, sample) for name in data.ids for sample in (1, 2, 3)
+    ]
+    assert table["prediction"].tolist()[:3] == ["p00.png", "samples/p00_2.png", "samples/p00_3.png"]
+    first, second, third = (np.asarray(Image.open(tmp_path / name)).astype(int) for name in table["prediction"][:3])
+    assert np.array_equal(second - first, np.full_like(first, 1)) and np.array_equal(
+        third - first, np.full_like(first, 2)
+    )
+    for row in table.itertuples():
+        assert row.sha256 == hashlib.sha256((tmp_path / row.prediction).read_bytes()).hexdigest()

@@ -12,8 +12,9 @@ from ruamel.yaml import YAML
 from pipeline import images, seeds, tables
 from pipeline.data import datasets
 from pipeline.detectability import credits, localizer_scores
-from pipeline.scoring import evaluation, protocol_comparison, published, summaries
+from pipeline.scoring import evaluation, perceptual, protocol_comparison, published, summaries
 from pipeline.scoring.statistics import Resampling
+from pipeline.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parents[3]
 SIZE = 48
@@ -65,6 +66,10 @@ def evaluate(task: str) -> None:
     made = {name: getattr(summaries, name)(task, scores, **options) for name in derived}
     made |= {"per_image": scores, "summary": summaries.summary(task, scores, methods)}
     made |= {"protocols": protocol_comparison.table(task, by_protocol, SIZE, **options)}
+    if TASKS[task].perceptual:
+        made["perceptual"] = perceptual.table(
+            task, scores, perceptual.choose(None, None), 2, options["resampling"], see=None
+        )
     for name, table in made.items():
         tables.write(Path("results") / task / f"{name}.parquet", table)
 

@@ -42,4 +42,11 @@ def test_resolutions_count_what_is_smaller(finished):
     object.__setattr__(results, "breakdowns", pd.concat([results.breakdowns, pd.DataFrame(rows)]))
     every, same = variants.resolutions(results)
     assert [(one["side"], one["n"], one["smaller"]) for one in every["sides"]] == [("48", 8, 0), ("512", 3, 5)]
+    own = [row | {"value": "original"} for row in rows if row["by"] == "resolution" and row["value"] == "48"]
+    object.__setattr__(results, "breakdowns", pd.concat([results.breakdowns, pd.DataFrame(own)]))
+    assert [(one["side"], one["n"], one["smaller"]) for one in variants.resolutions(results)[0]["sides"]] == [
+        ("48", 8, 0),
+        ("512", 3, 5),
+        ("original", 8, 0),
+    ]
     assert same["same"] and [one["smaller"] for one in same["sides"]] == [0, 0]

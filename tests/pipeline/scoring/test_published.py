@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -51,6 +53,22 @@ def test_cells_read_once_more():
     cell = {"table": "Table 1", "model": "gatedconv", "subset": "CelebA", "condition": "50-60"}
     assert value(**cell, metric="l1") == 0.0561 and value(**cell, metric="psnr") == 21.47
     assert value(table="Table 2", model="rfr:bare", metric="psnr") == 24.60
+    assert value(table="Table 2", model="csa", metric="ssim") == 0.768  # printed as Coarse-to-Fine
+    whole = {"table": "full resolution", "condition": "full resolution", "subset": "All"}
+    assert value(**whole, model="pct", metric="fmse") == 237.49
+    assert value(**whole, model="pct:convolutional", metric="psnr") == 38.30
+
+
+def test_full_resolution_means_are_those_of_the_published_scores_of_each_image():
+    file = Path(__file__).parents[4] / "shared/data/published_scores/harmonization_full_resolution.parquet"
+    if not file.is_file():
+        pytest.skip(f"{file} is not here")
+    scores = pd.read_parquet(file).replace({"method": {"pct_cnn": "pct:convolutional"}})
+    means = scores.groupby("method")[["mse", "psnr", "fmse"]].mean()
+    printed = PRINTED[PRINTED["table"] == "full resolution"]
+    assert len(printed) == 6
+    for row in printed.itertuples():
+        assert means.loc[row.model, row.metric] == pytest.approx(row.value, abs=0.005)
 
 
 def test_harmonization_means_pool_but_for_the_cells_with_a_note():

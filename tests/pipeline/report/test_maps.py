@@ -1,0 +1,56 @@
+import contextlib
+import hashlib
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pipeline import images, tables
+from pipeline.networks import intermediate
+from pipeline.report import maps, sheets
+from tests.pipeline.report.project import SIZE
+from tests.pipeline.report.test_numbers import read
+from tests.pipeline.report.test_page import render
+
+
+def test_the_folder_is_the_one_that_inference_writes():
+    assert maps.FOLDER == intermediate.FOLDER
+
+
+def test_maps_stand_between_input_and_output(finished, tmp_path):
+    root = shutil.copytree(finished, tmp_path / "mapped")
+    folder = root / "artifacts/predictions/rainnet" / maps.FOLDER
+    image_id = read(finished).tested["image_id"].iloc[0]
+    rows = []
+    for name, level in (("reflectance", 40), ("illumination", 200)):
+        file = folder / f"{image_id}_{name}.png"
+        images.write_png(file, np.full((SIZE, SIZE, 3), level, np.uint8))
+        rows.append(
+            {
+                "image_id": image_id,
+                "map": name,
+                "prediction": file.name,
+                "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+            }
+        )
+    tables.write(folder / "maps.parquet", pd.DataFrame(rows))
+    with contextlib.chdir(root):
+        results = read(Path("."))
+        (one,) = maps.gallery(results, sheets.Shown(results, Path("artifacts/predictions"), SIZE))
+    assert one["model"] == "rainnet" and [tile["name"] for tile in one["rows"][0]["tiles"]] == [
+        "input",
+        "reflectance",
+        "illumination",
+        "output",
+        "truth",
+    ]
+    assert one["rows"][0]["tiles"][1]["source"] == sheets.encode(np.full((SIZE, SIZE, 3), 40, np.uint8), 192)
+    html = render(root)
+    assert html.count("<h3>Intermediate maps</h3>") == 1 and f"illumination of {image_id} by rainnet" in html
+
+
+def test_without_maps_there_is_no_gallery(finished):
+    with contextlib.chdir(finished):
+        results = read(Path("."))
+        assert maps.gallery(results, sheets.Shown(results, Path("artifacts/predictions"), SIZE)) == []
