@@ -22,7 +22,7 @@ def main(arguments) -> None:
     methods = evaluation.indexes(Path("artifacts/index") / task)
     protocols = parameters.evaluation.protocols
     named = getattr(protocols, task)
-    scores, by_protocol = evaluation.score(
+    scores, by_protocol, curves = evaluation.score(
         task,
         methods,
         Path("artifacts/predictions"),
@@ -33,6 +33,8 @@ def main(arguments) -> None:
     means = summaries.summary(task, scores, methods)
     with atomic.folder(arguments.out or f"results/{task}") as out:
         tables.write(out / "per_image.parquet", scores)
+        if TASKS[task].at_own_threshold:
+            tables.write(out / "curves.parquet", curves)
         tables.write(out / "summary.parquet", means)
         tables.write(out / "intervals.parquet", summaries.intervals(task, scores, resampling))
         tables.write(out / "differences.parquet", summaries.differences(task, scores, resampling))
