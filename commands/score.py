@@ -14,7 +14,16 @@ from pipeline import atomic, command, params, tables
 from pipeline.data import datasets
 from pipeline.errors import ParameterError, UserError
 from pipeline.running import graph, parallel
-from pipeline.scoring import evaluation, index, outputs, protocol_comparison, protocols, statistics, summaries
+from pipeline.scoring import (
+    evaluation,
+    index,
+    outputs,
+    protocol_comparison,
+    protocols,
+    statistics,
+    summaries,
+    thresholds,
+)
 from pipeline.scoring.statistics import Resampling
 from pipeline.tasks import METRICS, TASKS
 
@@ -57,7 +66,14 @@ def main(arguments) -> None:
             spread=parallel.spread,
         )
         method = index.of_method(
-            task, name, origin=origin, n_parameters=None, data=given, options=options, splits=stated
+            task,
+            name,
+            origin=origin,
+            n_parameters=None,
+            data=given,
+            options=options,
+            splits=stated,
+            threshold=thresholds.OF_OUTPUTS if TASKS[task].at_own_threshold else None,
         )
         found = evaluation.score(
             task,

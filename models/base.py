@@ -34,6 +34,9 @@ class Model(nn.Module):
     task: str
     stochastic: bool = False
     """whether `samples` draws several predictions for one input"""
+    uses_real_photographs: bool = False
+    """whether a localizer's loss reads the batch's `real`, which departs from the rule that localizers train on composites
+    alone; tables say so"""
     players: tuple[str, ...] = ()
     phases: tuple[str, ...] = ("train",)
 

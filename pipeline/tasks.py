@@ -51,6 +51,27 @@ METRICS = {
         ),
         Metric("precision_minmax", "precision (min-max)", 3, True, "precision of the map stretched to its own range"),
         Metric("recall_minmax", "recall (min-max)", 3, True, "recall of the map stretched to its own range"),
+        Metric(
+            "auc",
+            "AUC",
+            3,
+            True,
+            "area under the ROC curve of an image's pixels: how often a pixel in the mask has the higher value",
+        ),
+        Metric(
+            "f1_val",
+            "F1 (own threshold)",
+            3,
+            True,
+            "F1 at the method's own threshold, the best one on validation images",
+        ),
+        Metric(
+            "iou_val",
+            "IoU (own threshold)",
+            3,
+            True,
+            "IoU at the method's own threshold, the best one on validation images",
+        ),
         Metric("mse", "MSE", 1, False, "mean squared error over all pixels and channels, on the scale 0 to 255"),
         Metric("fmse", "fMSE", 1, False, "mean squared error over the foreground alone, on the scale 0 to 255"),
         Metric("psnr", "PSNR", 2, True, "peak signal-to-noise ratio in dB, at most 100"),
@@ -108,6 +129,11 @@ class Task:
     """The metric that chooses the best epoch and orders methods."""
     shown_first: str
     """The metric under most protocols; its table of protocols is shown open."""
+    shown_beside: tuple[str, ...]
+    """Metrics in a second table of means: other readings of the same predictions."""
+    at_own_threshold: tuple[str, ...]
+    """Metrics of maps at the threshold that is chosen for each method on validation images; none where predictions are
+    pictures."""
     charted: tuple[str, ...]
     """Metrics whose breakdown by size is drawn."""
     seam_metrics: tuple[str, ...]
@@ -145,6 +171,8 @@ TASKS = {
             metrics=("ap", "f1", "iou"),
             leading="ap",
             shown_first="f1",
+            shown_beside=("auc", "f1", "f1_val", "f1_minmax", "iou", "iou_val", "iou_minmax", "ap_inverted"),
+            at_own_threshold=("f1_val", "iou_val"),
             charted=("ap", "iou"),
             seam_metrics=("ap", "f1", "iou", "precision", "recall"),
             perceptual=(),
@@ -165,6 +193,8 @@ TASKS = {
             metrics=("mse", "fmse", "psnr", "ssim", "fssim"),
             leading="fmse",
             shown_first="psnr",
+            shown_beside=(),
+            at_own_threshold=(),
             charted=("fmse", "psnr"),
             seam_metrics=("mse", "psnr", "fmse", "ssim", "fssim", "fssim_iih"),
             perceptual=("lpips", "fid"),
@@ -184,6 +214,8 @@ TASKS = {
             metrics=("ssim", "psnr", "l1"),
             leading="psnr",
             shown_first="ssim",
+            shown_beside=(),
+            at_own_threshold=(),
             charted=("ssim", "psnr", "l1"),
             seam_metrics=("ssim", "psnr", "l1"),
             perceptual=("lpips", "fid"),

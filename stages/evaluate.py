@@ -26,11 +26,13 @@ def main(arguments) -> None:
     weights = perceptual.choose(wanted.lpips, wanted.fid)
     spread = functools.partial(parallel.spread, describe=f"evaluate {task}")
     predicted, size = Path("artifacts/predictions"), parameters.image_size
-    scores, by_protocol = evaluation.score(task, methods, predicted, size, named, spread, lpips=weights.lpips)
+    scores, by_protocol, curves = evaluation.score(task, methods, predicted, size, named, spread, lpips=weights.lpips)
     from_weights = {key: text for key, text in weights.metadata.items() if key in scores}
     means = summaries.summary(task, scores, methods)
     with atomic.folder(arguments.out or f"results/{task}") as out:
         tables.write(out / "per_image.parquet", scores, from_weights)
+        if TASKS[task].at_own_threshold:
+            tables.write(out / "curves.parquet", curves)
         tables.write(out / "summary.parquet", means, from_weights)
         tables.write(out / "intervals.parquet", summaries.intervals(task, scores, resampling), from_weights)
         tables.write(out / "differences.parquet", summaries.differences(task, scores, resampling))

@@ -7,11 +7,12 @@ from pathlib import Path
 from pipeline import atomic, command, params, tables
 from pipeline.data import datasets
 from pipeline.errors import ParameterError
-from pipeline.networks import devices, intermediate, predictor
-from pipeline.scoring import index
+from pipeline.networks import devices, intermediate, own_threshold, predictor
+from pipeline.scoring import index, thresholds
+from pipeline.tasks import TASKS
 
 PARAMS = ("image_size", "inference", "training.device", "models.{model}.hyperparameters")
-PARAMS_OF_TASK = {"localization": ("localization.max_foreground",)}
+PARAMS_OF_TASK = {"localization": ("localization.max_foreground", "training.validation_images")}
 
 
 def main(arguments) -> None:
@@ -25,6 +26,7 @@ def main(arguments) -> None:
     model = build()
     n_parameters = sum(one.numel() for one in model.predictor_parameters())
     samples = parameters.inference.samples if model.stochastic else 1
+    trained = index.TRAINED_ON_REAL if model.uses_real_photographs else index.TRAINED
     sha256 = (
         hashlib.sha256(weights.read_bytes()).hexdigest() if weights else None
     )  # of what was loaded, read before hours may pass
@@ -68,11 +70,33 @@ def main(arguments) -> None:
             intermediate.save(
                 model, datasets.for_testing(task, data, size, "test", **options), folder / intermediate.FOLDER
             )
-    origin = index.TRAINED if weights is not None else index.WITHOUT_WEIGHTS
+        threshold = None
+        if TASKS[task].at_own_threshold:
+            threshold = thresholds.OF_IMPORTED
+            if not arguments.imported:
+                threshold = own_threshold.choose(
+                    build,
+                    data,
+                    size,
+                    folder / ".validation",
+                    count=parameters.training.validation_images,
+                    batch_size=parameters.inference.batch_size,
+                    device=device,
+                    describe=f"infer {name} val",
+                    **options,
+                )
+    origin = trained if weights is not None else index.WITHOUT_WEIGHTS
     if arguments.imported:
         origin = f"weights: imported, sha256 {sha256}"
     content = index.of_method(
-        task, name, origin=origin, n_parameters=n_parameters, data=arguments.data, options=options, splits=splits
+        task,
+        name,
+        origin=origin,
+        n_parameters=n_parameters,
+        data=arguments.data,
+        options=options,
+        splits=splits,
+        threshold=threshold,
     )
     index.write(arguments.index or f"artifacts/index/{task}/{name}.json", content)
 

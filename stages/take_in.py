@@ -6,7 +6,8 @@ from pipeline import atomic, command, params
 from pipeline.data import datasets
 from pipeline.errors import ParameterError
 from pipeline.running import parallel
-from pipeline.scoring import index, outputs
+from pipeline.scoring import index, outputs, thresholds
+from pipeline.tasks import TASKS
 
 PARAMS = (
     "image_size", "inference.resolutions", "models.{model}.outputs", "models.{model}.task", "models.{model}.outputs_side",
@@ -31,7 +32,14 @@ def main(arguments) -> None:
             reading, data, parameters.image_size, splits, folder, options=options, spread=parallel.spread
         )
     content = index.of_method(
-        task, name, origin=origin, n_parameters=block.n_parameters, data=arguments.data, options=options, splits=stated
+        task,
+        name,
+        origin=origin,
+        n_parameters=block.n_parameters,
+        data=arguments.data,
+        options=options,
+        splits=stated,
+        threshold=thresholds.OF_OUTPUTS if TASKS[task].at_own_threshold else None,
     )
     index.write(arguments.index or f"artifacts/index/{task}/{name}.json", content)
     print(f"{name}: {sum(one['n_images'] for one in stated.values())} images, {origin}")

@@ -111,7 +111,7 @@ class MAGritte(Model):
         super().__init__()
         if not 0 <= edge_share <= 1:
             raise ValueError(f"magritte: edge_share = {edge_share}, expected 0 to 1")
-        self.pristine = pristine
+        self.pristine = self.uses_real_photographs = pristine
         self.with_edge = annotation == "mask_and_edge"
         self.annotator_weights = composite_weight, pristine_weight, retouched_weight, annotator_adversarial_weight
         self.retoucher_weights = retoucher_adversarial_weight, similarity_weight, hiding_weight

@@ -113,6 +113,13 @@ def _refuse_clashes(frames: list[pd.DataFrame], folders: list[Path]) -> None:
                     )
 
 
+def evenly(total: int, count: int) -> list[int]:
+    """Numbers of at most `count` of `total` items, evenly over them: sets are sorted by name, so that their beginning
+    would be one sub-dataset."""
+    count = min(total, count)
+    return [number * total // count for number in range(count)]
+
+
 def photographs(root: Path, split: str) -> pd.DataFrame:
     """The rows of a source's photographs.parquet in one split, `image` as a path from the working folder."""
     frame = tables.read(root / "photographs.parquet")

@@ -331,9 +331,7 @@ class Loop:
             for buffer in self.model.buffers():
                 distributed.broadcast(buffer, 0)
         self.model.eval()
-        count = min(len(self.validation_set), self.job.shared.validation_images)
-        # evenly over the set: it is sorted by name, so that its beginning would be one sub-dataset
-        mine = [number * len(self.validation_set) // count for number in range(count)][self.rank :: self.world]
+        mine = datasets.evenly(len(self.validation_set), self.job.shared.validation_images)[self.rank :: self.world]
         rows = []
         for start in range(0, len(mine), self.batch_size):
             items = [self.validation_set.item(index) for index in mine[start : start + self.batch_size]]

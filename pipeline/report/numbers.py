@@ -17,7 +17,7 @@ from pipeline.errors import UserError
 from pipeline.scoring import index as scoring_index
 from pipeline.tasks import METRICS, TASKS
 
-HERE = (scoring_index.TRAINED, scoring_index.WITHOUT_WEIGHTS)
+HERE = (scoring_index.TRAINED, scoring_index.TRAINED_ON_REAL, scoring_index.WITHOUT_WEIGHTS)
 """Origins of predictions of which tables need say no more."""
 
 RESULT_TABLES = ("per_image", "summary", "intervals", "differences", "ranks", "breakdowns")
@@ -186,6 +186,7 @@ def score_table(results: Results, subset: str, split: str = "test") -> dict:
         "brought": [
             f"{model} ({origin})" for model in order if (origin := results.methods[model]["origin"]) not in HERE
         ],
+        "on_real": [model for model in order if results.methods[model]["origin"] == scoring_index.TRAINED_ON_REAL],
     }
 
 

@@ -18,6 +18,7 @@ import pandas as pd
 from pipeline import images, tables
 from pipeline.data import datasets
 from pipeline.errors import UserError
+from pipeline.metrics import localization
 from pipeline.scoring import image_scores, index, perceptual, protocols
 from pipeline.scoring import predictions as saved
 from pipeline.tasks import TASKS, compose, share_touched
@@ -36,6 +37,12 @@ class Scores(NamedTuple):
     by_protocol: pd.DataFrame
     """The rows at image_size again (model, subset, split, image_id, photograph) with a column "<protocol> <metric>" for every
     score under a named protocol."""
+    curves: pd.DataFrame
+    """What maps score at every threshold (CURVES): means over the images of one model, split and sub-dataset, and over all
+    of the split ("All"). No row where predictions are pictures."""
+
+
+CURVES = ("precision", "recall", "false_positive_rate", "f1", "iou")
 
 
 class _Plan(NamedTuple):
@@ -106,13 +113,16 @@ def score(
     """
     plan = _planned(task, methods, predictions, size, splits)
     records = protocols.chosen(task, named)
+    own = {method["model"]: method.get("threshold") for method in methods}
     one_image = functools.partial(
-        _score_image, root=Path.cwd(), task=task, sets=plan.sets, records=records, lpips=lpips
+        _score_image, root=Path.cwd(), task=task, sets=plan.sets, records=records, thresholds=own, lpips=lpips
     )
-    rows, others = [], []
+    rows, others, curves = [], [], _Curves()
     for item, found in zip(plan.work, spread(one_image, plan.work)):
         about = plan.about(task, item)
-        for (model, *_), (scores, values) in zip(item.predictions, found):
+        for (model, *_), (scores, values, curve) in zip(item.predictions, found):
+            if curve:
+                curves.add(model, about["subset"], item.split, curve)
             rows += [{"task": task, "model": model} | about | scores] if scores else []
             others += [{"model": model} | about | values] if values else []
     if not rows:
@@ -125,6 +135,7 @@ def score(
     return Scores(
         _ordered(rows, [*leading, *TASKS[task].described_by, *touched]),
         _ordered(others, key, TASKS[task].described_by) if others else pd.DataFrame(columns=key),
+        curves.table(task),
     )
 
 
@@ -198,6 +209,34 @@ def _planned(task: str, methods: list[dict], predictions: Path, size: int, split
     return _Plan(sets, work, folders)
 
 
+class _Curves:
+    """Sums of curves over images, from which their means are taken."""
+
+    def __init__(self) -> None:
+        self.sums: dict[tuple, dict[str, list]] = {}
+
+    def add(self, model: str, subset: str, split: str, curve: dict[str, np.ndarray]) -> None:
+        for name in (subset, "All"):
+            sums = self.sums.setdefault((model, split, name), {column: [0.0, 0] for column in CURVES})
+            for column in CURVES:
+                if not np.isnan(curve[column]).any():  # a mask that fills the image has no false positives to count
+                    sums[column] = [sums[column][0] + curve[column], sums[column][1] + 1]
+
+    def table(self, task: str) -> pd.DataFrame:
+        """task, model, subset, split, threshold, n_images and CURVES: 256 rows for each model, subset and split."""
+        parts = []
+        for (model, split, subset), sums in sorted(self.sums.items()):
+            head = {"task": task, "model": model, "subset": subset, "split": split}
+            means = {
+                column: total / count if count else np.full(localization.LEVELS, np.nan)
+                for column, (total, count) in sums.items()
+            }
+            thresholds = np.arange(localization.LEVELS) / 255
+            parts.append(pd.DataFrame({**head, "threshold": thresholds, "n_images": sums["recall"][1], **means}))
+        columns = ["task", "model", "subset", "split", "threshold", "n_images", *CURVES]
+        return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
+
+
 def _ordered(rows: list[dict], leading: list[str], without: tuple[str, ...] = ()) -> pd.DataFrame:
     frame = pd.DataFrame(rows)
     frame = frame[leading + [column for column in frame if column not in (*leading, *without)]]
@@ -205,10 +244,18 @@ def _ordered(rows: list[dict], leading: list[str], without: tuple[str, ...] = ()
 
 
 def _score_image(
-    item: _Work, *, root: Path, task: str, sets: dict, records: tuple, lpips: perceptual.Weights | None = None
-) -> list[tuple[dict, dict]]:
-    """Of each model's prediction of one image: its scores under seam-256, and those under the other protocols by
-    "<protocol> <metric>". `root` is the project's folder, which a worker of a cluster isn't started in."""
+    item: _Work,
+    *,
+    root: Path,
+    task: str,
+    sets: dict,
+    records: tuple,
+    thresholds: dict[str, float | None],
+    lpips: perceptual.Weights | None = None,
+) -> list[tuple[dict, dict, dict]]:
+    """Of each model's prediction of one image: its scores under seam-256, those under the other protocols by
+    "<protocol> <metric>", and a map's curve. `thresholds` are the models' own; `root` is the project's folder, which a
+    worker of a cluster isn't started in."""
     dataset = sets[item.split]
     with contextlib.chdir(root):
         full = dataset.original(item.number) if TASKS[task].trains_on == "composites" else {}
@@ -222,18 +269,21 @@ def _score_image(
             else None
         )
         found = []
-        for _, file, sha256, touched in item.predictions:
+        for model, file, sha256, touched in item.predictions:
             prediction = _prediction(file, sha256, task, size)
-            scores = image_scores.score(task, prediction, truth)
+            scores = image_scores.score(task, prediction, truth, thresholds[model])
             if scores and TASKS[task].region:
                 scores = {TOUCHED: share_touched(task, prediction, truth) if touched is None else touched} | scores
             if scores and lpips is not None and "lpips" in TASKS[task].perceptual:
                 scores["lpips"] = perceptual.lpips(lpips, compose(task, prediction, truth), truth[TASKS[task].truth])
+            curve = {}
+            if TASKS[task].at_own_threshold and truth[TASKS[task].truth].any():
+                curve = localization.curve(prediction, truth[TASKS[task].truth])
             values = {}
             if scores and further is not None:
                 values = {f"{protocols.SEAM} {metric}": scores[metric] for metric in TASKS[task].seam_metrics}
                 values |= {f"{protocol} {metric}": value for protocol, metric, value in further(prediction)}
-            found.append((scores, values))
+            found.append((scores, values, curve))
         return found
 
 

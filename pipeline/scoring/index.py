@@ -11,11 +11,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pipeline import atomic, reading
 from pipeline.data import datasets
 from pipeline.errors import UserError
+from pipeline.scoring import thresholds
 
 Count = Field(ge=0)
 
 TRAINED, WITHOUT_WEIGHTS = "trained here", "no weights"
 """Origins of predictions that this repository's methods make by themselves."""
+
+TRAINED_ON_REAL = "trained here, on real photographs beside the composites"
+"""Origin of a localizer whose hyperparameters ask for the composites' real photographs, which the others never see."""
 
 
 class Samples(BaseModel):
@@ -40,7 +44,9 @@ class Split(BaseModel):
 
 class Index(BaseModel):
     """`truth` holds the sha256 of the tables that the data folders `data` had; `origin` says in words where predictions come
-    from; `n_parameters` is missing where nobody knows."""
+    from; `n_parameters` is missing where nobody knows. `threshold` is a localizer's own, chosen on validation images
+    (pipeline/scoring/thresholds.py); `threshold_from` says in words what it was chosen on, or why there is none. Both are
+    None in tasks whose predictions are pictures."""
 
     model_config = ConfigDict(strict=True)
 
@@ -51,6 +57,8 @@ class Index(BaseModel):
     origin: str
     data: list[str]
     options: dict[str, Any]
+    threshold: Annotated[float, Field(ge=0, le=1)] | None
+    threshold_from: str | None
     truth: list[str]
     splits: dict[str, Split]
 
@@ -102,17 +110,20 @@ def of_method(
     data: list[str],
     options: dict,
     splits: dict[str, dict],
+    threshold: thresholds.Threshold | None = None,
 ) -> dict:
     """The content of a method's index. data: folders as they stand in the command. options: further arguments of the test
-    set. splits: `of_split` of each."""
+    set. splits: `of_split` of each. threshold: of a method that predicts maps."""
     return {
         "task": task,
         "model": model,
         "n_parameters": n_parameters,
-        "trained": origin == TRAINED,
+        "trained": origin in (TRAINED, TRAINED_ON_REAL),
         "origin": origin,
         "data": data,
         "options": options,
+        "threshold": None if threshold is None else threshold.value,
+        "threshold_from": None if threshold is None else threshold.origin,
         "truth": [
             hashlib.sha256(one.read_bytes()).hexdigest()
             for one in datasets.manifests([Path(one).absolute() for one in data])

@@ -23,8 +23,10 @@ def summary(task: str, scores: pd.DataFrame, methods: list[dict]) -> pd.DataFram
     Columns: task, model, subset, split, n_images, n_parameters (missing where nobody knows), origin (trained here, no
     weights, or which weights or pictures were brought along), background_touched (of tasks with a region: the mean share
     of the pixels outside it that the method changed, which are scored as the input has them), simulated (of composites: which share of the images a
-    camera model made, 0 to 1), the means, and n_excluded, the images that some metric is undefined for (they are left
-    out of that metric's mean alone).
+    camera model made, 0 to 1), threshold and threshold_from (of methods that predict maps: the one that f1_val and iou_val
+    are taken at, and what it was chosen on or why there is none), the means, and n_excluded, the images that some metric
+    is undefined for (they are left out of that metric's mean alone; a method without a threshold of its own is no such
+    case).
     """
     about = {one["model"]: one for one in methods}
     expected = {(one["model"], split): two["n_scored"] for one in methods for split, two in one["splits"].items()}
@@ -49,9 +51,12 @@ def summary(task: str, scores: pd.DataFrame, methods: list[dict]) -> pd.DataFram
             head[TOUCHED] = part[TOUCHED].mean()
         if "simulated" in part:
             head["simulated"] = part["simulated"].mean()
-        rows.append(head | part[metrics].mean().to_dict() | {"n_excluded": int(part[metrics].isna().any(axis=1).sum())})
+        if TASKS[task].at_own_threshold:
+            head |= {key: about[model][key] for key in ("threshold", "threshold_from")}
+        undefined = int(part[_of_all_methods(task, metrics)].isna().any(axis=1).sum())
+        rows.append(head | part[metrics].mean().to_dict() | {"n_excluded": undefined})
     frame = pd.DataFrame(rows)
-    return frame.astype({"n_parameters": "Int64"})
+    return frame.astype({"n_parameters": "Int64"} | ({"threshold": "float64"} if "threshold" in frame else {}))
 
 
 def intervals(task: str, scores: pd.DataFrame, resampling: Resampling) -> pd.DataFrame:
@@ -217,6 +222,12 @@ def _with_simulated_share(table: pd.DataFrame, scores: pd.DataFrame, by: list[st
 def _tested_and_pooled(scores: pd.DataFrame) -> pd.DataFrame:
     tested = scores[scores["split"] == "test"]
     return pd.concat([tested, tested.assign(subset="All")])
+
+
+def _of_all_methods(task: str, metrics: list[str]) -> list[str]:
+    """Without the metrics at a method's own threshold: a method that has none lacks them for every image, which says
+    nothing of the images."""
+    return [name for name in metrics if name not in TASKS[task].at_own_threshold]
 
 
 def metric_columns(task: str, scores: pd.DataFrame) -> list[str]:

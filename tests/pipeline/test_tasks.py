@@ -24,7 +24,8 @@ def test_every_metric_that_a_task_computes_has_a_record_and_every_named_metric_i
     picture = item()[task.picture]
     computed = set(image_scores.score(task.name, picture[..., 0] if task.region is None else picture, item()))
     assert computed <= set(METRICS)
-    assert {*task.metrics, task.leading, task.shown_first, *task.charted, *task.seam_metrics} <= computed
+    named = {*task.metrics, task.leading, task.shown_first, *task.shown_beside, *task.charted, *task.seam_metrics}
+    assert named | {*task.at_own_threshold} <= computed
     assert task.leading in task.metrics and task.shown_first in task.metrics and set(task.charted) <= set(task.metrics)
 
 
@@ -50,6 +51,6 @@ def test_errors_are_better_when_lower_and_likeness_when_higher():
             if np.isfinite(first[name]):
                 assert (first[name] > second[name]) == METRICS[name].higher_is_better, name
     found = np.where(given["mask"], 255, 0).astype(np.uint8)
-    first, second = (image_scores.score("localization", drawn, given) for drawn in (found, 255 - found))
+    first, second = (image_scores.score("localization", drawn, given, 0.5) for drawn in (found, 255 - found))
     for name in first:
         assert (first[name] > second[name]) == METRICS[name].higher_is_better, name

@@ -39,6 +39,7 @@ def test_tables_of_a_task(project, task):
         "ranks",
         "breakdowns",
         "protocols",
+        *(["curves"] if task == "localization" else []),
     ]
     if task != "localization":
         names.append("perceptual")

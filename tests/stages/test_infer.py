@@ -126,3 +126,55 @@ def test_the_same_again_gives_the_same_bytes(project, model):
             {path.name: path.read_bytes() for path in (project.folder / "artifacts").rglob("*") if path.is_file()}
         )
     assert made[0] == made[1] and len(made[0]) == 5
+
+
+def test_a_localizers_threshold_is_chosen_on_validation_images_alone(project):
+    data = project.make_composites()
+    assert project.run("infer", "constant_map", "--data", *data).code == 0
+    stated = index(project, "localization", "constant_map")
+    # a constant map's F1 is the same at every threshold below its level, of which the middle one is taken
+    with Image.open(project.folder / "artifacts/predictions/constant_map/test/c4_1_1.png") as picture:
+        ((_, level),) = picture.getcolors()
+    assert stated["threshold"] == pytest.approx((level - 1) // 2 / 255)
+    assert stated["threshold_from"].endswith(" on 1 validation image")
+    assert not (project.folder / "artifacts/predictions/constant_map/.validation").exists()
+    table = project.folder / data[0] / "pairs.parquet"
+    frame = tables.read(table)
+    tables.write(table, frame[frame["split"] != "val"])
+    assert project.run("infer", "constant_map", "--data", *data).code == 0
+    stated = index(project, "localization", "constant_map")
+    assert (stated["threshold"], stated["threshold_from"]) == (None, "none: no validation image has a foreground")
+
+
+def test_weights_trained_elsewhere_have_no_threshold_and_the_index_says_why(project):
+    data = project.make_composites()
+    project.run("train", "unet", "--data", *data)
+    weights = "artifacts/models/unet/weights.safetensors"
+    assert project.run("infer", "unet", "--weights", weights, "--imported", "--data", *data).code == 0
+    stated = index(project, "localization", "unet")
+    assert stated["threshold"] is None and "may have been trained on the validation images" in stated["threshold_from"]
+
+
+def test_predictions_that_are_pictures_have_no_threshold(project):
+    data = project.make_composites()
+    assert project.run("infer", "composite", "--data", *data).code == 0
+    stated = index(project, "harmonization", "composite")
+    assert stated["threshold"] is None and stated["threshold_from"] is None
+
+
+@pytest.mark.parametrize(
+    "pristine, origin", [(True, "trained here, on real photographs beside the composites"), (False, "trained here")]
+)
+def test_a_localizer_that_was_shown_real_photographs_is_said_to_be_so(project, pristine, origin):
+    data = project.make_composites()
+    small = {"levels": 4, "width": 4, "discriminator_width": 4, "pristine": pristine}
+    project.content["models"]["magritte"] = {
+        "hyperparameters": small,
+        "training": project.content["models"]["unet"]["training"],
+    }
+    project.write()
+    assert project.run("train", "magritte", "--data", *data).code == 0
+    weights = "artifacts/models/magritte/weights.safetensors"
+    assert project.run("infer", "magritte", "--weights", weights, "--data", *data).code == 0
+    stated = index(project, "localization", "magritte")
+    assert (stated["origin"], stated["trained"]) == (origin, True)

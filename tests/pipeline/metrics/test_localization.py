@@ -8,6 +8,8 @@ from sklearn.metrics import (
     jaccard_score,
     precision_score,
     recall_score,
+    roc_auc_score,
+    roc_curve,
 )
 from torch import from_numpy
 from torchmetrics.functional.classification import (
@@ -47,8 +49,15 @@ def test_by_hand():
         "ap_inverted": 0.5,
         "iou": 1 / 3,
         "iou_minmax": 1 / 3,
+        # of the four pairs of a pixel inside and one outside, 0.4 against 0.8 alone is the wrong way round
+        "auc": 3 / 4,
+        # above 0.3: two hits, one false alarm
+        "f1_val": 4 / 5,
+        "iou_val": 2 / 3,
     }
-    assert score(probability, mask) == pytest.approx(expected, abs=1e-15)
+    assert score(probability, mask, 0.3) == pytest.approx(expected, abs=1e-15)
+    without = score(probability, mask)
+    assert np.isnan([without["f1_val"], without["iou_val"]]).all() and without["auc"] == 3 / 4
     assert tuple(score(probability, mask)) == METRICS
 
 
@@ -70,8 +79,11 @@ def test_equals_scikit_learn(kind, dtype):
             "iou_minmax": jaccard_score(truth, stretched),
             "precision_minmax": precision_score(truth, stretched, zero_division=0),
             "recall_minmax": recall_score(truth, stretched),
+            "auc": roc_auc_score(truth, probability.ravel()),
+            "f1_val": f1_score(truth, probability.ravel() > 0.3),
+            "iou_val": jaccard_score(truth, probability.ravel() > 0.3),
         }
-        assert score(probability, mask) == pytest.approx(expected, abs=1e-12)
+        assert score(probability, mask, 0.3) == pytest.approx(expected, abs=1e-12)
 
 
 def test_equals_torchmetrics():
@@ -93,7 +105,7 @@ def test_counting_and_sorting_agree():
 
 def test_perfect_and_inverted_map():
     _, mask = scene(1)
-    perfect, inverted = score(mask.astype(np.float32), mask), score(1 - mask.astype(np.float32), mask)
+    perfect, inverted = (score(found, mask, 0.5) for found in (mask.astype(np.float32), 1 - mask.astype(np.float32)))
     assert (
         inverted["ap"] == perfect["ap_inverted"] == pytest.approx(mask.mean())
     )  # all foreground comes last: precision is its share
@@ -166,27 +178,30 @@ def test_order_of_pixels_does_not_matter(drawn, random):
     probability, mask = drawn
     order = list(range(mask.size))
     random.shuffle(order)
-    shuffled = score(probability.ravel()[order].reshape(mask.shape), mask.ravel()[order].reshape(mask.shape))
-    assert shuffled == pytest.approx(score(probability, mask), abs=1e-12)
+    shuffled = score(probability.ravel()[order].reshape(mask.shape), mask.ravel()[order].reshape(mask.shape), 0.3)
+    assert shuffled == pytest.approx(score(probability, mask, 0.3), abs=1e-12, nan_ok=True)
 
 
 @settings(max_examples=50, deadline=None)
 @given(maps)
 def test_laws_of_overlap(drawn):
-    found = score(*drawn)
-    for end in ("", "_minmax"):
+    found = score(*drawn, 0.3)
+    for end in ("", "_minmax", "_val"):
         f1, iou = found[f"f1{end}"], found[f"iou{end}"]
         assert f1 == pytest.approx(2 * iou / (1 + iou))
+    for end in ("", "_minmax"):
+        iou = found[f"iou{end}"]
         assert iou <= min(found[f"precision{end}"], found[f"recall{end}"]) + 1e-12
-    assert all(0 <= value <= 1 for value in found.values())
+    undefined = {"auc"} if drawn[1].all() else set()
+    assert {name for name, value in found.items() if not 0 <= value <= 1} == undefined
 
 
 def test_views_and_negative_zero():
     probability, mask = scene(8)
     probability[probability < 0.3] = 0
-    expected = score(probability, mask)
-    assert score(np.asfortranarray(probability), np.asfortranarray(mask)) == expected
-    assert score(np.where(probability == 0, -0.0, probability), mask) == pytest.approx(expected)
+    expected = score(probability, mask, 0.4)
+    assert score(np.asfortranarray(probability), np.asfortranarray(mask), 0.4) == expected
+    assert score(np.where(probability == 0, -0.0, probability), mask, 0.4) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -208,3 +223,43 @@ def test_bad_input_is_one_clear_line(probability, mask, message):
     with pytest.raises(ValueError, match=message) as caught:
         score(probability, mask)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["continuous", "8-bit", "coarse", "constant"])
+def test_area_under_roc_equals_scikit_learn(kind):
+    for seed in range(5):
+        probability, mask = scene(seed, kind=kind)
+        expected = roc_auc_score(mask.ravel(), probability.ravel())
+        assert localization.area_under_roc(probability, mask) == pytest.approx(expected, abs=1e-12)
+
+
+def test_no_area_under_roc_without_background():
+    probability, mask = scene(0)
+    assert np.isnan(score(probability, np.ones_like(mask))["auc"])
+
+
+@pytest.mark.parametrize("kind", ["8-bit", "coarse", "constant"])
+def test_curves_equal_scikit_learn_at_every_threshold(kind):
+    probability, mask = scene(3, kind=kind, dtype=np.float64)
+    levels, truth = np.rint(probability * 255).astype(np.uint8), mask.ravel()
+    curve = localization.curve(levels, mask)
+    for level in range(256):
+        found = levels.ravel() > level
+        for name, other in (
+            ("precision", precision_score),
+            ("recall", recall_score),
+            ("f1", f1_score),
+            ("iou", jaccard_score),
+        ):
+            assert curve[name][level] == pytest.approx(other(truth, found, zero_division=0.0), abs=1e-15)
+        assert curve["false_positive_rate"][level] == pytest.approx(found[~truth].mean(), abs=1e-15)
+    # scikit-learn's thresholds are values that the pixels have and its comparison is >=
+    rates, hits, values = roc_curve(truth, levels.ravel(), drop_intermediate=False)
+    for rate, hit, value in zip(rates[1:], hits[1:], values[1:].astype(int)):
+        if value > 0:
+            assert (curve["false_positive_rate"][value - 1], curve["recall"][value - 1]) == pytest.approx((rate, hit))
+
+
+def test_a_mask_that_fills_the_image_has_no_false_positives():
+    curve = localization.curve(np.full((4, 4), 9, np.uint8), np.ones((4, 4), bool))
+    assert np.isnan(curve["false_positive_rate"]).all() and curve["f1"][8] == 1 and curve["f1"][9] == 0

@@ -60,11 +60,12 @@ def build(root: Path, subsets=("HCOCO", "HAdobe5k"), trained: bool = True) -> Pa
 def evaluate(task: str) -> None:
     """What stages.evaluate writes, from the working folder."""
     methods = evaluation.indexes(Path("artifacts/index") / task)
-    scores, by_protocol = evaluation.score(task, methods, Path("artifacts/predictions"), SIZE, None)
+    scores, by_protocol, curves = evaluation.score(task, methods, Path("artifacts/predictions"), SIZE, None)
     options = {"resampling": Resampling(1, 50, 0.95)}
     derived = ("intervals", "differences", "differences_by_size", "ranks", "breakdowns")
     made = {name: getattr(summaries, name)(task, scores, **options) for name in derived}
     made |= {"per_image": scores, "summary": summaries.summary(task, scores, methods)}
+    made |= {"per_image_by_protocol": by_protocol} | ({"curves": curves} if len(curves) else {})
     made |= {"protocols": protocol_comparison.table(task, by_protocol, SIZE, **options)}
     if TASKS[task].perceptual:
         made["perceptual"] = perceptual.table(
@@ -240,6 +241,10 @@ def _predict(task: str, name: str, trained: bool, data: list[str]) -> None:
         "origin": "trained here" if trained else "no weights",
         "data": data,
         "options": options,
+        "threshold": (0.4 if trained else None) if task == "localization" else None,
+        "threshold_from": ("best mean F1 on 3 validation images" if trained else "none: nothing to choose on")
+        if task == "localization"
+        else None,
         "truth": [hashlib.sha256(one.read_bytes()).hexdigest() for one in datasets.manifests(folders)],
         "splits": {
             "test": {

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from sklearn.metrics import f1_score, jaccard_score
 from torch import nn
 
 from pipeline import images, tables
@@ -59,7 +60,7 @@ def index_of(
     truth = [sha256(file) for file in datasets.manifests(data)]
     return {
         "task": task, "model": model, "n_parameters": 7 if model == "a" else 9, "trained": True, "origin": "trained here", "data": [str(one) for one in data],
-        "options": options, "truth": truth, "splits": splits,
+        "options": options, "threshold": None, "threshold_from": None, "truth": truth, "splits": splits,
     }  # fmt: skip
 
 
@@ -279,6 +280,8 @@ STATED = {
     "origin": "trained here",
     "data": ["data/a"],
     "options": {},
+    "threshold": None,
+    "threshold_from": None,
     "truth": ["0" * 64],
     "splits": {"test": {"n_images": 2, "n_scored": 2, "predictions": "1" * 64}},
 }
@@ -347,7 +350,7 @@ def test_a_map_in_colour(tmp_path):
 
 def test_protocols_are_scored_on_the_originals(made):
     predictions, data, methods = made
-    scores, by_protocol = evaluation.score("harmonization", methods, predictions, SIZE, ["saic", "rainnet"])
+    scores, by_protocol, _ = evaluation.score("harmonization", methods, predictions, SIZE, ["saic", "rainnet"])
     names = {column.split(" ")[0] for column in by_protocol if " " in column}
     assert names == {"seam-256", "rainnet", "saic"} and len(by_protocol) == len(scores) == 6
     for number, name in enumerate(("c1_1_1", "c1_1_2", "f1_1_1")):
@@ -371,7 +374,7 @@ def test_protocols_are_scored_on_the_originals(made):
 def test_protocols_are_those_that_were_named(tmp_path, named, expected):
     data = [subset(tmp_path / "HCOCO", [{"pair_id": "c1_1_1", "split": "test", "foreground_ratio": 0.25}])]
     index = index_of("localization", "a", data, tmp_path / "p", max_foreground=1.0)
-    scores, by_protocol = evaluation.score("localization", [index], tmp_path / "p", SIZE, named)
+    scores, by_protocol, _ = evaluation.score("localization", [index], tmp_path / "p", SIZE, named)
     assert {column.split(" ")[0] for column in by_protocol if " " in column} == expected and len(by_protocol) == bool(
         expected
     )
@@ -381,6 +384,33 @@ def test_protocols_are_those_that_were_named(tmp_path, named, expected):
             row["seam-256 f1"] == scores["f1"][0]
             and row.get("seam-256-minmax f1", scores["f1_minmax"][0]) == scores["f1_minmax"][0]
         )
+
+
+def test_curves_are_means_over_images_and_the_own_threshold_has_its_scores(tmp_path):
+    names = ("c1_1_1", "c1_1_2", "c1_1_3")
+    rows = [{"pair_id": name, "split": "test", "foreground_ratio": 0.25} for name in names]
+    data = [subset(tmp_path / "HCOCO", rows)]
+    index = index_of("localization", "a", data, tmp_path / "p", max_foreground=1.0) | {"threshold": 100 / 255}
+    scores, _, curves = evaluation.score("localization", [index], tmp_path / "p", SIZE)
+    assert (curves["n_images"] == 3).all() and len(curves) == 2 * 256 and set(curves["subset"]) == {"All", "HCOCO"}
+    pooled = curves[curves["subset"] == "All"].set_index("threshold")
+    at_half = pooled.loc[127 / 255]  # above level 127 and above 0.5 are the same pixels
+    assert [at_half["f1"], at_half["iou"], at_half["precision"], at_half["recall"]] == pytest.approx(
+        scores[["f1", "iou", "precision", "recall"]].mean().tolist(), abs=1e-15
+    )
+    dataset = datasets.for_testing("localization", data, SIZE, "test", max_foreground=1.0)
+    for number, name in enumerate(names):
+        found = images.read_rgb(tmp_path / f"p/a/test/{name}.png")[..., 0] > 100
+        mask, row = dataset.item(number)["mask"], scores.set_index("image_id").loc[name]
+        assert row["f1_val"] == pytest.approx(f1_score(mask.ravel(), found.ravel()), abs=1e-15)
+        assert row["iou_val"] == pytest.approx(jaccard_score(mask.ravel(), found.ravel()), abs=1e-15)
+    table = summaries.summary("localization", scores, [index | {"threshold_from": "3 images"}])
+    assert (table["threshold"] == 100 / 255).all() and (table["threshold_from"] == "3 images").all()
+    # a method without a threshold lacks both for every image; its images are not odd for that
+    index |= {"threshold": None, "threshold_from": "none: no reason"}
+    scores = evaluation.per_image("localization", [index], tmp_path / "p", SIZE)
+    table = summaries.summary("localization", scores, [index])
+    assert scores["f1_val"].isna().all() and table["threshold"].isna().all() and (table["n_excluded"] == 0).all()
 
 
 def of_sizes(root: Path, **sides: tuple[int, int]) -> list[Path]:
@@ -402,7 +432,7 @@ def test_other_sides_leave_out_what_is_smaller_and_say_so(tmp_path):
         index_of("harmonization", name, data, tmp_path / "p", by=by, splits=splits)
         for name, by in (("a", 0.0), ("b", 0.2))
     ]
-    scores, by_protocol = evaluation.score("harmonization", methods, tmp_path / "p", SIZE)
+    scores, by_protocol, _ = evaluation.score("harmonization", methods, tmp_path / "p", SIZE)
     assert scores[scores["model"] == "a"].groupby("split")["image_id"].agg(list).to_dict() == {
         "test": ["clarge_1_1", "cmiddle_1_1", "csmall_1_1"], "test@32": ["clarge_1_1", "cmiddle_1_1"], "test@64": ["clarge_1_1"],
     }  # fmt: skip
