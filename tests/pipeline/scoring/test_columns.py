@@ -1,0 +1,39 @@
+"""The dictionary of columns says what the tables hold: no more and no less."""
+
+from pathlib import Path
+
+import pyarrow.parquet
+import pytest
+
+from pipeline.scoring import columns
+from pipeline.tasks import METRICS, TASKS
+from tests.pipeline.report import project
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(scope="module")
+def schemas(tmp_path_factory) -> dict[str, dict[str, set[str]]]:
+    """Task: table: its columns."""
+    results = project.build(tmp_path_factory.mktemp("finished"), ("HCOCO",), trained=False) / "results"
+    return {
+        task: {file.stem: set(pyarrow.parquet.read_schema(file).names) for file in (results / task).glob("*.parquet")}
+        for task in TASKS
+    }
+
+
+def test_every_table_and_column_is_described_and_every_description_is_of_a_column(schemas):
+    for task, tables in schemas.items():
+        assert set(tables) - {"overlaps"} == set(columns.TABLES), task
+    there = {column for tables in schemas.values() for names in tables.values() for column in names}
+    assert there == set(columns.MEANINGS) | set(METRICS)
+    assert all(columns.meaning(column) for column in there)
+
+
+def test_metrics_stand_with_the_tasks_that_have_them(schemas):
+    for metric in METRICS:
+        assert columns.tasks_of(metric) == [task for task, tables in schemas.items() if metric in tables["per_image"]]
+
+
+def test_the_written_page_is_that_of_the_records():
+    assert (ROOT / "docs/tables.md").read_text() == columns.page(), "run python -m commands.columns"
