@@ -186,7 +186,7 @@ def _predict_by_actors(
         context.print_on_execution_start = False
         context.max_errored_blocks = 0
         share = cluster.gpu_share() if device == "gpu" else 0
-        actors = min(int(cluster.gpus() / share) if share else cluster.cores(), len(firsts))
+        actors = min(cluster.gpu_workers() if share else cluster.cores(), len(firsts))
         # from_items, because its blocks are there already: a task that reads them would wait for a core that the
         # actors never give back
         predicted = ray.data.from_items(

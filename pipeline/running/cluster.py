@@ -8,6 +8,7 @@ The environment, not params.yaml, says what the machine offers, because it must 
     RAY_ADDRESS        address of a running cluster; unset: a head of our own
     RAY_TMPDIR         folder for the sockets and logs of a head of our own; unset: TMPDIR, else /tmp
     SEAMBENCH_CPUS     cores a head of our own may use, and within a cluster a stage; unset: all that there are
+    SEAMBENCH_GPU_WORKERS  workers that a stage may have on the GPUs at once; unset: as many as they hold
     SEAMBENCH_GPU_SHARE    part of a GPU that a worker takes, above 0 and at most 1; unset: 1, a GPU for itself
     SEAMBENCH_RAY      "off": no Ray at all, the same work by plain processes of this machine; unset or "on": Ray
 """
@@ -397,6 +398,12 @@ def gpus() -> int:
     import ray
 
     return int(ray.cluster_resources().get("GPU", 0))
+
+
+def gpu_workers() -> int:
+    """Workers that a stage may have on the running cluster's GPUs at once. Call it inside a `session`."""
+    there = int(gpus() / gpu_share())
+    return min(there, int(os.environ.get("SEAMBENCH_GPU_WORKERS", there)))
 
 
 def require_gpus(count: int) -> None:
