@@ -44,8 +44,8 @@ ablation: setup              ## make ablation TABLE=rain_placement: a table of a
 experiments: setup           ## what differs between experiments: the columns of `dvc exp show` that changed and fit a screen
 	dvc exp show --only-changed --hide-workspace --no-pager --drop '.*/|Created|State|Executor'
 
-bench: setup                 ## ratios of speed and memory against peers
-	@for file in benchmarks/[a-z]*.py; do python -m benchmarks.$$(basename $$file .py) || exit 1; done
+bench: setup                 ## ratios of speed against peers, beside those of an earlier run
+	python -m benchmarks
 
 clean:                       ## everything that was made but the environment, DVC's cache and its lock files, which one commits
 	rm -rf data artifacts results report .runs
