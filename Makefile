@@ -2,6 +2,7 @@
 
 PYTHON ?= python3.11
 NAME ?= embedded
+JOBS ?= 1
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONHASHSEED := 0
@@ -14,9 +15,8 @@ export GOMP_SPINCOUNT ?= 1000
 help:                        ## what `make` can do
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'\t' '{printf "make %-12s %s\n", $$1, $$2}'
 
-repro: setup                 ## photographs to results/ and report/index.html, all under one Ray head
-	python -m commands.graph --check
-	python -m commands.cluster dvc repro
+repro: setup                 ## photographs to results/ and report/index.html; JOBS=n: n stages at once; KEEP_GOING=1: past failures
+	python -m commands.repro --jobs $(JOBS) $(if $(filter 1,$(KEEP_GOING)),--keep-going)
 
 test: setup                  ## every test
 	python -m pytest -n 2 --dist worksteal
@@ -39,13 +39,13 @@ preset: setup                ## make preset NAME=embedded|labelled|paper: the pa
 	python -m commands.graph
 
 ablation: setup              ## make ablation TABLE=rain_placement: a table of ablations.yaml as experiments; without TABLE, their list
-	python -m commands.ablation $(TABLE)
+	python -m commands.ablation $(TABLE) --jobs $(JOBS)
 
 experiments: setup           ## what differs between experiments: the columns of `dvc exp show` that changed and fit a screen
 	dvc exp show --only-changed --hide-workspace --no-pager --drop '.*/|Created|State|Executor'
 
-bench: setup                 ## ratios of speed and memory against peers
-	@for file in benchmarks/[a-z]*.py; do python -m benchmarks.$$(basename $$file .py) || exit 1; done
+bench: setup                 ## ratios of speed against peers, beside those of an earlier run
+	python -m benchmarks
 
 clean:                       ## everything that was made but the environment, DVC's cache and its lock files, which one commits
 	rm -rf data artifacts results report .runs

@@ -21,6 +21,7 @@ from skimage import data
 from sklearn.datasets import load_sample_image
 from threadpoolctl import threadpool_limits
 
+from benchmarks.record import record
 from pipeline.color_transfer import pitie, transfer
 from tests.pipeline.color_transfer import plain
 
@@ -69,6 +70,8 @@ def compare(method: str, pairs: list, peer: Callable, rounds: int) -> list[str]:
             theirs += milliseconds(call)
             ours += milliseconds(lambda: transfer(method, target, reference))
     ratio = np.median(theirs) / np.median(ours)
+    record("color_transfer", method, "peer's time / ours", ratio, "higher")
+    record("color_transfer", method, "ms", float(np.median(ours)), "lower")
     difference = np.abs(differences)
     return [
         f"{np.median(theirs):.2f}",
@@ -94,10 +97,7 @@ def main() -> None:
         try:
             import color_matcher as _  # noqa: F401
         except ImportError:
-            print(
-                "color-matcher is not installed: pip install --no-deps --target FOLDER color-matcher, then run with "
-                "PYTHONPATH=FOLDER; only pitie is measured"
-            )
+            print("color-matcher is not installed (make bench installs it): only pitie is measured")
         else:
             for method, name in PEERS.items():
                 row = compare(method, pairs, lambda *pair, name=name: color_matcher(name, *pair), rounds)

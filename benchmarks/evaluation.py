@@ -4,8 +4,8 @@
 
 Pairs of 640x480 pixels (JPEG, masks PNG) and predictions are drawn into a temporary folder; the evaluation reads them as it
 reads any other. It is run under seam-256 alone and under all protocols. The last column is the arithmetic for the 7,404
-test images of iHarmony4. Starting Ray and its workers is not counted; the evaluation itself only starts them for work of
-more than parallel.WORTHWHILE_SECONDS.
+test images of iHarmony4. Starting Ray and its workers is not counted; the evaluation itself only starts them once
+what several cores save is more than parallel.START_SECONDS.
 """
 
 import argparse

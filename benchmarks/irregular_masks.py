@@ -21,6 +21,7 @@ import numpy as np
 import skimage.draw
 import skimage.morphology
 
+from benchmarks.record import record
 from pipeline import seeds
 from pipeline.irregular_masks import BUCKETS, KINDS, generate
 from pipeline.irregular_masks.buckets import pixel_bounds
@@ -103,6 +104,8 @@ def main() -> None:
             measured.append([*np.median(times, axis=0), *shares.mean(axis=0)])
         means.append(np.mean(measured, axis=0))
         ours, plain, share, plain_share = means[-1]
+        record("irregular_masks", kind, "plain time / ours", plain / ours, "higher")
+        record("irregular_masks", kind, "masks/s", 1 / ours, "higher")
         print(f"{kind:16}{1 / ours:10.0f}{1 / plain:10.1f}{plain / ours:8.1f}{share:8.3f}{plain_share:8.3f}")
     ours, plain, share, plain_share = np.mean(means, axis=0)
     speedup = math.exp(np.mean([math.log(row[1] / row[0]) for row in means]))

@@ -25,6 +25,7 @@ from skimage.metrics import (
 from sklearn.metrics import average_precision_score
 from threadpoolctl import threadpool_limits
 
+from benchmarks.record import record
 from pipeline import seeds
 from pipeline.metrics import harmonization, inpainting, localization
 
@@ -139,6 +140,8 @@ def main() -> None:
                 worst = max(worst, difference(scores, expected))
             mine, theirs = (statistics.median(column) * 1000 for column in zip(*times))
             ratio = statistics.median(other / one for one, other in times)
+            record("metrics", name, "peer's time / ours", ratio, "higher")
+            record("metrics", name, "ms", mine, "lower")
             table.add_row(name, f"{mine:.2f}", f"{theirs:.2f}", f"{ratio:.1f}", f"{worst:.1e}")
     Console().print(table)
 

@@ -23,6 +23,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import models
+from benchmarks.record import record
 
 # millions of parameters of what predicts, 10^9 multiply-adds at 256x256; None: not published
 SPEC = {
@@ -226,6 +227,9 @@ def main() -> None:
                 continue
             for subject in subjects:
                 print(subject.row(options.batch), flush=True)
+                row = f"{subject.name}:{subject.phase}, {title}, {options.batch} x {options.size} px"
+                record("networks", row, "s/step", statistics.median(subject.steps), "lower")
+                record("networks", row, "s/prediction", statistics.median(subject.inferences), "lower")
                 steps[title, subject.name] = subject.steps
             del subject, subjects
             if gpu:

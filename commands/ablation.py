@@ -9,6 +9,7 @@ from pipeline import command, params, tables
 from pipeline.errors import ParameterError
 from pipeline.experiments import ablations, dvc_queue
 from pipeline.logs import LOG
+from pipeline.running import cluster
 
 
 def main(arguments) -> None:
@@ -26,12 +27,24 @@ def main(arguments) -> None:
     ablations.require_trained(name, table, parameters)
     ablations.require_buildable(name, table, rows, parameters)
     dvc_queue.require_repository()
-    commits = ablations.run(name, table, rows, arguments.jobs, parameters)
+    commits = ablations.run(name, table, rows, _at_once(arguments.jobs, parameters), parameters)
     frame = ablations.collect(name, table, commits, parameters)
     file = ablations.OUT / f"{name}.parquet"
     tables.write(file, frame)
     print(ablations.shown(frame, models.task_of(table.model)))
     LOG.info(f"{file}: {len(commits)} of {len(table.rows)} rows; in brackets what is published")
+
+
+def _at_once(wanted: int, parameters: params.Params) -> int:
+    """Experiments that fit the machine: trainings whose threads outnumber the cores are slower side by side than in turns."""
+    training = parameters.training
+    each = training.threads if training.workers == 1 else training.workers
+    fit = wanted if training.device != "cpu" else max(1, cluster.cpus() // each)
+    if fit < wanted:
+        LOG.warning(
+            f"{fit} at once instead of {wanted}: each trains by {each} threads and this machine has {cluster.cpus()} cores; training.threads: 1 takes one core"
+        )
+    return min(fit, wanted)
 
 
 if __name__ == "__main__":

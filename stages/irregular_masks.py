@@ -26,9 +26,7 @@ def main(arguments) -> None:
             "border": settings.border,
             "seed": parameters.seed,
         }
-        options["parallel_map"] = functools.partial(
-            parallel.ordered_map, describe="irregular masks", unit="masks", chunk=32
-        )
+        options["parallel_map"] = functools.partial(parallel.spread, describe="irregular masks", unit="masks", chunk=32)
         try:
             if settings.folder is None:
                 masks = build(out, kinds=settings.kinds, **options)

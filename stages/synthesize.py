@@ -33,7 +33,7 @@ def main(arguments) -> None:
         staging=run_folders.run_folder(
             f"synthesize-{arguments.subset}", parameters.seed, subset, rendering, *manifests
         ),
-        parallel_map=functools.partial(parallel.ordered_map, describe=f"synthesize {arguments.subset}", unit="objects"),
+        parallel_map=functools.partial(parallel.spread, describe=f"synthesize {arguments.subset}", unit="objects"),
     )
 
 

@@ -49,6 +49,7 @@ class Project:
         self.content["composites"]["subsets"] = {"HCOCO": subsets["HCOCO"]}
         self.content |= {"image_size": 32, "inference": {"batch_size": 2, "resolutions": []}}
         self.content["evaluation"]["bootstrap"] = 20
+        self.content["training"]["threads"] = 1
         self.content["irregular_masks"] |= {"kinds": ["strokes"], "per_bucket": {"train": 1, "test": 1}}
         self.content["models"] = {
             "constant_map": {"hyperparameters": {}},
@@ -101,8 +102,8 @@ class Project:
         return ["data/sources/bundled", "data/irregular_masks"]
 
 
-def _serial_map(function, items, *, describe, unit="images", chunk=4):
-    return map(function, items)
+def _serial_map(function, items, *, describe, unit="images", chunk=4, first=0):
+    return map(function, items[first:])
 
 
 @pytest.fixture

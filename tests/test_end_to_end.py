@@ -31,7 +31,7 @@ def tiny() -> dict:
     parameters["composites"]["rendering"]["filters"]["attempts"] = 2
     parameters["sources"]["bundled"]["longest_side"] = 128
     parameters["composites"]["rendering"]["filters"]["min_pixels"] = 60
-    parameters["training"]["validation_images"] = 4
+    parameters["training"] |= {"validation_images": 4, "threads": 1}
     parameters["evaluation"]["bootstrap"] = 50
     parameters["models"] = {name: parameters["models"][name] for name in KEPT}
     for name in ("unet", "rainnet", "rfr"):

@@ -58,12 +58,13 @@ def stage(
         | (more or {})
         | {
             "SEAMBENCH_CPUS": str(cpus),
+            "SEAMBENCH_RAY": "off",
             "OMP_NUM_THREADS": "1",
             "PYTHONPATH": os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")]),
         }
     )
     with open(LOGS / f"{log}.txt", "w") as file:
-        command = [sys.executable, "-m", "benchmarks.one_gpu.stage", *arguments]
+        command = [sys.executable, "-m", f"stages.{arguments[0]}", *arguments[1:]]
         return subprocess.Popen(
             command, stdout=file, stderr=subprocess.STDOUT, env=environment, cwd=folder, start_new_session=True
         )

@@ -6,21 +6,23 @@ that models/base.py describes.
 
 import copy
 import math
+import sys
 from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import cv2
 import numpy as np
 import pandas as pd
 import psutil
-import torch
 from PIL import Image
-from torch.utils.data import get_worker_info
 
 from pipeline import images, seeds, tables
 from pipeline.data import mask_transforms
 from pipeline.errors import ParameterError, UserError
 from pipeline.tasks import TASKS
+
+if TYPE_CHECKING:
+    import torch
 
 ORIGINAL: Final = "original"
 Original = Literal["original"]
@@ -49,12 +51,19 @@ class Decoded:
             # what made the file has held its size against a limit of params.yaml
             array = read(file, max_pixels=images.PILLOW_LIMIT, **options)
             if self.free is None:
-                worker = get_worker_info()
-                self.free = min(4 << 30, psutil.virtual_memory().total // 16) // (worker.num_workers if worker else 1)
+                self.free = min(4 << 30, psutil.virtual_memory().total // 16) // _loader_workers()
             if array.nbytes <= self.free:
                 self.free -= array.nbytes
                 self.kept[file] = array
         return array
+
+
+def _loader_workers() -> int:
+    """Worker processes of the DataLoader that this process belongs to, else 1. Scoring, which reads the same sets, does
+    without torch, and a process that hasn't loaded it is no such worker."""
+    loaders = sys.modules.get("torch.utils.data")
+    worker = loaders.get_worker_info() if loaders else None
+    return worker.num_workers if worker else 1
 
 
 class Latest:
@@ -408,8 +417,10 @@ def hole_masks(root: Path, split: str) -> pd.DataFrame:
     return frame.assign(mask=[str(root / name) for name in frame["mask"]])
 
 
-def collate(items: list[Item]) -> dict[str, torch.Tensor]:
+def collate(items: list[Item]) -> "dict[str, torch.Tensor]":
     """A batch: float32 tensors in [0, 1], images (N, 3, H, W), masks (N, 1, H, W)."""
+    import torch
+
     batch = {}
     for key in items[0]:
         stacked = torch.from_numpy(np.stack([one[key] for one in items]))

@@ -16,6 +16,7 @@ import pandas as pd
 
 from pipeline.errors import UserError
 from pipeline.logs import LOG
+from pipeline.running import cluster
 
 LOCKS = ("dvc.lock", "models/dvc.lock")
 
@@ -106,9 +107,15 @@ def enqueue(name: str, targets: list[str], overrides: list[str]) -> None:
 def run_queue(jobs: int) -> None:
     """Run all that waits, `jobs` at once, and show what it says. Ctrl-C ends the showing; the work goes on.
 
-    Copies find the interpreter that runs this, and unfinished work where it stands in the project itself.
+    Copies find the interpreter that runs this, and unfinished work where it stands in the project itself. Each experiment has
+    its share of the cores: threads of one that wait for a core would hold up the others.
     """
-    _call(["dvc", "exp", "run", "--run-all", "--jobs", str(jobs)])
+    cores = max(1, cluster.cpus() // jobs)
+    _call(
+        ["dvc", "exp", "run", "--run-all", "--jobs", str(jobs)],
+        SEAMBENCH_CPUS=str(cores),
+        OMP_NUM_THREADS=os.environ.get("OMP_NUM_THREADS", str(cores)),
+    )
 
 
 def read_table(commit: str, path: str) -> pd.DataFrame:
@@ -135,9 +142,9 @@ def _git(*arguments: str) -> str:
     return done.stdout
 
 
-def _call(command: list[str], quiet: bool = False) -> int:
+def _call(command: list[str], quiet: bool = False, **more: str) -> int:
     where = subprocess.DEVNULL if quiet else None
-    return subprocess.run(command, stdout=where, stderr=where, env=_environment()).returncode
+    return subprocess.run(command, stdout=where, stderr=where, env=_environment() | more).returncode
 
 
 def _environment() -> dict[str, str]:

@@ -1,7 +1,9 @@
 """Where a network runs, and what its processor can't do."""
 
+import contextlib
 import os
 import time
+from collections.abc import Iterator
 
 import torch
 from torch import nn
@@ -13,10 +15,21 @@ def resolve_device(wanted: str, workers: int) -> str:
     """cpu or gpu. `auto` takes GPUs where this process or the Ray cluster has enough of them for the workers."""
     if wanted != "auto":
         return wanted
-    if os.environ.get("RAY_ADDRESS"):
+    if os.environ.get("RAY_ADDRESS") and not cluster.plain():
         with cluster.session():
             return "gpu" if cluster.gpus() >= workers else "cpu"
     return "gpu" if torch.cuda.device_count() >= workers else "cpu"
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    """So many threads of torch's on the CPU while the block lasts. Their number decides in which order sums are taken."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def bfloat16_cost() -> float:

@@ -26,9 +26,9 @@ from torch.utils.data import DataLoader, Dataset
 from models.base import Model
 from pipeline import atomic, images, seeds
 from pipeline.data import datasets
-from pipeline.errors import UserError
+from pipeline.errors import ParameterError, UserError
 from pipeline.logs import LOG
-from pipeline.networks import checkpoints
+from pipeline.networks import checkpoints, devices
 from pipeline.networks.devices import bfloat16_cost
 from pipeline.networks.meter import Meter
 from pipeline.networks.requirements import phases, require_trainable
@@ -62,13 +62,18 @@ class Job:
 
 
 def train_plain(job: Job) -> None:
-    """Train in this process, without Ray, by one worker (for tests, and machines that have torch alone)."""
+    """Train in this process, without Ray, by one worker: on a GPU that it sees, or by `training.threads` threads of the CPU."""
+    if job.shared.workers != 1:
+        raise ParameterError(
+            f"training.workers = {job.shared.workers}: a training in one process has 1; set it to 1, or train with Ray (SEAMBENCH_RAY=on)"
+        )
     if job.shared.device == "gpu" and not torch.cuda.is_available():
         raise UserError(
             "training.device = 'gpu' and this process sees no GPU; set training.device: cpu or run where one is"
         )
     job.folder.mkdir(parents=True, exist_ok=True)
-    Loop(job, "gpu" if job.shared.device != "cpu" and torch.cuda.is_available() else "cpu", rank=0, world=1).run()
+    with devices.threads(job.shared.threads):
+        Loop(job, "gpu" if job.shared.device != "cpu" and torch.cuda.is_available() else "cpu", rank=0, world=1).run()
 
 
 def publish(job: Job, out: Path) -> None:

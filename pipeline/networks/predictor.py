@@ -1,4 +1,4 @@
-"""Inference: a Ray Data job whose actors load the network once, and a plain loop that does the same.
+"""Inference: in this process while the work is short, else a Ray Data job whose actors load the network once.
 
 Predictions are saved as the network drew them, 8-bit PNG; what is scored and shown is composed from them later
 (pipeline/scoring/image_scores.py).
@@ -6,6 +6,7 @@ Predictions are saved as the network drew them, 8-bit PNG; what is scored and sh
 
 import hashlib
 import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ import torch
 from pipeline import images, params
 from pipeline.data import datasets
 from pipeline.errors import UserError
-from pipeline.networks import full_size
+from pipeline.networks import devices, full_size
 from pipeline.networks import weights as trained
 from pipeline.progress import Progress
+from pipeline.running import cluster, parallel
 from pipeline.tasks import TASKS
 
 OUTSIDE = 1e-3
@@ -127,65 +129,128 @@ def predict_all(
     """Predict every item of a dataset into `out`; returns image_id, prediction and sha256, ordered by image_id, and what
     else `how`, further arguments of Predictor, makes of it.
 
-    One actor per GPU, or one per CPU core, of one thread each: the same sums, whatever the number of cores. A killed
-    actor is replaced and its batch done again.
+    On a CPU the first batches are predicted in this process, and all of them while the work is short. Once it pays
+    (`parallel.pays`), and always on GPUs, the rest goes to actors of Ray Data: one per GPU, or one per core. Whoever predicts
+    has one thread and the same batches, so the bytes are the same. A killed actor is replaced and its batch done again.
+    With SEAMBENCH_RAY=off everything is predicted in this process.
     """
-    import ray
-    import ray.data
-
-    from pipeline.running import cluster
-
-    count = len(build_data())
-    if not count:
-        return pd.DataFrame(columns=COLUMNS, dtype="str")
-    with cluster.session():
-        if device == "gpu":
-            cluster.require_gpus(1)
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
-        context.print_on_execution_start = False
-        context.max_errored_blocks = 0
-        resources = ray.cluster_resources()
-        cores = max(int(resources.get("CPU", 1)), 1)
-        batches = [{"first": first} for first in range(0, count, batch_size)]
-        actors = int(resources["GPU"]) if device == "gpu" else min(cores, len(batches))
-        # from_items, because its blocks are there already: a task that reads them would wait for a core that the
-        # actors never give back
-        found = ray.data.from_items(batches, override_num_blocks=len(batches)).map_batches(
-            Predictor,
-            fn_constructor_args=(build_model, build_data, out.absolute(), device, batch_size),
-            fn_constructor_kwargs=how,
-            batch_size=1,
-            compute=ray.data.ActorPoolStrategy(size=actors),
-            num_cpus=1,
-            num_gpus=1 if device == "gpu" else 0,
+    if cluster.plain():
+        return predict_plain(
+            build_model, build_data, out, batch_size=batch_size, device=device, describe=describe, **how
         )
-        rows = []
-        with cluster.waiting(describe) as heard, Progress(describe, count * how.get("samples", 1)) as progress:
-            for row in found.iter_rows():
-                if refused := row.pop("refused"):
-                    raise UserError(refused)
-                rows.append(row)
-                heard()
-                progress.add()
-    return _ordered(pd.DataFrame(rows))
+    rows: list[dict] = []
+    if device == "cpu":
+        rows, first, count = _predict_here(build_model, build_data, out, batch_size, describe, **how)
+    else:
+        first, count = 0, len(build_data())
+    if first < count:
+        rows += _predict_by_actors(
+            build_model, build_data, out, range(first, count, batch_size), count, device, batch_size, describe, how
+        )
+    return _table(rows)
 
 
 def predict_plain(
-    build_model: Callable, build_data: Callable, out: Path, *, batch_size: int, device: str = "cpu", **how: Any
+    build_model: Callable,
+    build_data: Callable,
+    out: Path,
+    *,
+    batch_size: int,
+    device: str = "cpu",
+    describe: str = "predict",
+    **how: Any,
 ) -> pd.DataFrame:
     """The same as `predict_all`, in this process, without Ray."""
     if device == "gpu" and not torch.cuda.is_available():
         raise UserError(
             "training.device = 'gpu' and this process sees no GPU; set training.device: cpu or run where one is"
         )
-    predictor = Predictor(build_model, build_data, out, device, batch_size, **how)
-    rows = [row for first in range(0, len(predictor.dataset), batch_size) for row in predictor.predict(first)]
-    if predictor.samples > 1:
-        return _ordered(pd.DataFrame(rows))
-    return _ordered(pd.DataFrame(rows, columns=COLUMNS, dtype="str"))
+    rows, _, _ = _predict_here(build_model, build_data, out, batch_size, describe, device, to_the_end=True, **how)
+    return _table(rows)
 
 
-def _ordered(table: pd.DataFrame) -> pd.DataFrame:
-    return table.sort_values(["image_id", *(["sample"] if "sample" in table else [])], ignore_index=True)
+def _table(rows: list[dict]) -> pd.DataFrame:
+    if rows and "sample" in rows[0]:
+        return pd.DataFrame(rows).sort_values(["image_id", "sample"], ignore_index=True)
+    return pd.DataFrame(rows, columns=COLUMNS, dtype="str").sort_values("image_id", ignore_index=True)
+
+
+def _predict_here(
+    build_model: Callable,
+    build_data: Callable,
+    out: Path,
+    batch_size: int,
+    describe: str,
+    device: str = "cpu",
+    to_the_end: bool = False,
+    **how: Any,
+) -> tuple[list[dict], int, int]:
+    """Predict batch after batch, to the end or until the rest would be done earlier by actors. Returns the rows, the number of
+    the first item that isn't done, and the number of items."""
+    count = len(build_data())
+    if not count:
+        return [], 0, 0
+    rows: list[dict] = []
+    with devices.threads(1), Progress(describe, count * how.get("samples", 1)) as progress:
+        predictor = Predictor(build_model, build_data, out, device, batch_size, **how)
+        started = time.monotonic()
+        for first in range(0, count, batch_size):
+            if not to_the_end and parallel.pays(first, count, time.monotonic() - started):
+                return rows, first, count
+            made = predictor.predict(first)
+            rows += made
+            progress.add(len(made))
+    return rows, count, count
+
+
+def _predict_by_actors(
+    build_model: Callable,
+    build_data: Callable,
+    out: Path,
+    firsts: range,
+    count: int,
+    device: str,
+    batch_size: int,
+    describe: str,
+    how: dict[str, Any],
+) -> list[dict]:
+    """The batches that begin with these items of `count`, predicted by actors of Ray Data."""
+    import ray
+    import ray.data
+
+    with cluster.session():
+        if device == "gpu":
+            cluster.require_gpus(1)
+        for name in ("ray.data", "ray.data.dataset", "ray.data._internal"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.print_on_execution_start = False
+        context.max_errored_blocks = 0
+        share = cluster.gpu_share() if device == "gpu" else 0
+        actors = min(cluster.gpu_workers() if share else cluster.cores(), len(firsts))
+        # from_items, because its blocks are there already: a task that reads them would wait for a core that the
+        # actors never give back
+        predicted = ray.data.from_items(
+            [{"first": first} for first in firsts], override_num_blocks=len(firsts)
+        ).map_batches(
+            Predictor,
+            fn_constructor_args=(build_model, build_data, out.absolute(), device, batch_size),
+            fn_constructor_kwargs=how,
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=actors),
+            num_cpus=1,
+            num_gpus=share,
+        )
+        rows = []
+        with (
+            cluster.waiting(describe) as heard,
+            Progress(describe, (count - firsts[0]) * how.get("samples", 1)) as progress,
+        ):
+            for row in predicted.iter_rows():
+                if refused := row.pop("refused"):
+                    raise UserError(refused)
+                rows.append(row)
+                heard()
+                progress.add()
+    return rows

@@ -1,7 +1,8 @@
-"""A network's training in Ray: with one CPU worker in this process, else by workers that Ray places and replaces."""
+"""A network's training: by one worker on a CPU in this process, else by workers that Ray places and replaces."""
 
 import contextlib
 import logging
+import math
 import shutil
 import threading
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from pipeline import atomic
 from pipeline.errors import ParameterError, UserError
 from pipeline.logs import LOG
 from pipeline.networks.devices import resolve_device
-from pipeline.networks.loop import Job, Loop
+from pipeline.networks.loop import Job, Loop, train_plain
 from pipeline.running import cluster
 
 MAX_FAILURES = 3
@@ -19,21 +20,21 @@ MAX_FAILURES = 3
 
 
 def train(job: Job) -> None:
-    """Train in Ray, on the device and by the number of workers that params.yaml asks for.
+    """Train on the device and by the number of workers that params.yaml asks for.
 
     Raises UserError or ParameterError in one line, also when it was a worker elsewhere that raised it.
     """
+    device = resolve_device(job.shared.device, job.shared.workers)
+    if cluster.plain() or (device == "cpu" and job.shared.workers == 1):
+        train_plain(job)
+        return
     import ray.train
     from ray.train.torch import TorchTrainer
 
     logging.getLogger("ray.train").setLevel(logging.WARNING)
-    device = resolve_device(job.shared.device, job.shared.workers)
-    alone = device == "cpu" and job.shared.workers == 1
-    with contextlib.ExitStack() as stack:
-        if not alone:
-            stack.enter_context(cluster.session())
-            if device == "gpu":
-                cluster.require_gpus(job.shared.workers)
+    with cluster.session():
+        if device == "gpu":
+            cluster.require_gpus(math.ceil(job.shared.workers * cluster.gpu_share()))
         job.folder.mkdir(parents=True, exist_ok=True)
         (job.folder / "failure.txt").unlink(missing_ok=True)
         # Ray's own bookkeeping goes to a folder of its own and is thrown away: a Ray run of the same name would
@@ -44,9 +45,9 @@ def train(job: Job) -> None:
             _ray_worker,
             train_loop_config={"job": job, "device": device},
             scaling_config=ray.train.ScalingConfig(
-                num_workers=0 if alone else job.shared.workers,
+                num_workers=job.shared.workers,
                 use_gpu=device == "gpu",
-                resources_per_worker={"CPU": 1, **({"GPU": 1} if device == "gpu" else {})},
+                resources_per_worker={"CPU": 1, **({"GPU": cluster.gpu_share()} if device == "gpu" else {})},
             ),
             run_config=ray.train.RunConfig(
                 name=job.name,
@@ -55,7 +56,7 @@ def train(job: Job) -> None:
             ),
         )
         try:
-            with contextlib.nullcontext() if alone else _printed_as_it_grows(job.folder / "training.log"):
+            with _printed_as_it_grows(job.folder / "training.log"):
                 trainer.fit()
         except UserError:
             raise
@@ -102,9 +103,6 @@ def _ray_worker(config: dict) -> None:
 
     job, context = config["job"], ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
-    if world == 1 and config["device"] == "cpu":
-        Loop(job, config["device"], rank, world).run()
-        return
     failure = job.folder / "failure.txt"
     if failure.exists():
         return  # left by the attempt before this one, and trying again would fail again: the driver reads it

@@ -254,6 +254,10 @@ class Training(Block):
     device: Literal["cpu", "gpu", "auto"]
     precision: Literal["fp32", "bf16"]
     workers: Count = Field(description="processes (DDP) of one network's training; batches are shared out among them")
+    threads: Count = Field(
+        2,
+        description="threads of a training by one worker on a CPU, which takes so many cores; sums, and so weights, depend on it. Several workers have one thread each",
+    )
     validation_images: Count = Field(
         description="at most so many validation images, evenly over the set, are scored after an epoch"
     )

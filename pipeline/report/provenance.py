@@ -7,7 +7,6 @@ from importlib import metadata
 from pathlib import Path
 
 import psutil
-import torch
 
 from pipeline import params
 from pipeline.errors import UserError
@@ -17,6 +16,9 @@ LIBRARIES = (
     "scikit-image", "scikit-learn", "opencv-python-headless", "pillow", "pycocotools", "ray", "dvc",
 )  # fmt: skip
 """What results may depend on."""
+
+GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+"""Device files of NVIDIA's driver, AMD's, and either within Windows' Linux; torch reaches a GPU through one of them."""
 
 WRITTEN_BY_DVC = ("dvc.lock", "models/dvc.lock")
 """Files that a run of the pipeline itself changes; they don't make a tree dirty."""
@@ -82,14 +84,21 @@ def _stated(value) -> str:
 
 def machine() -> dict[str, str]:
     """The hardware that this process sees."""
-    gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
     return {
         "Processor": _processor(),
         "Cores": str(os.cpu_count()),
         "Memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
-        "GPU": ", ".join(gpus) or "none",
+        "GPU": ", ".join(_gpus()) or "none",
         "System": f"{platform.system()} {platform.machine()}",
     }
+
+
+def _gpus() -> list[str]:
+    if not any(Path(driver).exists() for driver in GPU_DRIVERS):
+        return []  # loading torch to learn that takes longer than the whole report
+    import torch
+
+    return [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
 
 
 def _processor() -> str:

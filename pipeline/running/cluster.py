@@ -7,7 +7,10 @@ The environment, not params.yaml, says what the machine offers, because it must 
 
     RAY_ADDRESS        address of a running cluster; unset: a head of our own
     RAY_TMPDIR         folder for the sockets and logs of a head of our own; unset: TMPDIR, else /tmp
-    SEAMBENCH_CPUS     cores a head of our own may use; unset: all that this process may run on
+    SEAMBENCH_CPUS     cores a head of our own may use, and within a cluster a stage; unset: all that there are
+    SEAMBENCH_GPU_WORKERS  workers that a stage may have on the GPUs at once; unset: as many as they hold
+    SEAMBENCH_GPU_SHARE    part of a GPU that a worker takes, above 0 and at most 1; unset: 1, a GPU for itself
+    SEAMBENCH_RAY      "off": no Ray at all, the same work by plain processes of this machine; unset or "on": Ray
 """
 
 import contextlib
@@ -18,6 +21,7 @@ import functools
 import ipaddress
 import json
 import logging
+import math
 import os
 import secrets
 import select
@@ -156,6 +160,34 @@ def cpus() -> int:
     if not wanted.isdecimal() or int(wanted) < 1:
         raise ParameterError(f"SEAMBENCH_CPUS = {wanted!r}: expected a number of cores, 1 or more")
     return int(wanted)
+
+
+def cores() -> int:
+    """Cores that a stage may use in the running cluster. Call it inside a `session`."""
+    import ray
+
+    there = max(int(ray.cluster_resources().get("CPU", 1)), 1)
+    return min(there, cpus()) if "SEAMBENCH_CPUS" in os.environ else there
+
+
+def gpu_share() -> float:
+    """Part of a GPU that a worker takes, so that several networks may share one."""
+    wanted = os.environ.get("SEAMBENCH_GPU_SHARE", "1")
+    try:
+        share = float(wanted)
+    except ValueError:
+        share = math.nan
+    if not 0 < share <= 1:
+        raise ParameterError(f"SEAMBENCH_GPU_SHARE = {wanted!r}: expected a number above 0 and at most 1")
+    return share
+
+
+def plain() -> bool:
+    """Whether the environment asks to do without Ray."""
+    wanted = os.environ.get("SEAMBENCH_RAY", "on")
+    if wanted not in ("on", "off"):
+        raise ParameterError(f"SEAMBENCH_RAY = {wanted!r}: expected on or off")
+    return wanted == "off"
 
 
 @contextlib.contextmanager
@@ -363,6 +395,12 @@ def gpus() -> int:
     import ray
 
     return int(ray.cluster_resources().get("GPU", 0))
+
+
+def gpu_workers() -> int:
+    """Workers that a stage may have on the running cluster's GPUs at once. Call it inside a `session`."""
+    there = int(gpus() / gpu_share())
+    return min(there, int(os.environ.get("SEAMBENCH_GPU_WORKERS", there)))
 
 
 def require_gpus(count: int) -> None:

@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -88,21 +89,32 @@ class Signals:
 
 
 def _run(command: list[str], signals: Signals) -> int:
-    if os.environ.get("RAY_ADDRESS"):
-        return _supervise(command, dict(os.environ), None, signals)
+    with under_head(not os.environ.get("RAY_ADDRESS"), signals) as head:
+        if signals.number is not None:
+            return told_to_end(signals.number)
+        return supervise(command, os.environ | (head.environment if head else {}), head, signals)
+
+
+@contextlib.contextmanager
+def under_head(wanted: bool, signals: Signals) -> Iterator[cluster.Head | None]:
+    """A Ray head for as long as the block lasts; None where none is wanted, where RAY_ADDRESS names a cluster, and where a
+    signal came before it had started."""
+    if not wanted or os.environ.get("RAY_ADDRESS"):
+        yield None
+        return
     head = cluster.Head(should_stop=lambda: signals.number is not None)
     try:
         head.__enter__()
     except InterruptedError:
-        assert signals.number is not None  # it is what interrupts the start
-        return _told_to_end(signals.number)
+        yield None
+        return
     try:
-        return _supervise(command, os.environ | head.environment, head, signals)
+        yield head
     finally:
         head.stop(at_once=signals.again)
 
 
-def _supervise(command: list[str], environment: dict[str, str], head: cluster.Head | None, signals: Signals) -> int:
+def supervise(command: list[str], environment: dict[str, str], head: cluster.Head | None, signals: Signals) -> int:
     """Run a command; its exit code as a shell gives it: 127 without such a command, 128 + n when signal n ended it or us.
 
     Raises UserError when the head ends before the command does.
@@ -133,7 +145,7 @@ def _supervise(command: list[str], environment: dict[str, str], head: cluster.He
             if head is None or orphan.pid != head.process.pid:
                 cluster.kill_tree(orphan.pid)
     if signals.number is not None:
-        return _told_to_end(signals.number)
+        return told_to_end(signals.number)
     if failure is not None and head is not None:
         raise UserError(
             f"Ray's head ended ({failure}); start again, and finished work is kept; its logs are in {head.folder}"
@@ -141,7 +153,7 @@ def _supervise(command: list[str], environment: dict[str, str], head: cluster.He
     return 128 - process.returncode if process.returncode < 0 else process.returncode
 
 
-def _told_to_end(number: int) -> int:
+def told_to_end(number: int) -> int:
     LOG.error(f"ended by {signal.Signals(number).name}; finished work is kept")
     return 128 + number
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from pipeline.errors import UserError
 
@@ -160,6 +159,9 @@ def correlations(compared: pd.DataFrame) -> pd.DataFrame:
     (tau-b) between our values and the printed ones, and why_not: with fewer than 3 models, or when all values of a side
     are equal, they are NaN and this says so; otherwise it is empty.
     """
+    # half of this module's time to load, which those who only read the papers' numbers don't pay
+    from scipy import stats
+
     rows = []
     for key, part in compared.groupby([*PRINTED, "split"], sort=True):
         pair, found, why_not = (part["ours"], part["published"]), (np.nan, np.nan), ""

@@ -138,7 +138,9 @@ def pictures(train: int = 12, val: int = 4, unreadable: str | None = None) -> tu
 
 def job(folder: Path, network=Network, data=None, shared=None, options=None, **own) -> Job:
     """A training of 2 epochs of 3 steps (in a second phase: 2 more)."""
-    training = {"device": "cpu", "precision": "fp32", "workers": 1, "validation_images": 4} | (shared or {})
+    training = {"device": "cpu", "precision": "fp32", "workers": 1, "threads": 1, "validation_images": 4} | (
+        shared or {}
+    )
     optimization = {"optimizer": "adam", "learning_rate": 0.01, "schedule": {"name": "cosine"}} | own.pop(
         "optimization", {}
     )

@@ -203,7 +203,7 @@ def test_kept_pictures_take_a_share_of_memory_that_workers_divide(monkeypatch, m
     monkeypatch.setattr(
         datasets.psutil, "virtual_memory", lambda: SimpleNamespace(total=memory)
     )  # 6400 / 16: four pictures of 100 bytes
-    monkeypatch.setattr(datasets, "get_worker_info", lambda: workers and SimpleNamespace(num_workers=workers))
+    monkeypatch.setattr("torch.utils.data.get_worker_info", lambda: workers and SimpleNamespace(num_workers=workers))
     decoded = datasets.Decoded()
     for file in "abcdef":
         decoded(lambda file, **options: np.zeros(100, np.uint8), file)

@@ -15,7 +15,7 @@ from pipeline import images
 from pipeline.data import datasets
 from pipeline.errors import UserError
 from pipeline.networks import predictor
-from pipeline.running import cluster
+from pipeline.running import cluster, parallel
 from tests.pipeline.tiny import Network, Pictures
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -111,6 +111,22 @@ def test_what_the_network_refuses_is_told_in_one_line(tmp_path):
         )
 
 
+def test_short_work_needs_no_cluster(tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster, "session", None)
+    threads = torch.get_num_threads()
+    build_data = functools.partial(Pictures, "p", 5)
+    plain = predictor.predict_plain(seeded, build_data, tmp_path, batch_size=2)
+    pd.testing.assert_frame_equal(
+        predictor.predict_all(seeded, build_data, tmp_path, batch_size=2, device="cpu", describe="predict"), plain
+    )
+    monkeypatch.setenv("SEAMBENCH_RAY", "off")
+    monkeypatch.setattr(parallel, "pays", lambda done, count, passed: True)
+    pd.testing.assert_frame_equal(
+        predictor.predict_all(seeded, build_data, tmp_path, batch_size=2, device="cpu", describe="predict"), plain
+    )
+    assert torch.get_num_threads() == threads
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_a_gpu_that_is_not_there_is_refused_in_words(tmp_path):
     with pytest.raises(UserError, match="this process sees no GPU; set training.device: cpu"):
@@ -128,10 +144,14 @@ def session(request):
 
 
 def by_ray(build_model, build_data, out: Path, **options) -> pd.DataFrame:
+    """By actors alone, or where `first_here` batches were predicted in this process."""
     out.mkdir()
-    return predictor.predict_all(
-        build_model, build_data, out, **{"batch_size": 4, "device": "cpu", "describe": "predict"} | options
-    )
+    batches = options.pop("first_here", 0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parallel, "pays", lambda done, count, passed: done >= 4 * batches)
+        return predictor.predict_all(
+            build_model, build_data, out, **{"batch_size": 4, "device": "cpu", "describe": "predict"} | options
+        )
 
 
 @pytest.mark.slow
@@ -140,6 +160,7 @@ def test_actors_predict_what_one_process_predicts_bit_for_bit(session, tmp_path,
     build_data = functools.partial(Pictures, "p", 11)
     (tmp_path / "plain").mkdir()
     plain = predictor.predict_plain(seeded, build_data, tmp_path / "plain", batch_size=4)
+    pd.testing.assert_frame_equal(by_ray(seeded, build_data, tmp_path / "begun here", first_here=1), plain)
     table = by_ray(seeded, build_data, tmp_path / "ray")
     pd.testing.assert_frame_equal(table, plain)
     assert all(

@@ -358,7 +358,7 @@ def test_every_declared_leaf_is_read_in_the_closure(stage):
 
 def test_the_schema_is_walked_as_it_stands():
     assert declared_leaves("seed") == {"seed"}
-    assert declared_leaves("training") == {"device", "precision", "workers", "validation_images"}
+    assert declared_leaves("training") == {"device", "precision", "workers", "threads", "validation_images"}
     assert declared_leaves("models.{model}.hyperparameters") == {"hyperparameters"}
     assert {"milestones", "betas", "flip", "low", "high", "epochs", "keep"} <= declared_leaves("models.{model}")
     assert {"kind", "path", "test_share"} <= declared_leaves("sources.{source}")

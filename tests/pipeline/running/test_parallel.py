@@ -54,7 +54,7 @@ def test_little_work_stays_here_and_much_is_handed_on(monkeypatch, capsys):
     monkeypatch.setattr(
         parallel,
         "ordered_map",
-        lambda function, items, **options: handed.append((list(items), options)) or map(function, items),
+        lambda function, items, first, **options: handed.append((first, options)) or map(function, items[first:]),
     )
     numbers = list(range(1, 12))  # 5 and 10 take 0.3 s
     assert (
@@ -64,14 +64,44 @@ def test_little_work_stays_here_and_much_is_handed_on(monkeypatch, capsys):
     )
     assert "squares: 11/11 numbers" in capsys.readouterr().err
     monkeypatch.setattr(parallel, "TRIAL_SECONDS", 0.2)
-    monkeypatch.setattr(parallel, "WORTHWHILE_SECONDS", 0.3)
+    monkeypatch.setattr(parallel, "START_SECONDS", 0.15)
+    monkeypatch.setenv("SEAMBENCH_CPUS", "2")
     assert list(parallel.spread(slow_square, numbers, describe="squares", unit="numbers", chunk=3)) == [
         one * one for one in numbers
     ]
     assert handed == [
-        (numbers[5:], {"describe": "squares", "unit": "numbers", "chunk": 3})
-    ]  # 0.3 s for five: 0.36 s are left
+        (5, {"describe": "squares", "unit": "numbers", "chunk": 3})
+    ]  # 0.3 s for five: 0.36 s are left, of which two cores save half
     assert list(parallel.spread(slow_square, [], describe="none")) == []
+
+
+def test_one_core_never_hands_work_on(monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("SEAMBENCH_CPUS", "1")
+    assert not parallel.pays(1, 10**6, 60.0)
+    monkeypatch.setenv("SEAMBENCH_CPUS", "4")
+    assert parallel.pays(1, 10**6, 60.0) and not parallel.pays(0, 10**6, 60.0)
+    # 12 items of 1.2 s are left: four cores save three quarters of 14.4 s, two only half
+    assert parallel.pays(1, 13, 1.2) and not parallel.pays(1, 12, 1.2)
+    monkeypatch.setenv("SEAMBENCH_CPUS", "2")
+    assert not parallel.pays(1, 13, 1.2)
+
+
+def test_without_ray_a_pool_of_processes_does_the_same(monkeypatch):
+    monkeypatch.setenv("SEAMBENCH_RAY", "off")
+    monkeypatch.setenv("SEAMBENCH_CPUS", "2")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setattr(cluster, "session", None)
+    assert list(parallel.ordered_map(slow_square, range(12), first=2, describe="squares", chunk=3)) == [
+        one * one for one in range(2, 12)
+    ]
+    with pytest.raises(images.BadImage, match=r"^7\.png: can't be decoded$"):
+        list(parallel.ordered_map(refuse_seven, range(9), describe="some", chunk=2))
+    with pytest.raises(UserError, match="^deaths: a worker process died; is there memory enough"):
+        list(parallel.ordered_map(die, [1], describe="deaths"))
+    monkeypatch.setenv("SEAMBENCH_RAY", "no")
+    with pytest.raises(UserError, match="SEAMBENCH_RAY = 'no': expected on or off"):
+        list(parallel.ordered_map(slow_square, [1], describe="squares"))
 
 
 @pytest.mark.slow

@@ -1,0 +1,53 @@
+import json
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from benchmarks import __main__ as suite
+from benchmarks import record
+
+
+def line(value: float, better: str = "lower", row: str = "a") -> str:
+    return json.dumps(["metrics", row, "ms", value, better])
+
+
+def test_worse_is_a_ratio_whose_direction_the_record_states():
+    before = suite.described([line(2.0), line(2.0, "higher", "b"), line(1.0, row="gone")], "1")
+    now = suite.described([line(3.0), line(4.0, "higher", "b"), line(1.0, row="new")], "2")
+    table = suite.compared(now, before)
+    assert table["row"].tolist() == ["a", "b"] and table["worse"].tolist() == [1.5, 0.5]
+
+
+def test_a_run_is_compared_with_the_latest_of_the_same_machine(tmp_path):
+    now = suite.described([line(1.0)], "4")
+    assert suite.earlier(tmp_path, now) is None
+    now.to_parquet(tmp_path / "1.parquet")
+    now.to_parquet(tmp_path / "2.parquet")
+    now.assign(processor="another").to_parquet(tmp_path / "3.parquet")
+    assert suite.earlier(tmp_path, now) == tmp_path / "2.parquet"
+    assert {"processor", "cores", "memory", "gpu", "when", "load"} <= set(pd.read_parquet(tmp_path / "1.parquet"))
+
+
+def test_a_number_is_kept_only_where_it_is_asked_for(tmp_path, monkeypatch):
+    monkeypatch.delenv(record.KEPT_IN, raising=False)
+    record.record("metrics", "a", "ms", 1.0, "lower")
+    monkeypatch.setenv(record.KEPT_IN, str(tmp_path / "records"))
+    record.record("metrics", "a", "ms", 1.0, "lower")
+    assert (tmp_path / "records").read_text() == line(1.0) + "\n"
+    with pytest.raises(ValueError, match="expected higher or lower"):
+        record.record("metrics", "a", "ms", 1.0, "big")
+
+
+def test_a_peer_that_cannot_be_had_is_named_in_a_line(tmp_path, monkeypatch, capsys):
+    def refused(command, **_):
+        return subprocess.CompletedProcess(command, 1, "", "looking\nERROR: no network\n")
+
+    monkeypatch.setattr(suite, "PEERS", {"no_such_module": ["no-such-package==1"]})
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(subprocess, "run", refused)
+    suite.install_peers(tmp_path)
+    assert (
+        capsys.readouterr().err == "no-such-package==1 can't be installed (ERROR: no network): its rows are left out\n"
+    )
