@@ -27,19 +27,22 @@ def main(task: dict) -> None:
     model = models.create(task["name"], **task["hyperparameters"]).eval()
     device = torch.device("cuda" if task["device"] == "gpu" else "cpu")
     method = export.Pasted(model.to(device)).eval()
-    given = [value.to(device) for value in export.inputs(method, *task["size"], seed=0)]
+    height, width = task["size"]
+    given = [value.to(device) for value in export.inputs(method, height, width, seed=0)]
     with torch.no_grad():
-        with FlopCounterMode(display=False) as counter:
-            try:
+        counter = FlopCounterMode(display=False)
+        try:
+            with counter:
                 method(*given)
-            except NotDivisible as asked:  # as commands.apply has it: a margin out to the next multiple
-                assert asked.by is not None
-                height, width = task["size"]
-                margin = (0, -width % asked.by, 0, -height % asked.by)
-                given = [F.pad(value, margin, mode="replicate") for value in given]
-                counter.reset() if hasattr(counter, "reset") else None
+        except NotDivisible as asked:  # a margin out to the next multiple, as commands.apply has it
+            assert asked.by is not None  # require_divisible says it
+            margin = (0, -width % asked.by, 0, -height % asked.by)
+            given = [F.pad(value, margin, mode="replicate") for value in given]
+            counter = FlopCounterMode(display=False)
+            with counter:
                 method(*given)
-        spent, started = [], time.perf_counter()
+        spent: list[float] = []
+        started = time.perf_counter()
         while len(spent) < cost.ROUNDS and (not spent or time.perf_counter() - started < 20):
             begun = time.perf_counter()
             method(*given)
