@@ -104,20 +104,22 @@ def export(name: str, model: Model, out: Path, side: int = 256) -> Exported:
     require_packages()
     model = model.cpu().float().eval()
     method = Pasted(model).eval()
-    multiple = _multiple(model, side)
+    multiple, reason = _sizes(model, side)
     side = -(-side // multiple) * multiple
     step = -(-STEP // multiple) * multiple
     free = [(side, side + step), (side + 2 * step, side)]
-    reason = ""
     with atomic.file(out) as file:
-        try:
-            checks = _written(method, file, free, multiple, dynamic=True)
-        except _CantExport as refusal:
-            reason = str(refusal)
+        checks = None
+        if not reason:
+            try:
+                checks = _written(method, file, free, multiple, dynamic=True)
+            except _CantExport as refusal:
+                reason = str(refusal)
+        if checks is None:
             try:
                 checks = _written(method, file, [(side, side)] * 2, multiple, dynamic=False)
-            except _CantExport as second:
-                raise UserError(f"{name} can't be exported: {second}") from second
+            except _CantExport as refusal:
+                raise UserError(f"{name} can't be exported: {refusal}") from refusal
     return Exported(multiple, reason, checks)
 
 
@@ -200,20 +202,29 @@ def inputs(method: Pasted, height: int, width: int, seed: int) -> tuple[Tensor, 
     return picture, mask
 
 
-def _multiple(model: Model, side: int) -> int:
-    """What height and width must be multiples of. A network at two sizes takes any: it sees its small one."""
+def _sizes(model: Model, side: int) -> tuple[int, str]:
+    """What height and width must be multiples of, and why the size is fixed where the network reads squares of `side`
+    alone, else "". A network at two sizes takes any: it sees its small one.
+
+    Raises UserError, with the network's own words, where it refuses squares of `side` too."""
     if model.full_resolution:
-        return 1
+        return 1, ""
     method = Pasted(model)
     try:
         with torch.no_grad():
             method(*inputs(method, side + 1, side - 1, seed=0))
+        return 1, ""
     except NotDivisible as asked:
         assert asked.by is not None  # require_divisible says it
-        return asked.by
+        return asked.by, ""
     except ValueError as refusal:
-        raise UserError(f"{type(model).__name__} refuses {side - 1}x{side + 1} pixels: {refusal}") from None
-    return 1
+        reason = str(refusal)
+    try:
+        with torch.no_grad():
+            method(*inputs(method, side, side, seed=0))
+    except ValueError as refusal:
+        raise UserError(f"--size {side}: {refusal}") from None
+    return 1, reason
 
 
 _OPERATORS = (

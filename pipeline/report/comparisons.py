@@ -34,7 +34,22 @@ def published(folder: Path, task: str) -> dict:
          "spearman": f"{row.spearman:.2f}".replace("-", "−"), "kendall": f"{row.kendall:.2f}".replace("-", "−")}
         for row in ordered.itertuples()
     ]  # fmt: skip
-    return {"papers": papers, "orders": orders, "n_without_order": len(correlations) - len(ordered)}
+    return {
+        "papers": papers, "orders": orders, "n_without_order": len(correlations) - len(ordered),
+        "agreement": agreement(ordered),
+    }  # fmt: skip
+
+
+def agreement(ordered: pd.DataFrame) -> str:
+    """How alike a task's results and papers order methods, in a sentence with what it rests on. `ordered`: the rows of
+    correlations.parquet that have a rank correlation."""
+    if ordered.empty:
+        return "No printed column shares three methods with this run: nothing says whether papers order them alike."
+    low, high = int(ordered["n_models"].min()), int(ordered["n_models"].max())
+    methods = f"{low}" if low == high else f"{low} to {high}"
+    median = f"{ordered['spearman'].median():.2f}".replace("-", "−")
+    columns = f"{len(ordered)} printed column{'s' if len(ordered) != 1 else ''}"
+    return f"Order of methods against papers: Spearman {median} at the median of {columns}, each of {methods} methods."
 
 
 def _printed(row) -> dict:

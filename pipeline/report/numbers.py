@@ -6,9 +6,12 @@ sentence says.
 
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import SimpleNamespace
+from urllib.parse import quote
 
 import pandas as pd
 
@@ -176,7 +179,9 @@ def score_table(results: Results, subset: str, split: str = "test") -> dict:
         "subset": subset,
         "split": split,
         "leading": METRICS[results.leading].label,
-        "metrics": [{"name": METRICS[one].label, "higher": higher} for one, higher in results.metrics.items()],
+        "metrics": [
+            {"column": one, "name": METRICS[one].label, "higher": higher} for one, higher in results.metrics.items()
+        ],
         "rows": rows,
         "stated": stated,
         "n_images": int(chosen["n_images"].max()),
@@ -228,6 +233,51 @@ def _behind(results: Results, subset: str, model: str, first: str) -> dict | str
         return ""
     tied = not (row["low"] > 0 or row["high"] < 0)
     return {"text": change(row["mean"], metric), "interval": between(row["low"], row["high"], metric), "tied": tied}
+
+
+def _records(table: pd.DataFrame) -> list[SimpleNamespace]:
+    """Rows by name of column, also where a column is called like an attribute of pandas' rows."""
+    return [SimpleNamespace(**row) for row in table.to_dict("records")]
+
+
+def cost_rows(table: pd.DataFrame, results: Results) -> list[dict]:
+    """Rows of cost.parquet in words, methods in the order of the task; what was not measured says why."""
+    measured = lambda value, decimals: "–" if pd.isna(value) else f"{value:,.{decimals}f}"
+    order = {model: place for place, model in enumerate(results.order)}
+    ordered = table.assign(place=table["model"].map(order)).sort_values("place", kind="stable")
+    return [
+        {
+            "model": row.model,
+            "trained": results.methods[row.model]["trained"],
+            "device": row.device,
+            "size": row.size,
+            "parameters": count(results.methods[row.model]["n_parameters"]),
+            "gmacs": measured(row.gmacs, 2),
+            "ms": measured(row.ms, 1),
+            "peak": measured(row.peak_mib, 0),
+            "why_not": row.why_not,
+            "licences": (row.code_licence, row.weights_licence, row.data_licence),
+        }
+        for row in _records(ordered)
+    ]
+
+
+EMBEDDED_BYTES = 1_000_000
+"""A CSV longer than this isn't written into the page."""
+
+
+def embedded(folder: Path, names: Sequence[str]) -> tuple[list[dict], list[str]]:
+    """Tables of `folder` as CSV files that a page carries in itself, so that it can be mailed alone: name, rows and address
+    (a data: URL) of each; and the names of those longer than EMBEDDED_BYTES."""
+    carried, too_large = [], []
+    for name in names:
+        table = tables.read(folder / f"{name}.parquet")
+        address = "data:text/csv;charset=utf-8," + quote(table.to_csv(index=False, float_format="%.7g"), safe=",:/ ()|")
+        if len(address) > EMBEDDED_BYTES:
+            too_large.append(name)
+        else:
+            carried.append({"name": name, "rows": len(table), "address": address})
+    return carried, too_large
 
 
 def overlaps(file: Path) -> dict[str, list[str]]:

@@ -25,10 +25,13 @@ from pipeline.report import (
     sheets,
     variants,
 )
+from pipeline.scoring import columns
 from pipeline.tasks import METRICS, TASKS
 
 HERE = Path(__file__).parent
 MAX_BYTES = 20_000_000
+TABLES = (*numbers.RESULT_TABLES, "differences_by_size")
+"""Tables of a task that the page carries as CSV and names as files beside it."""
 WORST = 4
 """Images shown per method among its worst."""
 
@@ -99,6 +102,7 @@ def render(parameters, *, results: Path, artifacts: Path, data: Path, file: Path
             subsets=subsets,
             masks=masks,
             run=run,
+            columns=_columns(),
         )
         .strip()
     )
@@ -119,10 +123,11 @@ def _task(results: numbers.Results, parameters, artifacts: Path, folder: Path) -
     steps = [plots.by_steps(results, task.size_column, metric) for metric in task.charted]
     kinds = [plots.by_kind(results, by, results.leading) for by in reversed(task.kinds)]
     overlaps = numbers.overlaps(folder / "overlaps.parquet")
+    carried, too_large = numbers.embedded(folder, TABLES)
     other_splits = sorted(one for one in set(results.summary["split"]) - {"test"} if not datasets.side_of(one))
     return {
         "asks": ASKS[task.name],
-        "metrics": [(METRICS[name].label, METRICS[name].meaning) for name in task.metrics],
+        "metrics": [(name, METRICS[name].label, METRICS[name].meaning) for name in task.metrics],
         "second": "errors" if task.region else "found and missed",
         "second_means": ERRORS if task.region else "white: found; orange: false alarm; blue: missed (threshold 0.5)",
         "name": results.task,
@@ -153,7 +158,9 @@ def _task(results: numbers.Results, parameters, artifacts: Path, folder: Path) -
             {"model": model, "trained": model in results.trained, "strips": sheets.worst(shown, model, WORST)}
             for model in results.order
         ],
-        "tables": (*numbers.RESULT_TABLES, "differences_by_size"),
+        "tables": TABLES,
+        "embedded": carried,
+        "too_large": too_large,
     }
 
 
@@ -163,8 +170,37 @@ def _beside(results: numbers.Results, folder: Path) -> dict:
         "detectability": comparisons.detectability(folder / "detectability", results.trained)
         if results.task == "harmonization"
         else [],
+        "cost": _cost(results, folder / "cost.parquet"),
         "study": comparisons.study(folder / "study", results.order),
     }
+
+
+def _cost(results: numbers.Results, file: Path) -> dict | None:
+    """What the task's methods cost, where commands.cost has measured it: charts of quality against time, and rows."""
+    if not file.is_file():
+        return None
+    table = parquet.read(file)
+    table = table[table["model"].isin(results.order)]
+    if table.empty:
+        return None
+    charts = [
+        plots.quality_against_time(results, part, f"{device}, {size}")
+        for (device, size), part in table.groupby(["device", "size"], sort=False)
+    ]
+    return {"charts": [Markup(one) for one in charts if one], "rows": numbers.cost_rows(table, results)}
+
+
+def _columns() -> dict:
+    """The dictionary of the tables' columns."""
+    return {
+        "metrics": [
+            {"column": one.name, "label": one.label, "tasks": ", ".join(columns.tasks_of(one.name)), "meaning": one.meaning,
+             "better": "higher" if one.higher_is_better else "lower"}
+            for one in METRICS.values()
+        ],
+        "tables": list(columns.TABLES.items()),
+        "other": list(columns.MEANINGS.items()),
+    }  # fmt: skip
 
 
 def _subset(name: str, subset, data: Path, parameters) -> dict:

@@ -128,11 +128,18 @@ def by_kind(results: Results, by: str, metric: str, most: int = 12) -> str | Non
     n = part.groupby("value")["n"].max().sort_values(ascending=False, kind="stable").head(most)
     if len(n) < 2:
         return None
-    figure, axes = _panel(f"{METRICS[metric].label} {_arrow(results, metric)} by {by}", height=0.75 + 0.22 * len(n))
-    for model, style in _drawn_in_order(results):
+    drawn = _drawn_in_order(results)
+    # a row is as high as its marks need: each method has a line of its own there, so that equal means don't hide each other
+    row = max(0.24, 0.05 * len(drawn) + 0.1)
+    figure, axes = _panel(f"{METRICS[metric].label} {_arrow(results, metric)} by {by}", height=0.75 + row * len(n))
+    for place, (model, style) in enumerate(drawn):
         rows = part[part["model"] == model].set_index("value").reindex(n.index)
-        axes.plot(rows["mean"], -np.arange(len(n)), linestyle="none", **_mark(style, 4.5))
-    axes.set_yticks(-np.arange(len(n)), [f"{value} ({images})" for value, images in n.items()])
+        within = 0.6 * ((place + 0.5) / len(drawn) - 0.5)
+        axes.plot(rows["mean"], -np.arange(len(n)) - within, linestyle="none", **_mark(style, 4))
+    for edge in range(1, len(n)):
+        axes.axhline(0.5 - edge, color=GRID, linewidth=0.5)
+    axes.grid(False)
+    axes.set_yticks(-np.arange(len(n)), [f"{_at_most(value)} ({images})" for value, images in n.items()])
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.set_ylim(-len(n) + 0.4, 0.6)
     _from_zero(axes, "x", part["mean"])
@@ -173,6 +180,51 @@ def size_against_quality(results: Results) -> str | None:
             axes, {model: place for model, place in points.items() if (place[0] == none) == column}, look, 0.02 * width
         )
     return _svg(figure, f"{results.task} size")
+
+
+@matplotlib.rc_context(_SETTINGS)
+def quality_against_time(results: Results, cost: pd.DataFrame, where: str) -> str | None:
+    """Milliseconds for a picture against the leading metric over all test images, for the rows of cost.parquet of one
+    device and size (`where` says which). A line joins the Pareto front: methods that no other is both faster and better
+    than. None with fewer than two methods that were timed."""
+    metric = results.leading
+    means = results.intervals[(results.intervals["subset"] == "All") & (results.intervals["metric"] == metric)]
+    means = means.set_index("model")["mean"]
+    times = cost.set_index("model")["ms"]
+    points = {model: (times[model], means[model]) for model in results.order
+              if model in times and np.isfinite(times[model]) and np.isfinite(means[model])}  # fmt: skip
+    if len(points) < 2:
+        return None
+    figure, axes = _panel(f"{METRICS[metric].label} {_arrow(results, metric)} by time, {where}")
+    look = styles(results)
+    front = pareto(points, results.metrics[metric])
+    axes.plot(*zip(*(points[model] for model in front)), color=GRID, linewidth=1.4, drawstyle="steps-post", zorder=0)
+    axes.set_xscale("log")
+    for model, style in _drawn_in_order(results):
+        if model in points:
+            axes.plot(*points[model], linestyle="none", **_mark(style, 5))
+    low, high = (bound([time for time, _ in points.values()]) for bound in (min, max))
+    axes.set_xlim(low / 1.4, high * max(2.0, (high / low) ** 0.25))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("milliseconds")
+    places = _apart(axes, {model: y for model, (_, y) in points.items()})
+    to_data = axes.transAxes + axes.transData.inverted()
+    for model, y in places.items():
+        place = points[model][0] * (high / low) ** 0.02 * 1.06, to_data.transform((0, y))[1]
+        axes.annotate(model, place, color=look[model].colour, fontsize=7.5, va="center", annotation_clip=False)
+    return _svg(figure, f"{results.task} cost {where}")
+
+
+def pareto(points: dict[str, tuple[float, float]], higher_is_better: bool) -> list[str]:
+    """Methods that no other is as fast and as good as, and better in one of the two; fastest first. `points`: method ->
+    time and quality."""
+    sign = 1 if higher_is_better else -1
+    front: list[str] = []
+    for model in sorted(points, key=lambda name: (points[name][0], -sign * points[name][1], name)):
+        if not front or sign * points[model][1] > sign * points[front[-1]][1]:
+            front.append(model)
+    return front
 
 
 @matplotlib.rc_context(_SETTINGS)
@@ -296,6 +348,11 @@ def _from_zero(axes, axis: str, values: pd.Series) -> None:
     low, high = values.min(), values.max()
     if 0 < low < 0.5 * high:
         (axes.set_xlim if axis == "x" else axes.set_ylim)(0, None)
+
+
+def _at_most(value: str, letters: int = 26) -> str:
+    """A category's name, its middle left out where it would push the chart aside."""
+    return value if len(value) <= letters else f"{value[: letters // 2]}…{value[-(letters // 2 - 1) :]}"
 
 
 def _short(value) -> str:

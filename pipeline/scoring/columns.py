@@ -3,7 +3,6 @@
 docs/tables.md and the report's dictionary are written from here (`python -m commands.columns`).
 """
 
-from pipeline.scoring import evaluation
 from pipeline.tasks import METRICS, TASKS
 
 TABLES = {
@@ -31,7 +30,7 @@ MEANINGS = {
     "simulated": "of an image: whether a camera model made it in place of a real rendition or moment; of a mean: the share of such images",
     "hole_ratio": "share of the image's pixels that lie in the hole, 0 to 1",
     "hole_ratio_bucket": "range of hole_ratio in percent",
-    evaluation.TOUCHED: "share of the pixels outside the region that the method changed; they are scored as the input has them",
+    "background_touched": "share of the pixels outside the region that the method changed; they are scored as the input has them",
     "n_images": "images that the mean is of",
     "n_parameters": "learned numbers of what predicts, discriminators left out; missing where nobody knows",
     "origin": "trained here, without weights, or which weights or pictures were brought along",

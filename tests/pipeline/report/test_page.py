@@ -1,9 +1,11 @@
 import contextlib
 import hashlib
+import io
 import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
 
 import pandas as pd
 import pytest
@@ -37,7 +39,7 @@ class Read(HTMLParser):
         given = dict(attributes)
         self.sources += [given[key] for key in ("src", "data-second", "poster") if key in given]
         self.links += [given["href"]] if "href" in given else []
-        self.ids += [given["id"]] if tag in ("section", "nav", "main") and "id" in given else []
+        self.ids += [given["id"]] if "id" in given else []
         if tag not in VOID:
             self.open.append(tag)
 
@@ -83,15 +85,48 @@ def test_needs_nothing_beside_it(html, read):
 
 
 def test_links_lead_to_tables_that_exist(finished, read):
-    outside = [one for one in read.links if not one.startswith("#")]
+    outside = [one for one in read.links if not one.startswith(("#", "data:"))]
     assert len(outside) > 20 and all((finished / "report" / one).resolve().is_file() for one in outside)
     assert {one[1:] for one in read.links if one.startswith("#")} <= set(read.ids)
+
+
+def test_tables_travel_inside_the_page(finished, read):
+    carried = [one for one in read.links if one.startswith("data:text/csv;charset=utf-8,")]
+    assert len(carried) == 3 * len(page.TABLES)
+    for number, task in enumerate(project.METHODS):
+        table = tables.read(finished / "results" / task / "intervals.parquet")
+        address = carried[number * len(page.TABLES) + page.TABLES.index("intervals")]
+        own = pd.read_csv(io.StringIO(unquote(address.partition(",")[2])))
+        assert list(own) == list(table) and list(own["model"]) == list(table["model"])
+        assert own["mean"].to_numpy() == pytest.approx(table["mean"].to_numpy(), rel=1e-6, nan_ok=True)
+
+
+def test_a_table_too_long_for_the_page_is_named(finished, monkeypatch, undrawn):
+    monkeypatch.setattr(page.numbers, "EMBEDDED_BYTES", 100)
+    text = Read(render(finished)).text
+    assert "Too large to be embedded: per_image, summary" in text
+
+
+def test_costs_are_shown_once_they_are_measured(finished, tmp_path, undrawn):
+    root = tmp_path / "copy"
+    shutil.copytree(finished, root)
+    assert "What a method costs" not in Read(render(root)).text
+    row = {"task": "harmonization", "device": "cpu", "size": "256", "height": 256, "width": 256, "parameters": 1, "gmacs": 0.5,
+           "peak_mib": 300.0, "code_licence": "MIT", "weights_licence": "not looked up", "data_licence": "research"}  # fmt: skip
+    rows = [
+        row | {"model": "composite", "ms": 1.25, "why_not": ""},
+        row | {"model": "rainnet", "ms": float("nan"), "why_not": "needs more than 5 GiB"},
+    ]
+    tables.write(root / "results/cost.parquet", pd.DataFrame(rows))
+    text = Read(render(root)).text
+    assert text.count("What a method costs") == 1
+    assert "composite † cpu 256 0 0.50 1.2 300 MIT" in text and "needs more than 5 GiB" in text
 
 
 def test_says_what_matters(finished, read):
     for words in (
         "Few photographs.", "Simulated data. HAdobe5k: all 8 composites", "preset small", "4 images of 2 photographs",
-        "without training", "at 48 in place of 256 pixels", "2 + 1", "candidates were rejected", "pairs.parquet", "$x^2$ <b>",
+        "without training", "at 48 in place of 256 pixels", "2 + 1", "candidates were rejected", "pairs.parquet", "$x^2$ <b>", "What is a protocol?", "No printed column shares three methods",
     ):  # fmt: skip
         assert words in read.text, words
     for task, methods in project.METHODS.items():

@@ -157,3 +157,15 @@ def test_histogram_counts_every_value():
     assert "median 12" in texts(chart)
     constant = plots.histogram(pd.Series([0.0, 0.0, np.nan]), "values")
     assert "median 0" in texts(constant)
+
+
+def test_the_pareto_front_holds_what_nothing_beats():
+    points = {
+        "slow_good": (100.0, 9.0),
+        "fast_bad": (1.0, 2.0),
+        "beaten": (50.0, 1.5),
+        "middle": (10.0, 5.0),
+        "equal": (10.0, 4.0),
+    }
+    assert plots.pareto(points, higher_is_better=True) == ["fast_bad", "middle", "slow_good"]
+    assert plots.pareto(points, higher_is_better=False) == ["fast_bad", "beaten"]
