@@ -508,3 +508,26 @@ def test_a_stale_file_is_named(monkeypatch, capsys, checkout, embedded):
     assert "models/dvc.yaml is stale; `python -m commands.graph` writes it anew" in capsys.readouterr().err
     assert run_graph(monkeypatch) == 0
     assert (checkout / graph.FILE).read_text() == graph.written(embedded)
+
+
+def test_raising_the_repeats_adds_stages_and_changes_none():
+    content = YAML(typ="safe").load((graph.ROOT / "params.yaml").read_text())
+
+    def stages(repeats: int) -> dict:
+        parameters = params.Params.model_validate(
+            params.load(graph.ROOT / "params.yaml").model_dump()
+            | {"training": content["training"] | {"repeats": repeats}}
+        )
+        made: dict = {}
+        for name in parameters.models:
+            made |= graph.stages_of(name, parameters)
+        return made
+
+    once, thrice = stages(1), stages(3)
+    assert {name: thrice[name] for name in once} == once
+    trained = [name.removeprefix("train-") for name in once if name.startswith("train-")]
+    added = {f"{kind}-{name}-repeat{k}" for kind in ("train", "infer") for name in trained for k in (2, 3)}
+    assert set(thrice) - set(once) == added and trained
+    name = trained[0]
+    assert thrice[f"train-{name}-repeat2"]["outs"] == [f"artifacts/models/{name}@2"]
+    assert f"artifacts/models/{name}@2/weights.safetensors" in thrice[f"infer-{name}-repeat2"]["deps"]
