@@ -11,10 +11,11 @@ from pipeline.networks.loop import Job, publish
 from pipeline.params.schema import Training
 from pipeline.running import run_folders
 
-SHARED = ("device", "precision", "workers", "validation_images")
+SHARED = ("device", "precision", "workers", "threads", "validation_images")
 """Parameters of `training` that a single training depends on; how many repeats there are is none of them."""
 PARAMS = (
-    "seed", "image_size", "training.device", "training.precision", "training.workers", "training.validation_images",
+    "seed", "image_size", "training.device", "training.precision", "training.workers", "training.threads",
+    "training.validation_images",
     "models.{model}.hyperparameters", "models.{model}.training",
 )  # fmt: skip
 PARAMS_OF_TASK = {"localization": ("localization.max_foreground",), "inpainting": ("inpainting.mask_augmentation",)}

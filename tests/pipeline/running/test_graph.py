@@ -358,7 +358,8 @@ def test_every_declared_leaf_is_read_in_the_closure(stage):
 
 def test_the_schema_is_walked_as_it_stands():
     assert declared_leaves("seed") == {"seed"}
-    assert declared_leaves("training") == {"device", "precision", "workers", "threads", "validation_images"}
+    shared = {"device", "precision", "workers", "threads", "validation_images", "repeats"}
+    assert declared_leaves("training") == shared
     assert declared_leaves("models.{model}.hyperparameters") == {"hyperparameters"}
     assert {"milestones", "betas", "flip", "low", "high", "epochs", "keep"} <= declared_leaves("models.{model}")
     assert {"kind", "path", "test_share"} <= declared_leaves("sources.{source}")
@@ -511,13 +512,11 @@ def test_a_stale_file_is_named(monkeypatch, capsys, checkout, embedded):
 
 
 def test_raising_the_repeats_adds_stages_and_changes_none():
-    content = YAML(typ="safe").load((graph.ROOT / "params.yaml").read_text())
+    loaded = params.load(graph.ROOT / "params.yaml")
 
     def stages(repeats: int) -> dict:
-        parameters = params.Params.model_validate(
-            params.load(graph.ROOT / "params.yaml").model_dump()
-            | {"training": content["training"] | {"repeats": repeats}}
-        )
+        training = loaded.training.model_copy(update={"repeats": repeats})
+        parameters = loaded.model_copy(update={"training": training})
         made: dict = {}
         for name in parameters.models:
             made |= graph.stages_of(name, parameters)
