@@ -47,11 +47,7 @@ def main(arguments) -> None:
             others = f"; not under {', '.join(differ)}" if differ else ""
             print(f"the means stand as claimed under {len(agree)} of {len(agree) + len(differ)} protocols{others}")
     if arguments.table is None:
-        repeats = scores["repeat"].nunique() if "repeat" in scores else 1
-        print(
-            f"training seeds: {repeats}"
-            + ("; how much of the difference is the seed's is not known" if repeats == 1 else "")
-        )
+        print(claims.over_seeds(scores, claim, metric=arguments.metric))
 
 
 def _task(claim: claims.Claim, metric: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline import atomic, command, params, tables
+from pipeline import atomic, command, params, repeats, tables
 from pipeline.data import datasets
 from pipeline.errors import ParameterError, UserError
 from pipeline.running import graph, parallel
@@ -120,7 +120,7 @@ def _ours(task: str, method: dict, split: str) -> pd.DataFrame | None:
                 f"{file}: {file.stem} was run on other data than now stand here; `dvc repro` evaluates anew"
             )
     scores = tables.read(table)
-    scores = scores[scores["split"] == split]
+    scores = repeats.averaged(scores[scores["split"] == split], ["split", "image_id"]).assign(**{repeats.COLUMN: 1})
     return scores if len(scores) else None
 
 

@@ -4,7 +4,7 @@ import functools
 import hashlib
 from pathlib import Path
 
-from pipeline import atomic, command, params, tables
+from pipeline import atomic, command, params, repeats, tables
 from pipeline.data import datasets
 from pipeline.errors import ParameterError
 from pipeline.networks import devices, intermediate, own_threshold, predictor
@@ -33,7 +33,8 @@ def main(arguments) -> None:
     options = {"max_foreground": parameters.localization.max_foreground} if task == "localization" else {}
     device = devices.resolve_device(parameters.training.device, 1) if weights else "cpu"
     splits = {}
-    out = Path(arguments.out or f"artifacts/predictions/{name}")
+    called = repeats.folder_name(name, arguments.repeat)
+    out = Path(arguments.out or f"artifacts/predictions/{called}")
     with atomic.folder(out) as folder:
         size, sides = parameters.image_size, parameters.inference.resolutions
         for split in [*datasets.test_splits(task, data), *map(datasets.at_side, sides)]:
@@ -97,8 +98,9 @@ def main(arguments) -> None:
         options=options,
         splits=splits,
         threshold=threshold,
+        repeat=arguments.repeat,
     )
-    index.write(arguments.index or f"artifacts/index/{task}/{name}.json", content)
+    index.write(arguments.index or f"artifacts/index/{task}/{called}.json", content)
 
 
 if __name__ == "__main__":
@@ -113,6 +115,9 @@ if __name__ == "__main__":
     parser.add_argument("--weights", help="safetensors of a trained network; a method without training has none")
     parser.add_argument(
         "--imported", action="store_true", help="the weights were trained elsewhere, which tables then say"
+    )
+    parser.add_argument(
+        "--repeat", type=int, default=1, help="which of training.repeats the weights are of (1 if not given)"
     )
     parser.add_argument("--out", help="folder to write (artifacts/predictions/<model> if not given)")
     parser.add_argument("--index", help="file to write (artifacts/index/<task>/<model>.json if not given)")

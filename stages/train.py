@@ -3,14 +3,21 @@
 import functools
 from pathlib import Path
 
-from pipeline import command, params
+from pipeline import command, params, repeats, seeds
 from pipeline.data import datasets
 from pipeline.errors import ParameterError
 from pipeline.networks import ray_train
 from pipeline.networks.loop import Job, publish
+from pipeline.params.schema import Training
 from pipeline.running import run_folders
 
-PARAMS = ("seed", "image_size", "training", "models.{model}.hyperparameters", "models.{model}.training")
+SHARED = ("device", "precision", "workers", "threads", "validation_images")
+"""Parameters of `training` that a single training depends on; how many repeats there are is none of them."""
+PARAMS = (
+    "seed", "image_size", "training.device", "training.precision", "training.workers", "training.threads",
+    "training.validation_images",
+    "models.{model}.hyperparameters", "models.{model}.training",
+)  # fmt: skip
 PARAMS_OF_TASK = {"localization": ("localization.max_foreground",), "inpainting": ("inpainting.mask_augmentation",)}
 
 
@@ -28,6 +35,9 @@ def main(arguments) -> None:
         options = {"max_foreground": parameters.localization.max_foreground}
     elif task == "inpainting":
         options = {"mask_augmentation": parameters.inpainting.mask_augmentation}
+    shared = Training(**{key: getattr(parameters.training, key) for key in SHARED})
+    repeat = arguments.repeat
+    seed = parameters.seed if repeat == 1 else seeds.derive(parameters.seed, "repeat", repeat)
     training, hyperparameters = block.training, block.hyperparameters
     start_from = Path(training.start_from).absolute() if training.start_from else None
     if start_from is not None and "backbone_weights" in hyperparameters:
@@ -46,9 +56,9 @@ def main(arguments) -> None:
             }
         )
         depends_on = (
-            parameters.seed,
+            seed,
             size,
-            parameters.training,
+            shared,
             hyperparameters,
             part,
             options,
@@ -56,12 +66,12 @@ def main(arguments) -> None:
             *begins_with,
             *datasets.manifests(data),
         )
-        return run_folders.run_folder(name, *depends_on)
+        return run_folders.run_folder(repeats.folder_name(name, repeat), *depends_on)
 
     job = Job(
         name=name,
-        seed=parameters.seed,
-        shared=parameters.training,
+        seed=seed,
+        shared=shared,
         own=training,
         build_model=build_model,
         build_data=functools.partial(datasets.for_training, task, [one.absolute() for one in data], size, **options),
@@ -70,7 +80,7 @@ def main(arguments) -> None:
         phase_ends=tuple(folder_of(f"end of {phase}", number) for number, phase in enumerate(phases[:-1])),
     )
     ray_train.train(job)
-    publish(job, Path(arguments.out or f"artifacts/models/{name}"))
+    publish(job, Path(arguments.out or f"artifacts/models/{repeats.folder_name(name, repeat)}"))
 
 
 if __name__ == "__main__":
@@ -78,6 +88,9 @@ if __name__ == "__main__":
     parser.add_argument("model", help="a method of params.yaml that has a training block")
     parser.add_argument(
         "--data", nargs="+", required=True, help="sub-datasets of composites, or source and masks for inpainting"
+    )
+    parser.add_argument(
+        "--repeat", type=int, default=1, help="which of training.repeats; each has a seed of its own (1 if not given)"
     )
     parser.add_argument("--out", help="folder to write (artifacts/models/<model> if not given)")
     command.run(main, parser.parse_args())

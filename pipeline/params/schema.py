@@ -261,6 +261,11 @@ class Training(Block):
     validation_images: Count = Field(
         description="at most so many validation images, evenly over the set, are scored after an epoch"
     )
+    repeats: Count = Field(
+        1,
+        description="each network is trained from so many seeds; tables then hold means over them and their spread. Raising it "
+        "trains the further ones alone",
+    )
 
 
 class Schedule(Block):

@@ -7,7 +7,7 @@ sentence says.
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from pipeline import reading, tables
+from pipeline import reading, repeats, tables
 from pipeline.errors import UserError
 from pipeline.scoring import index as scoring_index
 from pipeline.tasks import METRICS, TASKS
@@ -40,6 +40,10 @@ class Results:
     differences: pd.DataFrame
     ranks: pd.DataFrame
     breakdowns: pd.DataFrame
+    n_repeats: int = 1
+    """Trainings of each network. Scores of images are means over them; pictures are those of the first."""
+    order_by_seed: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """Pairs of methods whose order depends on the training (pipeline/repeats.py)."""
 
     @property
     def metrics(self) -> dict[str, bool]:
@@ -79,14 +83,19 @@ def read_results(task: str, results: Path, index: Path) -> Results:
     files = sorted(index.glob("*.json"))
     if not files:
         raise UserError(f"{index}: no method has predictions there; `dvc repro` makes them")
-    methods = {one["model"]: one for one in map(scoring_index.read, files)}
+    methods = {one["model"]: one for one in map(scoring_index.read, files) if one["repeat"] == 1}
     read = {name: tables.read(results / f"{name}.parquet") for name in RESULT_TABLES}
+    scores = read["per_image"]
+    read["per_image"] = repeats.averaged(scores, ["split", "image_id"])
     odd = sorted(set(methods) ^ set(read["summary"]["model"]))
     if odd:
         raise UserError(
             f"{results / 'summary.parquet'} and {index} name different methods ({odd[0]} is in one only); `dvc repro` evaluates anew"
         )
-    return Results(task, methods, **read)
+    known = TASKS[task]
+    tested = scores[scores["split"] == "test"]
+    by_seed = repeats.order_by_seed(tested, known.leading, METRICS[known.leading].higher_is_better)
+    return Results(task, methods, **read, n_repeats=int(scores[repeats.COLUMN].max()), order_by_seed=by_seed)
 
 
 @dataclass(frozen=True)
@@ -332,6 +341,26 @@ def training_rows(trainings: list[Training], blocks: dict) -> list[dict]:
             }
         )
     return rows
+
+
+def seeds(results: Results) -> dict | None:
+    """What the page says of several trainings of each network; None where there is one of each."""
+    if results.n_repeats == 1:
+        return None
+    pooled = results.intervals[
+        (results.intervals["subset"] == "All") & (results.intervals["metric"] == results.leading)
+    ].set_index("model")
+    spreads = [
+        f"{model} {number(pooled.loc[model, 'repeat_sd'], results.leading)}"
+        for model in results.order
+        if pooled.loc[model, "n_repeats"] > 1
+    ]
+    return {
+        "n": results.n_repeats,
+        "metric": METRICS[results.leading].label,
+        "spreads": spreads,
+        "pairs": results.order_by_seed.to_dict("records"),
+    }
 
 
 def duration(seconds: float) -> str:

@@ -132,6 +132,7 @@ def _task(results: numbers.Results, parameters, artifacts: Path, folder: Path) -
         "second_means": ERRORS if task.region else "white: found; orange: false alarm; blue: missed (threshold 0.5)",
         "name": results.task,
         "overview": numbers.overview(results),
+        "seeds": numbers.seeds(results),
         "leading": METRICS[results.leading].label,
         "headline": numbers.score_table(results, "All"),
         "overlaps": [sentence for name in parameters.subsets for sentence in overlaps.get(name, [])],

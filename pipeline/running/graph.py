@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedSeq
 
 import models
-from pipeline import params, tables
+from pipeline import params, repeats, tables
 from pipeline.data.sources.kinds import KINDS
 from pipeline.errors import UserError
 from pipeline.running import outside
@@ -232,6 +232,12 @@ def weights_of(name: str, parameters: params.Params) -> str | None:
     return f"artifacts/models/{name}/weights.safetensors" if block.training is not None else block.weights
 
 
+def repeats_of(name: str, parameters: params.Params) -> range:
+    """The numbers of a method's trainings, each a stage of its own: raising training.repeats adds stages and changes none.
+    A method that isn't trained here has number 1 alone."""
+    return range(1, 1 + (parameters.training.repeats if parameters.models[name].training is not None else 1))
+
+
 def stages_of(name: str, parameters: params.Params) -> dict[str, dict]:
     """The stages of one method, as models/dvc.yaml holds them: training, inference, and for a localizer with weights what it
     finds once composites were harmonized. Without training there is no first, and of pictures made elsewhere only the
@@ -265,23 +271,28 @@ def stages_of(name: str, parameters: params.Params) -> dict[str, dict]:
     predicting = outside.weight_files(
         {key: value for key, value in block.hyperparameters.items() if not weights or key != "backbone_weights"}
     )
-    if block.training is not None:
-        begins = [block.training.start_from] if block.training.start_from else []
-        made[f"train-{name}"] = {
+    for repeat in repeats_of(name, parameters):
+        called, suffix = repeats.folder_name(name, repeat), "" if repeat == 1 else f"-repeat{repeat}"
+        which = "" if repeat == 1 else f"--repeat {repeat} "
+        if block.training is not None:
+            begins = [block.training.start_from] if block.training.start_from else []
+            made[f"train-{name}{suffix}"] = {
+                "wdir": "..",
+                "cmd": f"python -m stages.train {name} {which}--data {' '.join(data)}",
+                "params": places("stages.train", task),
+                "deps": closure("stages.train", network) + data + files + begins,
+                "outs": [f"artifacts/models/{called}"],
+            }
+            weights = f"artifacts/models/{called}/weights.safetensors"
+        options = f"--weights {shlex.quote(weights)} {'--imported ' if imported else ''}" if weights else ""
+        made[f"infer-{name}{suffix}"] = {
             "wdir": "..",
-            "cmd": f"python -m stages.train {name} --data {' '.join(data)}",
-            "params": places("stages.train", task),
-            "deps": closure("stages.train", network) + data + files + begins,
-            "outs": [f"artifacts/models/{name}"],
+            "cmd": f"python -m stages.infer {name} {which}{options}--data {' '.join(tested)}",
+            "params": places("stages.infer", task),
+            "deps": closure("stages.infer", network) + tested + ([weights] if weights else []) + predicting,
+            "outs": [f"artifacts/predictions/{called}", f"artifacts/index/{task}/{called}.json"],
         }
-    options = f"--weights {shlex.quote(weights)} {'--imported ' if imported else ''}" if weights else ""
-    made[f"infer-{name}"] = {
-        "wdir": "..",
-        "cmd": f"python -m stages.infer {name} {options}--data {' '.join(tested)}",
-        "params": places("stages.infer", task),
-        "deps": closure("stages.infer", network) + tested + ([weights] if weights else []) + predicting,
-        "outs": outs,
-    }
+    weights = weights_of(name, parameters)  # of the first repeat, by which a localizer looks at what was harmonized
     if name in detecting(parameters):
         harmonizers = parameters.models_of("harmonization")
         made[f"detect-{name}"] = {
@@ -395,12 +406,17 @@ def stale_outputs(parameters: params.Params) -> tuple[list[Path], list[Path]]:
         for folder in folders
         if folder.is_dir()
         for path in sorted(folder.iterdir())
-        if _method(path) not in parameters.models
+        if not _named(path, parameters)
     ]
     stale = [path for path in unnamed if _made_by_a_stage(path)]
     table = ROOT / "results/detectability"
     made = stale + ([table] if table.is_dir() and not detecting(parameters) else [])
     return made, [path for path in unnamed if path not in stale]
+
+
+def _named(path: Path, parameters: params.Params) -> bool:
+    model, repeat = repeats.parse(_method(path))
+    return model in parameters.models and repeat in repeats_of(model, parameters)
 
 
 def _method(path: Path) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline import tables
+from pipeline import repeats, tables
 from pipeline.errors import ParameterError, UserError
 from pipeline.scoring import statistics
 from pipeline.scoring.statistics import Difference, Resampling
@@ -88,13 +88,27 @@ def ask(scores: pd.DataFrame, claim: Claim, metric: str, resampling: Resampling)
         if not (both["model"] == name).any():
             there = ", ".join(sorted(scores["model"].unique()))
             raise UserError(f"{name} has no scores here; there are {there or 'none'}")
-    wide, photographs = statistics.wide(both, metric, "image_id", "photograph")
-    difference = statistics.paired_difference(wide[claim.first], wide[claim.second], photographs, resampling=resampling)
+    pairs = statistics.paired_table(both, metric, "image_id", "photograph", resampling=resampling)
+    (row,) = pairs[pairs["first"] == claim.first].to_dict("records")
+    difference = Difference(**{key: row[key] for key in Difference._fields})
     if difference.high < 0:
         return Answer(SUPPORTED if claim.below else CONTRADICTED, difference, None)
     if difference.low > 0:
         return Answer(CONTRADICTED if claim.below else SUPPORTED, difference, None)
     return Answer(UNDECIDED, difference, photographs_needed(difference))
+
+
+def over_seeds(scores: pd.DataFrame, claim: Claim, metric: str) -> str:
+    """A sentence on the trainings that the answer is over. `scores` as in `ask`, with a column `repeat`."""
+    both = scores[scores["model"].isin([claim.first, claim.second])]
+    means = both.groupby(["model", repeats.COLUMN])[metric].mean()
+    first, second = (means[name].to_numpy() for name in (claim.first, claim.second))
+    said = f"training seeds: {len(first)} of {claim.first}, {len(second)} of {claim.second}"
+    if len(first) == len(second) == 1:
+        return f"{said}; how much of the difference is the seed's is not known"
+    below = first[:, None] < second[None, :]
+    as_claimed = int((below if claim.below else first[:, None] > second[None, :]).sum())
+    return f"{said}; the means stand as claimed in {as_claimed} of {below.size} pairs of trainings"
 
 
 def photographs_needed(difference: Difference) -> int | None:

@@ -8,6 +8,7 @@ evaluation; no mean is ever taken over what happened to be there.
 import contextlib
 import functools
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from pipeline import images, tables
+from pipeline import images, repeats, tables
 from pipeline.data import datasets
 from pipeline.errors import UserError
 from pipeline.metrics import localization
@@ -31,12 +32,12 @@ class Scores(NamedTuple):
     """What all predictions of a task score."""
 
     per_image: pd.DataFrame
-    """A row per model, split and image: task, model, subset, split, image_id, photograph, what describes the image,
-    background_touched (of tasks with a region: which share of the pixels outside it the method changed, 0 to 1, before
+    """A row per model, repeat, split and image: task, model, subset, split, image_id, photograph, repeat (of a network that
+    is trained from several seeds: which training, from 1), what describes the image, background_touched (of tasks with a region: which share of the pixels outside it the method changed, 0 to 1, before
     they were taken from the input), metrics."""
     by_protocol: pd.DataFrame
     """The rows at image_size again (model, subset, split, image_id, photograph) with a column "<protocol> <metric>" for every
-    score under a named protocol."""
+    score under a named protocol: means over repeats."""
     curves: pd.DataFrame
     """What maps score at every threshold (CURVES): means over the images of one model, split and sub-dataset, and over all
     of the split ("All"). No row where predictions are pictures."""
@@ -78,7 +79,7 @@ def indexes(folder: Path) -> list[dict]:
     methods = []
     for file in files:
         found = index.read(file)
-        if (found["task"], found["model"]) != (folder.name, file.stem):
+        if (found["task"], repeats.folder_name(found["model"], found["repeat"])) != (folder.name, file.stem):
             raise UserError(
                 f"{file} is of {found['model']} ({found['task']}), expected {file.stem} ({folder.name}); `dvc repro models/dvc.yaml:infer-{file.stem}` makes it anew"
             )
@@ -113,29 +114,30 @@ def score(
     """
     plan = _planned(task, methods, predictions, size, splits)
     records = protocols.chosen(task, named)
-    own = {method["model"]: method.get("threshold") for method in methods}
+    own = {repeats.folder_name(one["model"], one["repeat"]): one.get("threshold") for one in methods}
     one_image = functools.partial(
         _score_image, root=Path.cwd(), task=task, sets=plan.sets, records=records, thresholds=own, lpips=lpips
     )
     rows, others, curves = [], [], _Curves()
     for item, found in zip(plan.work, spread(one_image, plan.work)):
         about = plan.about(task, item)
-        for (model, *_), (scores, values, curve) in zip(item.predictions, found):
+        for (name, *_), (scores, values, curve) in zip(item.predictions, found):
+            model, repeat = repeats.parse(name)
             if curve:
                 curves.add(model, about["subset"], item.split, curve)
-            rows += [{"task": task, "model": model} | about | scores] if scores else []
-            others += [{"model": model} | about | values] if values else []
+            rows += [{"task": task, "model": model, repeats.COLUMN: repeat} | about | scores] if scores else []
+            others += [{"model": model, repeats.COLUMN: repeat} | about | values] if values else []
     if not rows:
         raise UserError(f"{task}: no image in {', '.join(methods[0]['data'])} has a ground truth to be scored by")
     key, leading = (
         ["model", "subset", "split", "image_id", "photograph"],
-        ["task", "model", "subset", "split", "image_id", "photograph"],
+        ["task", "model", "subset", "split", "image_id", "photograph", repeats.COLUMN],
     )
     touched = [TOUCHED] if TASKS[task].region else []
     return Scores(
         _ordered(rows, [*leading, *TASKS[task].described_by, *touched]),
-        _ordered(others, key, TASKS[task].described_by) if others else pd.DataFrame(columns=key),
-        curves.table(task),
+        _by_protocol(others, key, TASKS[task].described_by) if others else pd.DataFrame(columns=key),
+        curves.table(task, Counter(one["model"] for one in methods)),
     )
 
 
@@ -197,7 +199,11 @@ def _planned(task: str, methods: list[dict], predictions: Path, size: int, split
         sets[split] = dataset = datasets.for_testing(task, folders, size, split, **methods[0]["options"])
         dataset.decoded = datasets.Latest()
         stated = [
-            (one["model"], predictions / one["model"] / split, _manifest(one, split, predictions, task, dataset, truth))
+            (
+                repeats.folder_name(one["model"], one["repeat"]),
+                predictions / repeats.folder_name(one["model"], one["repeat"]) / split,
+                _manifest(one, split, predictions, task, dataset, truth),
+            )
             for one in methods
         ]
         for number, name in enumerate(dataset.ids):
@@ -222,8 +228,9 @@ class _Curves:
                 if not np.isnan(curve[column]).any():  # a mask that fills the image has no false positives to count
                     sums[column] = [sums[column][0] + curve[column], sums[column][1] + 1]
 
-    def table(self, task: str) -> pd.DataFrame:
-        """task, model, subset, split, threshold, n_images and CURVES: 256 rows for each model, subset and split."""
+    def table(self, task: str, n_repeats: dict[str, int]) -> pd.DataFrame:
+        """task, model, subset, split, threshold, n_images and CURVES: 256 rows for each model, subset and split. Of a
+        model with repeats the means are over them too."""
         parts = []
         for (model, split, subset), sums in sorted(self.sums.items()):
             head = {"task": task, "model": model, "subset": subset, "split": split}
@@ -232,15 +239,26 @@ class _Curves:
                 for column, (total, count) in sums.items()
             }
             thresholds = np.arange(localization.LEVELS) / 255
-            parts.append(pd.DataFrame({**head, "threshold": thresholds, "n_images": sums["recall"][1], **means}))
+            parts.append(
+                pd.DataFrame(
+                    {**head, "threshold": thresholds, "n_images": sums["recall"][1] // n_repeats[model], **means}
+                )
+            )
         columns = ["task", "model", "subset", "split", "threshold", "n_images", *CURVES]
         return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
 
 
-def _ordered(rows: list[dict], leading: list[str], without: tuple[str, ...] = ()) -> pd.DataFrame:
-    frame = pd.DataFrame(rows)
+def _by_protocol(rows: list[dict], leading: list[str], without: tuple[str, ...]) -> pd.DataFrame:
+    """The rows with one for each model and image: means over repeats."""
+    frame = repeats.averaged(pd.DataFrame(rows), ["split", "image_id"])
     frame = frame[leading + [column for column in frame if column not in (*leading, *without)]]
     return frame.sort_values(["model", "split", "subset", "image_id"], ignore_index=True)
+
+
+def _ordered(rows: list[dict], leading: list[str]) -> pd.DataFrame:
+    frame = pd.DataFrame(rows)
+    frame = frame[leading + [column for column in frame if column not in leading]]
+    return frame.sort_values(["model", repeats.COLUMN, "split", "subset", "image_id"], ignore_index=True)
 
 
 def _score_image(
@@ -304,7 +322,8 @@ def _further(task: str, dataset, number: int, full: dict, truth: dict, records: 
 
 def _manifest(method: dict, split: str, predictions: Path, task: str, dataset, truth: list[str]) -> dict[str, dict]:
     """The columns prediction and sha256 of a method's manifest by image, when it is whole and of these images."""
-    file, ids = predictions / method["model"] / split / "predictions.parquet", set(dataset.ids)
+    called = repeats.folder_name(method["model"], method["repeat"])
+    file, ids = predictions / called / split / "predictions.parquet", set(dataset.ids)
     if split not in method["splits"]:
         raise UserError(
             f"{method['model']} has no predictions for {split}; `dvc repro models/dvc.yaml:infer-{method['model']}` makes them"

@@ -44,7 +44,7 @@ class Split(BaseModel):
 
 class Index(BaseModel):
     """`truth` holds the sha256 of the tables that the data folders `data` had; `origin` says in words where predictions come
-    from; `n_parameters` is missing where nobody knows. `threshold` is a localizer's own, chosen on validation images
+    from; `repeat` tells the trainings of one network apart (pipeline/repeats.py); `n_parameters` is missing where nobody knows. `threshold` is a localizer's own, chosen on validation images
     (pipeline/scoring/thresholds.py); `threshold_from` says in words what it was chosen on, or why there is none. Both are
     None in tasks whose predictions are pictures."""
 
@@ -52,6 +52,7 @@ class Index(BaseModel):
 
     task: Literal["localization", "harmonization", "inpainting"]
     model: str
+    repeat: Annotated[int, Field(ge=1)]
     n_parameters: Annotated[int, Count] | None
     trained: bool
     origin: str
@@ -111,12 +112,15 @@ def of_method(
     options: dict,
     splits: dict[str, dict],
     threshold: thresholds.Threshold | None = None,
+    repeat: int = 1,
 ) -> dict:
     """The content of a method's index. data: folders as they stand in the command. options: further arguments of the test
-    set. splits: `of_split` of each. threshold: of a method that predicts maps."""
+    set. splits: `of_split` of each. threshold: of a method that predicts maps. repeat: which training
+    of several."""
     return {
         "task": task,
         "model": model,
+        "repeat": repeat,
         "n_parameters": n_parameters,
         "trained": origin in (TRAINED, TRAINED_ON_REAL),
         "origin": origin,

@@ -2,7 +2,8 @@
 
 Scores of images are not independent when several composites are made from one photograph, so photographs (groups),
 not images, are drawn with replacement. All models and metrics see the same draws: what a seed decides is which
-photographs enter resample i, and nothing else does.
+photographs enter resample i, and nothing else does. A network that was trained from several seeds (a column `repeat`) has a
+mean over its trainings too; a resample then also draws as many of them, with replacement.
 
 NaN marks an image that a metric excludes; it never enters a mean, and the number of excluded images is returned
 beside every mean. An infinite score is an error.
@@ -14,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from pipeline import seeds
+from pipeline import repeats, seeds
 from pipeline.errors import UserError
 
 
@@ -107,19 +108,31 @@ def rank(
 
     Returns columns model, mean, low, high, n, n_excluded, n_groups, rank, rank_worst.
     """
-    names = list(scores.columns)
-    if len(set(names)) != len(names):
-        raise ValueError(f"models named twice: {sorted({name for name in names if names.count(name) > 1})}")
-    values = scores.to_numpy(dtype=np.float64)
+    columns = list(scores.columns)
+    if len(set(columns)) != len(columns):
+        raise ValueError(f"models named twice: {sorted({name for name in columns if columns.count(name) > 1})}")
+    values, positions = scores.to_numpy(dtype=np.float64), _trainings(scores)
     _refuse_infinite(values)
+    names = list(positions)
     sign = 1 if higher_is_better else -1
-    left, right = np.triu_indices(len(names), k=1)
+    pairs = [(i, j) for i in range(len(names)) for j in range(i + 1, len(names))]
     better = np.zeros((len(names), len(names)), dtype=bool)  # [i, j]: i is better than j
-    if left.size:
-        differences = sign * (values[:, left] - values[:, right])
-        for i, j, found in zip(left, right, _paired_differences(differences, groups, resampling=resampling)):
+    if pairs:
+        differences, cells = _differences_of(scores, [(names[i], names[j]) for i, j in pairs], resampling)
+        for (i, j), found in zip(pairs, _paired_differences(sign * differences, groups, resampling, cells)):
             better[i, j], better[j, i] = found.low > 0, found.high < 0
-    result = pd.DataFrame(mean_intervals(values, groups, resampling=resampling), columns=Interval._fields)
+    placed = [position for name in names for position in positions[name]]
+    cells, start = [], 0
+    for name in names:
+        count = len(positions[name])
+        cells.append(Cell(slice(start, start + count), _shares(name, count, resampling)))
+        start += count
+    means, n, n_groups, resampled = _contracted(values[:, placed], groups, resampling, cells)
+    low, high = _percentiles(resampled, n_groups, resampling.level)
+    found_columns = (means, low, high, n, len(values) - n, n_groups)
+    result = pd.DataFrame(
+        [Interval(*row) for row in zip(*(column.tolist() for column in found_columns))], columns=Interval._fields
+    )
     result.insert(0, "model", names)
     result["rank"] = 1 + better.sum(axis=0)
     result["rank_worst"] = len(names) - better.sum(axis=1)
@@ -130,16 +143,17 @@ def rank(
 def intervals_table(
     table: pd.DataFrame, metrics: list[str], by: list[str], group: str | None = None, *, resampling: Resampling
 ) -> pd.DataFrame:
-    """One row per combination of the columns `by` (such as model and subset) and metric: `by`, metric, Interval.
+    """One row per combination of the columns `by` (model among them) and metric: `by`, metric, Interval, and of several
+    trainings n_repeats and repeat_sd, the standard deviation (n - 1) of their means.
 
     `group` names the column that tells photographs apart; without it every row is its own.
     """
     rows = []
     for key, part in table.groupby(by, sort=True, dropna=False):
-        groups = None if group is None else part[group]
-        found = mean_intervals(part[metrics], groups, resampling=resampling)
-        rows += [(*key, metric, *interval) for metric, interval in zip(metrics, found)]
-    return pd.DataFrame(rows, columns=[*by, "metric", *Interval._fields])
+        found = model_intervals(part, metrics, group, resampling=resampling)
+        spread = _spread(part, metrics)
+        rows += [(*key, metric, *interval, *two) for metric, interval, two in zip(metrics, found, spread)]
+    return pd.DataFrame(rows, columns=[*by, "metric", *Interval._fields, "n_repeats", "repeat_sd"])
 
 
 def paired_table(
@@ -151,22 +165,29 @@ def paired_table(
     an image that another has (fewer images would be compared than the table claims).
     """
     scores, groups = wide(table, metric, image, group)
-    names = list(scores.columns)
-    pairs = [(i, j) for i in range(len(names)) for j in range(len(names)) if i != j]
-    values = scores.to_numpy(dtype=np.float64)
-    _refuse_infinite(values)
+    names = list(_trainings(scores))
+    pairs = [(first, second) for first in names for second in names if first != second]
     if not pairs:
         return pd.DataFrame(columns=["first", "second", *Difference._fields])
-    left, right = np.array(pairs).T
-    found = _paired_differences(values[:, left] - values[:, right], groups, resampling)
-    rows = [(names[i], names[j], *difference) for (i, j), difference in zip(pairs, found)]
+    differences, cells = _differences_of(scores, pairs, resampling)
+    found = _paired_differences(differences, groups, resampling, cells)
+    rows = [(*pair, *difference) for pair, difference in zip(pairs, found)]
     return pd.DataFrame(rows, columns=["first", "second", *Difference._fields])
 
 
 def wide(
     table: pd.DataFrame, metric: str, image: str = "image_id", group: str | None = None
 ) -> tuple[pd.DataFrame, np.ndarray | None]:
-    """Scores with a row per image and a column per model, and the images' groups; complete or UserError."""
+    """Scores with a row per image and a column per model, and the images' groups; complete or UserError. Where models have
+    several trainings (a column `repeat`) there is a column for each, (model, repeat)."""
+    if _repeated(table):
+        scores, groups = wide(
+            table.assign(model=list(zip(table["model"], table[repeats.COLUMN]))).drop(columns=repeats.COLUMN),
+            metric,
+            image,
+            group,
+        )
+        return scores, groups
     twice = table.duplicated(["model", image])
     if twice.any():
         row = table[twice].iloc[0]
@@ -181,15 +202,108 @@ def wide(
     return scores, table.drop_duplicates(image).set_index(image)[group].loc[scores.index].to_numpy()
 
 
-def _paired_differences(differences: np.ndarray, groups, resampling: Resampling) -> list[Difference]:
-    differences, codes = _checked(differences, groups)
-    means, n, n_groups, resampled = _resample(differences, codes, resampling.seed, resampling.resamples)
+def _paired_differences(
+    differences: np.ndarray, groups, resampling: Resampling, cells: "list[Cell] | None" = None
+) -> list[Difference]:
+    count = len(differences)
+    means, n, n_groups, resampled = _contracted(differences, groups, resampling, cells)
     low, high = _percentiles(resampled, n_groups, resampling.level)
     drawn = (~np.isnan(resampled)).sum(axis=0)
     rarer = np.minimum((resampled <= 0).sum(axis=0), (resampled >= 0).sum(axis=0))
     p = np.where(n_groups < 2, np.nan, np.minimum(1, 2 * (1 + rarer) / (1 + drawn)))
-    columns = (means, low, high, p, n, len(differences) - n, n_groups)
+    columns = (means, low, high, p, n, count - n, n_groups)
     return [Difference(*column) for column in zip(*(column.tolist() for column in columns))]
+
+
+class Cell(NamedTuple):
+    """Columns that are one quantity measured in several trainings, and how often a resample draws each of them."""
+
+    columns: slice
+    shares: np.ndarray
+    """(resamples, columns), rows sum to 1."""
+
+
+def _contracted(values, groups, resampling: Resampling, cells: list[Cell] | None):
+    """As `_resample`, one column per cell: the mean over its trainings, and in a resample over those that it drew. Without
+    cells every column is its own."""
+    values, codes = _checked(values, groups)
+    means, n, n_groups, resampled = _resample(values, codes, resampling.seed, resampling.resamples)
+    if cells is None:
+        return means, n, n_groups, resampled
+    starts = [cell.columns.start for cell in cells]
+    # where there is one training, its column times 1.0 is the column itself
+    drawn = np.stack([(resampled[:, cell.columns] * cell.shares).sum(axis=1) for cell in cells], axis=1)
+    return np.array([means[cell.columns].mean() for cell in cells]), n[starts], n_groups[starts], drawn
+
+
+def _shares(model: str, repeats: int, resampling: Resampling) -> np.ndarray:
+    """How often each of a model's trainings is drawn in each resample, (resamples, repeats), rows sum to 1."""
+    rng = seeds.rng("bootstrap of repeats", resampling.seed, model)
+    return rng.multinomial(repeats, [1 / repeats] * repeats, size=resampling.resamples) / repeats
+
+
+def _trainings(scores: pd.DataFrame) -> dict[str, list[int]]:
+    """The positions of each model's columns in what `wide` returns."""
+    positions: dict[str, list[int]] = {}
+    for position, name in enumerate(scores.columns):
+        positions.setdefault(name[0] if isinstance(name, tuple) else name, []).append(position)
+    return positions
+
+
+def _differences_of(
+    scores: pd.DataFrame, pairs: list[tuple[str, str]], resampling: Resampling
+) -> tuple[np.ndarray, list[Cell]]:
+    """first - second for every pair of models and of their trainings, and the cells that belong together."""
+    values, positions = scores.to_numpy(dtype=np.float64), _trainings(scores)
+    _refuse_infinite(values)
+    shares = {name: _shares(name, len(columns), resampling) for name, columns in positions.items()}
+    parts, cells, start = [], [], 0
+    for first, second in pairs:
+        left, right = values[:, positions[first]], values[:, positions[second]]
+        parts.append((left[:, :, None] - right[:, None, :]).reshape(len(values), left.shape[1] * right.shape[1]))
+        drawn = (shares[first][:, :, None] * shares[second][:, None, :]).reshape(resampling.resamples, -1)
+        cells.append(Cell(slice(start, start + drawn.shape[1]), drawn))
+        start += drawn.shape[1]
+    return np.concatenate(parts, axis=1), cells
+
+
+def model_intervals(
+    part: pd.DataFrame, metrics: list[str], group: str | None = None, *, resampling: Resampling
+) -> list[Interval]:
+    """`mean_intervals` of one model's rows; of several trainings (a column `repeat`) over images and trainings. Resamples
+    draw photographs and, independently of them, trainings. `n` counts images, not rows."""
+    if not _repeated(part):
+        return mean_intervals(part[metrics], None if group is None else part[group], resampling=resampling)
+    keys = [one for one in ("split", "image_id") if one in part]
+    order = part.sort_values([repeats.COLUMN, *keys], kind="stable")
+    count = order[repeats.COLUMN].nunique()
+    first = order[order[repeats.COLUMN] == order[repeats.COLUMN].iloc[0]]
+    images = len(first)
+    ids = first["image_id"].to_numpy()
+    if len(order) != images * count or not (order["image_id"].to_numpy().reshape(count, images) == ids).all():
+        raise UserError(f"the trainings of {part['model'].iloc[0]} were not scored on the same images")
+    values = order[metrics].to_numpy(dtype=np.float64).reshape(count, images, len(metrics))
+    values = values.transpose(1, 2, 0).reshape(images, len(metrics) * count)
+    shares = _shares(str(part["model"].iloc[0]), count, resampling)
+    cells = [Cell(slice(number * count, (number + 1) * count), shares) for number in range(len(metrics))]
+    means, n, n_groups, resampled = _contracted(
+        values, None if group is None else first[group].to_numpy(), resampling, cells
+    )
+    low, high = _percentiles(resampled, n_groups, resampling.level)
+    columns = (means, low, high, n, images - n, n_groups)
+    return [Interval(*column) for column in zip(*(column.tolist() for column in columns))]
+
+
+def _repeated(table: pd.DataFrame) -> bool:
+    return repeats.COLUMN in table and table[repeats.COLUMN].nunique() > 1
+
+
+def _spread(part: pd.DataFrame, metrics: list[str]) -> list[tuple[int, float]]:
+    """Of each metric the number of trainings and the standard deviation (n - 1) of their means; NaN for a single one."""
+    if repeats.COLUMN not in part:
+        return [(1, float("nan"))] * len(metrics)
+    means = part.groupby(repeats.COLUMN)[metrics].mean()
+    return [(len(means), float(means[metric].std(ddof=1))) for metric in metrics]
 
 
 def _checked(values, groups) -> tuple[np.ndarray, np.ndarray]:

@@ -1,14 +1,16 @@
 """From one row per image to tables: means over stated images, intervals, paired differences, ranks, breakdowns.
 
 All of them take `scores`, the rows of per_image.parquet (`Scores.per_image` of pipeline/scoring/evaluation.py). Intervals are
-bootstrap intervals over photographs, as `resampling` says.
+bootstrap intervals over photographs, as `resampling` says; of a network that was trained from several seeds they are over
+photographs and trainings, and its means are over both.
 """
 
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
 
-from pipeline import tables
+from pipeline import repeats, tables
 from pipeline.data import datasets
 from pipeline.errors import UserError
 from pipeline.scoring import statistics
@@ -20,7 +22,7 @@ from pipeline.tasks import METRICS, TASKS
 def summary(task: str, scores: pd.DataFrame, methods: list[dict]) -> pd.DataFrame:
     """One row per model, split and sub-dataset, and "All": the mean over all images of the split pooled.
 
-    Columns: task, model, subset, split, n_images, n_parameters (missing where nobody knows), origin (trained here, no
+    Columns: task, model, subset, split, n_repeats (trainings that the means are over), n_images, n_parameters (missing where nobody knows), origin (trained here, no
     weights, or which weights or pictures were brought along), background_touched (of tasks with a region: the mean share
     of the pixels outside it that the method changed, which are scored as the input has them), simulated (of composites: which share of the images a
     camera model made, 0 to 1), threshold and threshold_from (of methods that predict maps: the one that f1_val and iou_val
@@ -28,8 +30,10 @@ def summary(task: str, scores: pd.DataFrame, methods: list[dict]) -> pd.DataFram
     is undefined for (they are left out of that metric's mean alone; a method without a threshold of its own is no such
     case).
     """
-    about = {one["model"]: one for one in methods}
-    expected = {(one["model"], split): two["n_scored"] for one in methods for split, two in one["splits"].items()}
+    about = {one["model"]: one for one in methods if one["repeat"] == 1}
+    expected: Counter = Counter()
+    for one in methods:
+        expected.update({(one["model"], split): two["n_scored"] for split, two in one["splits"].items()})
     metrics = metric_columns(task, scores)
     pooled = pd.concat([scores, scores.assign(subset="All")])
     rows = []
@@ -43,7 +47,8 @@ def summary(task: str, scores: pd.DataFrame, methods: list[dict]) -> pd.DataFram
             "model": model,
             "subset": subset,
             "split": split,
-            "n_images": len(part),
+            "n_repeats": part[repeats.COLUMN].nunique(),
+            "n_images": part["image_id"].nunique(),
             "n_parameters": about[model]["n_parameters"],
         }
         head["origin"] = about[model]["origin"]
@@ -52,8 +57,8 @@ def summary(task: str, scores: pd.DataFrame, methods: list[dict]) -> pd.DataFram
         if "simulated" in part:
             head["simulated"] = part["simulated"].mean()
         if TASKS[task].at_own_threshold:
-            head |= {key: about[model][key] for key in ("threshold", "threshold_from")}
-        undefined = int(part[_of_all_methods(task, metrics)].isna().any(axis=1).sum())
+            head |= _threshold([one for one in methods if one["model"] == model])
+        undefined = part.loc[part[_of_all_methods(task, metrics)].isna().any(axis=1), "image_id"].nunique()
         rows.append(head | part[metrics].mean().to_dict() | {"n_excluded": undefined})
     frame = pd.DataFrame(rows)
     return frame.astype({"n_parameters": "Int64"} | ({"threshold": "float64"} if "threshold" in frame else {}))
@@ -172,11 +177,11 @@ def by_resolution(
         *((("resolution_same_images", tested[same]),) if len(squares) > 1 else ()),
     ):
         rows = []  # a side without an image has its row, an undefined mean over 0 images
-        for model in sorted(one["model"] for one in methods):
+        for model in sorted({one["model"] for one in methods}):
             for side in sorted(sides, key=datasets.by_side):
                 chosen = part[(at[part.index] == side) & (part["model"] == model)]
-                found = statistics.mean_intervals(
-                    chosen[list(TASKS[task].metrics)], chosen["photograph"], resampling=resampling
+                found = statistics.model_intervals(
+                    chosen, list(TASKS[task].metrics), "photograph", resampling=resampling
                 )
                 rows += [
                     {"by": by, "value": str(side), "model": model, "metric": metric} | one._asdict()
@@ -224,6 +229,15 @@ def _tested_and_pooled(scores: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([tested, tested.assign(subset="All")])
 
 
+def _threshold(trainings: list[dict]) -> dict:
+    """The mean of the thresholds of a network's repeats, each of which has chosen its own, and what each says of it."""
+    if len(trainings) == 1:
+        return {key: trainings[0][key] for key in ("threshold", "threshold_from")}
+    values = [one["threshold"] for one in trainings if one["threshold"] is not None]
+    said = "; ".join(f"repeat {one['repeat']}: {one['threshold_from']}" for one in trainings)
+    return {"threshold": sum(values) / len(values) if values else None, "threshold_from": said}
+
+
 def _of_all_methods(task: str, metrics: list[str]) -> list[str]:
     """Without the metrics at a method's own threshold: a method that has none lacks them for every image, which says
     nothing of the images."""
@@ -232,5 +246,15 @@ def _of_all_methods(task: str, metrics: list[str]) -> list[str]:
 
 def metric_columns(task: str, scores: pd.DataFrame) -> list[str]:
     """The columns of per-image scores that are metrics."""
-    about = {"task", "model", "subset", "split", "image_id", "photograph", *TASKS[task].described_by, TOUCHED}
+    about = {
+        "task",
+        "model",
+        repeats.COLUMN,
+        "subset",
+        "split",
+        "image_id",
+        "photograph",
+        *TASKS[task].described_by,
+        TOUCHED,
+    }
     return [column for column in scores if column not in about]

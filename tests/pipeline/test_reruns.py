@@ -219,6 +219,10 @@ def affected(place: tuple[str, ...]) -> set[str]:
             return {"train-rfr"}
         case ("training", "device"):
             return TRAIN | INFER | DETECT
+        case ("training", "validation_images"):  # a localizer's threshold is chosen on them at inference
+            return TRAIN | of_task("localization", trained=False)
+        case ("training", "repeats"):  # further stages; those that there are stay as they are
+            return set()
         case ("training", _):
             return TRAIN
         case ("recipes", "short", *leaf):

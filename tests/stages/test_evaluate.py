@@ -247,3 +247,58 @@ def test_scores_at_the_pictures_own_sizes(project):
     assert project.run("evaluate", "harmonization").code == 0
     rows = pd.read_parquet(out / "breakdowns.parquet").query("metric == 'psnr' and by == 'resolution_same_images'")
     assert list(rows["value"]) == ["32", "40", "original"] and set(rows["n"]) == {3}
+
+
+def test_three_trainings_of_two_networks(project):
+    data, networks = project.make_composites(), ("unet", "rainnet")
+    training = project.content["models"]["unet"]["training"]
+    project.content["models"]["rainnet"] = {
+        "hyperparameters": {"levels": 4, "width": 4, "discriminator_width": 4},
+        "training": training,
+    }
+    project.write()
+    weights = {}
+    for name in networks:
+        for repeat, called in ((1, name), (2, f"{name}@2"), (3, f"{name}@3")):
+            which = () if repeat == 1 else ("--repeat", repeat)
+            done = project.run("train", name, *which, "--data", *data)
+            assert done.code == 0, done.err
+            file = f"artifacts/models/{called}/weights.safetensors"
+            weights[called] = (project.folder / file).read_bytes()
+            done = project.run("infer", name, *which, "--weights", file, "--data", *data)
+            assert done.code == 0, done.err
+    assert len(set(weights.values())) == 6  # every training has a seed of its own
+    project.run("infer", "constant_map", "--data", *data)
+    project.run("infer", "composite", "--data", *data)
+    for task, name, untrained in (("localization", "unet", "constant_map"), ("harmonization", "rainnet", "composite")):
+        done = project.run("evaluate", task)
+        assert done.code == 0, done.err
+        read = {
+            one: pd.read_parquet(project.folder / f"results/{task}/{one}.parquet")
+            for one in ("per_image", "summary", "intervals", "differences")
+        }
+        assert read["per_image"].groupby("model")["repeat"].agg(["nunique", "size"]).loc[name].tolist() == [3, 9]
+        assert read["per_image"].groupby("model")["repeat"].agg(["nunique", "size"]).loc[untrained].tolist() == [1, 3]
+        metric = {"localization": "ap", "harmonization": "fmse"}[task]
+        means = read["per_image"][read["per_image"]["model"] == name].groupby("repeat")[metric].mean()
+        pooled = read["summary"].set_index(["model", "subset"]).loc[(name, "All")]
+        assert (pooled["n_repeats"], pooled["n_images"]) == (3, 3) and pooled[metric] == pytest.approx(means.mean())
+        (row,) = (
+            read["intervals"]
+            .query(f"model == '{name}' and subset == 'All' and metric == '{metric}'")
+            .to_dict("records")
+        )
+        assert row["mean"] == pytest.approx(means.mean()) and row["repeat_sd"] == pytest.approx(means.std())
+        (gap,) = (
+            read["differences"]
+            .query(f"first == '{name}' and second == '{untrained}' and subset == 'All' and metric == '{metric}'")
+            .to_dict("records")
+        )
+        assert gap["n"] == 3
+        # one training is what it was, whatever the number of the others
+        for file in (project.folder / f"artifacts/index/{task}").glob("*@*.json"):
+            file.unlink()
+        assert project.run("evaluate", task).code == 0
+        alone = pd.read_parquet(project.folder / f"results/{task}/per_image.parquet")
+        both = read["per_image"][read["per_image"]["repeat"] == 1].reset_index(drop=True)
+        pd.testing.assert_frame_equal(alone, both, check_exact=True)

@@ -236,6 +236,7 @@ def _predict(task: str, name: str, trained: bool, data: list[str]) -> None:
     index = {
         "task": task,
         "model": name,
+        "repeat": 1,
         "n_parameters": 1_234_567 if trained else 0,
         "trained": trained,
         "origin": "trained here" if trained else "no weights",

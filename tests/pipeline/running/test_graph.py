@@ -358,7 +358,8 @@ def test_every_declared_leaf_is_read_in_the_closure(stage):
 
 def test_the_schema_is_walked_as_it_stands():
     assert declared_leaves("seed") == {"seed"}
-    assert declared_leaves("training") == {"device", "precision", "workers", "threads", "validation_images"}
+    shared = {"device", "precision", "workers", "threads", "validation_images", "repeats"}
+    assert declared_leaves("training") == shared
     assert declared_leaves("models.{model}.hyperparameters") == {"hyperparameters"}
     assert {"milestones", "betas", "flip", "low", "high", "epochs", "keep"} <= declared_leaves("models.{model}")
     assert {"kind", "path", "test_share"} <= declared_leaves("sources.{source}")
@@ -508,3 +509,24 @@ def test_a_stale_file_is_named(monkeypatch, capsys, checkout, embedded):
     assert "models/dvc.yaml is stale; `python -m commands.graph` writes it anew" in capsys.readouterr().err
     assert run_graph(monkeypatch) == 0
     assert (checkout / graph.FILE).read_text() == graph.written(embedded)
+
+
+def test_raising_the_repeats_adds_stages_and_changes_none():
+    loaded = params.load(graph.ROOT / "params.yaml")
+
+    def stages(repeats: int) -> dict:
+        training = loaded.training.model_copy(update={"repeats": repeats})
+        parameters = loaded.model_copy(update={"training": training})
+        made: dict = {}
+        for name in parameters.models:
+            made |= graph.stages_of(name, parameters)
+        return made
+
+    once, thrice = stages(1), stages(3)
+    assert {name: thrice[name] for name in once} == once
+    trained = [name.removeprefix("train-") for name in once if name.startswith("train-")]
+    added = {f"{kind}-{name}-repeat{k}" for kind in ("train", "infer") for name in trained for k in (2, 3)}
+    assert set(thrice) - set(once) == added and trained
+    name = trained[0]
+    assert thrice[f"train-{name}-repeat2"]["outs"] == [f"artifacts/models/{name}@2"]
+    assert f"artifacts/models/{name}@2/weights.safetensors" in thrice[f"infer-{name}-repeat2"]["deps"]

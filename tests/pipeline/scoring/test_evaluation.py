@@ -59,7 +59,7 @@ def index_of(
         }
     truth = [sha256(file) for file in datasets.manifests(data)]
     return {
-        "task": task, "model": model, "n_parameters": 7 if model == "a" else 9, "trained": True, "origin": "trained here", "data": [str(one) for one in data],
+        "task": task, "model": model, "repeat": 1, "n_parameters": 7 if model == "a" else 9, "trained": True, "origin": "trained here", "data": [str(one) for one in data],
         "options": options, "threshold": None, "threshold_from": None, "truth": truth, "splits": splits,
     }  # fmt: skip
 
@@ -275,6 +275,7 @@ def test_methods_that_saw_other_data(made):
 
 
 STATED = {
+    "repeat": 1,
     "n_parameters": 3,
     "trained": True,
     "origin": "trained here",
@@ -537,13 +538,15 @@ def by_hand() -> tuple[pd.DataFrame, list[dict]]:
                 "simulated": subset_ == "Y",
             }
             rows.append(
-                {"task": "harmonization", "model": model, "subset": subset_, "split": "test", "image_id": image}
+                {"task": "harmonization", "model": model, "repeat": 1}
+                | {"subset": subset_, "split": "test", "image_id": image}
                 | about
                 | metrics
             )
     methods = [
         {
             "model": name,
+            "repeat": 1,
             "n_parameters": number,
             "origin": "trained here",
             "splits": {"test": {"n_images": 4, "n_scored": 4}},

@@ -232,3 +232,93 @@ def test_bad_input_is_one_clear_line(call, message):
     with pytest.raises(ValueError, match=message) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+# ---- several trainings of one network
+
+
+def trainings(seed: int, n_repeats: int, spread: float, offset: float = 0.0, model: str = "net") -> pd.DataFrame:
+    """Scores of 40 images of 20 photographs by trainings whose means differ by `spread` on average."""
+    rng = np.random.default_rng(seed)
+    image = rng.normal(0, 1, 40)
+    rows = []
+    for repeat in range(1, n_repeats + 1):
+        shift = rng.normal(0, spread) + offset
+        rows += [
+            {"model": model, "repeat": repeat, "image_id": f"i{n}", "photograph": f"p{n // 2}", "x": value + shift}
+            for n, value in enumerate(image)
+        ]
+    return pd.DataFrame(rows)
+
+
+def test_a_single_training_changes_nothing():
+    table = pd.concat([trainings(1, 1, 0), trainings(2, 1, 0, model="other")], ignore_index=True)
+    without, resampling = table.drop(columns="repeat"), Resampling(3, 200)
+    for made in (
+        lambda one: statistics.intervals_table(one, ["x"], ["model"], "photograph", resampling=resampling),
+        lambda one: statistics.paired_table(one, "x", "image_id", "photograph", resampling=resampling),
+    ):
+        pd.testing.assert_frame_equal(made(table), made(without), check_exact=True)
+
+
+def test_means_over_trainings_and_their_spread_by_hand():
+    rows = [
+        {"model": "net", "repeat": repeat, "image_id": image, "photograph": image, "x": value}
+        for repeat, values in ((1, (1.0, 3.0)), (2, (4.0, 6.0)), (3, (4.0, 12.0)))
+        for image, value in zip("ab", values)
+    ]
+    (row,) = statistics.intervals_table(
+        pd.DataFrame(rows), ["x"], ["model"], "photograph", resampling=Resampling(0, 50)
+    ).to_dict("records")
+    # means of the trainings: 2, 5, 8
+    assert (row["mean"], row["repeat_sd"], row["n_repeats"], row["n"], row["n_groups"]) == (5.0, 3.0, 3, 2, 2)
+
+
+def test_trainings_that_differ_widen_the_interval_and_equal_ones_do_not():
+    resampling = Resampling(1, 2000)
+
+    def width(table):
+        (row,) = statistics.intervals_table(table, ["x"], ["model"], "photograph", resampling=resampling).to_dict(
+            "records"
+        )
+        return row["high"] - row["low"]
+
+    single, equal, unequal = (width(trainings(5, *how)) for how in ((1, 0.0), (3, 0.0), (3, 1.0)))
+    assert equal == pytest.approx(single, abs=1e-12)
+    assert unequal > 1.3 * single
+
+
+def test_the_interval_over_trainings_is_that_of_drawing_them_one_by_one():
+    table, resampling = trainings(7, 3, 0.5), Resampling(1, 4000)
+    (row,) = statistics.intervals_table(table, ["x"], ["model"], "photograph", resampling=resampling).to_dict("records")
+    wide = table.groupby(["photograph", "repeat"])["x"].mean().unstack().to_numpy()
+    rng = np.random.default_rng(0)
+    drawn = [wide[rng.integers(0, 20, 20)][:, rng.integers(0, 3, 3)].mean() for _ in range(4000)]
+    assert (row["low"], row["high"]) == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=0.06)
+
+
+def test_differences_pair_every_training_with_every_other():
+    table = pd.concat([trainings(1, 3, 0.5), trainings(2, 2, 0.1, 1.0, "other")], ignore_index=True)
+    pairs = statistics.paired_table(table, "x", "image_id", "photograph", resampling=Resampling(1, 500))
+    means = table.groupby(["model", "repeat"])["x"].mean().groupby("model").mean()
+    one, two = pairs.set_index(["first", "second"]).loc[[("net", "other"), ("other", "net")]].itertuples()
+    assert one.mean == pytest.approx(means["net"] - means["other"]) and one.n == 40
+    assert (two.mean, two.low, two.high) == pytest.approx((-one.mean, -one.high, -one.low))
+
+
+def test_two_methods_that_differ_by_their_seeds_alone_are_tied():
+    """Of one training each the first is far better; over trainings nothing can be said."""
+    table = pd.concat([trainings(1, 3, 2.0), trainings(1, 3, 2.0, model="other")], ignore_index=True)
+    shift = {("net", 1): 1.0, ("net", 2): -1.0, ("net", 3): 0.0}
+    table["x"] += [shift.get(key, 0.0) for key in zip(table["model"], table["repeat"])]
+    first = table[table["repeat"] == 1]
+    for part, ranks in ((first, [1, 2]), (table, [1, 1])):
+        wide, groups = statistics.wide(part, "x", "image_id", "photograph")
+        found = statistics.rank(wide, groups, higher_is_better=True, resampling=Resampling(1, 500))
+        assert found["rank"].tolist() == ranks
+
+
+def test_trainings_of_other_images_are_refused():
+    table = trainings(1, 2, 0.1).iloc[:-1]
+    with pytest.raises(UserError, match="the trainings of net were not scored on the same images"):
+        statistics.intervals_table(table, ["x"], ["model"], "photograph", resampling=Resampling(1, 50))
