@@ -13,6 +13,7 @@ TABLES = {
     "differences_by_size": "The paired differences by how much of the image is at stake.",
     "ranks": "One row per method, sub-dataset and metric: the ranks that the data allow.",
     "breakdowns": "Means on test images by one property of the image.",
+    "curves": "Localization: one row per method, sub-dataset, split and threshold: means over images.",
     "protocols": "The same predictions scored as public evaluation codes score them.",
 }
 """Tables of results/<task>/ and what a row of each is."""
@@ -37,8 +38,9 @@ MEANINGS = {
     "n_images": "images that the mean is of",
     "n_parameters": "learned numbers of what predicts, discriminators left out; missing where nobody knows",
     "origin": "trained here, without weights, or which weights or pictures were brought along",
-    "threshold": "a localizer's own threshold, chosen on validation images; f1_val and iou_val are taken at it",
+    "threshold": "of a localizer: its own, chosen on validation images, which f1_val and iou_val are taken at; of a curve: the row's",
     "threshold_from": "what the threshold was chosen on, or why there is none",
+    "false_positive_rate": "share of the pixels outside the mask that are above the threshold",
     "n_excluded": "images left out because the metric is undefined there",
     "n_groups": "photographs that the images come from",
     "n": "images that entered the mean",

@@ -65,7 +65,7 @@ def evaluate(task: str) -> None:
     derived = ("intervals", "differences", "differences_by_size", "ranks", "breakdowns")
     made = {name: getattr(summaries, name)(task, scores, **options) for name in derived}
     made |= {"per_image": scores, "summary": summaries.summary(task, scores, methods)}
-    made |= {"per_image_by_protocol": by_protocol} | ({"curves": curves} if len(curves) else {})
+    made |= {"curves": curves} if len(curves) else {}
     made |= {"protocols": protocol_comparison.table(task, by_protocol, SIZE, **options)}
     if TASKS[task].perceptual:
         made["perceptual"] = perceptual.table(
