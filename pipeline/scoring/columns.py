@@ -15,6 +15,8 @@ TABLES = {
     "breakdowns": "Means on test images by one property of the image.",
     "curves": "Localization: one row per method, sub-dataset, split and threshold: means over images.",
     "protocols": "The same predictions scored as public evaluation codes score them.",
+    "perceptual": "Harmonization and inpainting: LPIPS and FID by published weights, or why there are none.",
+    "samples": "Methods that draw several answers for a hole (inference.samples): scores of the first, the best and their mean.",
 }
 """Tables of results/<task>/ and what a row of each is."""
 
@@ -49,10 +51,23 @@ MEANINGS = {
     "low": "lower end of the interval of the mean (evaluation.confidence)",
     "high": "upper end of that interval",
     "p": "two-sided p-value of a difference of 0, by bootstrap",
-    "first": "one of two methods",
+    "first": "one of two methods; of several answers: the score of the first",
     "second": "the other method",
     "by": "property of the image that the row is about",
     "value": "value or range of that property",
+    "first_low": "lower end of the interval of the first answer's mean",
+    "first_high": "upper end of that interval",
+    "best": "of several answers: the score of the best, chosen with the truth in hand",
+    "best_low": "lower end of the interval of the best answer's mean",
+    "best_high": "upper end of that interval",
+    "mean_low": "of several answers: lower end of the interval of their mean score",
+    "mean_high": "upper end of that interval",
+    "n_samples": "answers that were drawn for each hole",
+    "diversity": "mean absolute difference of two answers inside the hole, 0 to 1",
+    "score": "LPIPS or FID of the row's images",
+    "n_photographs": "photographs that the images come from",
+    "n_resamples": "resamples that the interval rests on",
+    "why_not": "why there is no score",
     "rank": "best rank of the method that paired differences allow, 1 = best",
     "rank_worst": "worst such rank; equal to rank where the method is tied with none",
     "protocol": "rules of one public evaluation code; seam-256 are this project's",
@@ -74,7 +89,11 @@ def meaning(column: str) -> str:
 
 def tasks_of(metric: str) -> list[str]:
     """Tasks whose tables have a metric as a column."""
-    return [name for name, task in TASKS.items() if metric in (*task.metrics, *task.seam_metrics, *MORE.get(name, ()))]
+    return [
+        name
+        for name, task in TASKS.items()
+        if metric in (*task.metrics, *task.perceptual, *task.seam_metrics, *MORE.get(name, ()))
+    ]
 
 
 MORE = {

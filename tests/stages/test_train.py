@@ -17,7 +17,7 @@ def test_a_network_is_trained_and_published(project):
     assert sorted(os.listdir(out)) == sorted(
         ["weights.safetensors", "last.safetensors", "history.parquet", "history.csv", "training.json", "training.log"]
     )
-    (line,) = [line for line in done.out.splitlines() if " epoch 1/1 " in line]
+    (line,) = [line for line in done.err.splitlines() if " epoch 1/1 " in line]
     assert (
         line.startswith("unet train epoch 1/1 step 1: loss ")
         and " images/s, " in line

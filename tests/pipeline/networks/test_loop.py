@@ -357,7 +357,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_taken(tmp_path,
         damage(one.folder / name)
     capsys.readouterr()
     train_plain(one)
-    said = capsys.readouterr().out
+    said = capsys.readouterr().err
     assert result(one, tmp_path / "one" / "out") == whole
     for name in damaged:
         assert said.count(f"{one.folder / name} is damaged") == 1 and (one.folder / f"{name}.damaged").exists()
@@ -519,7 +519,7 @@ def test_other_epochs_of_the_second_phase_do_not_train_the_first_anew(tmp_path, 
     assert losses_counted(monkeypatch, longer) == 18
     assert (
         "tiny: phase warm was trained before, with the same settings, and is taken from there"
-        in capsys.readouterr().out
+        in capsys.readouterr().err
     )
     assert result(longer, tmp_path / "a") == result(whole, tmp_path / "b")
     assert losses_counted(monkeypatch, longer) == 0, "finished"
@@ -579,7 +579,7 @@ def test_a_file_without_the_discriminator_is_enough_to_start_from(tmp_path, caps
     train_plain(one)
     assert (
         "released.safetensors has no critic.0.weight (4 entries in all); what it lacks begins at random"
-        in capsys.readouterr().out
+        in capsys.readouterr().err
     )
     found, random = (
         load_file(tmp_path / "run/last.safetensors"),
@@ -656,7 +656,7 @@ def test_a_checkpoint_that_holds_code_is_not_run(tmp_path, capsys):
     torch.save({"model": Bomb()}, tmp_path / "checkpoint.pt")
     trained(tmp_path)
     assert not (tmp_path / "boom").exists()
-    said = capsys.readouterr().out
+    said = capsys.readouterr().err
     assert (
         "checkpoint.pt is damaged (it holds more than tensors, numbers and text): set aside as checkpoint.pt.damaged"
         in said
@@ -777,7 +777,7 @@ def test_lines_that_workers_add_to_a_log_are_printed(tmp_path, capsys):
         time.sleep(0.7)
         with open(log, "a") as file:
             file.write("two\n")
-    assert capsys.readouterr().out == "one\ntwo\n"
+    assert capsys.readouterr().err == "one\ntwo\n"
 
 
 @pytest.mark.slow
