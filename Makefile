@@ -22,7 +22,7 @@ test: setup                  ## every test
 	python -m pytest -n 2 --dist worksteal
 
 quick: setup                 ## the tests that take no longer than seconds each
-	python -m pytest -m "not slow"
+	python -m pytest -n 2 --dist worksteal -m "not slow"
 
 lint: setup                  ## ruff (lint and format) and mypy, both of which must be clean
 	ruff check .
