@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline import atomic, command, params, tables
+from pipeline import atomic, command, params, repeats, tables
 from pipeline.running import parallel
 from pipeline.scoring import evaluation, perceptual, protocol_comparison, samples, summaries
 from pipeline.scoring.statistics import Resampling
@@ -29,6 +29,9 @@ def main(arguments) -> None:
     scores, by_protocol, curves = evaluation.score(task, methods, predicted, size, named, spread, lpips=weights.lpips)
     from_weights = {key: text for key, text in weights.metadata.items() if key in scores}
     means = summaries.summary(task, scores, methods)
+    first = [
+        method for method in methods if method["repeat"] == 1
+    ]  # FID and several answers are of one training's pictures
     with atomic.folder(arguments.out or f"results/{task}") as out:
         tables.write(out / "per_image.parquet", scores, from_weights)
         if TASKS[task].at_own_threshold:
@@ -43,11 +46,12 @@ def main(arguments) -> None:
         tables.write(out / "breakdowns.parquet", pd.concat([by_kind, by_resolution]) if len(by_resolution) else by_kind)
         tables.write(out / "protocols.parquet", protocol_comparison.table(task, by_protocol, size, resampling))
         if TASKS[task].perceptual:
-            see = functools.partial(evaluation.features, task, methods, predicted, size, spread=spread)
-            perceived = perceptual.table(task, scores, weights, wanted.fid_minimum, resampling, see, spread)
+            see = functools.partial(evaluation.features, task, first, predicted, size, spread=spread)
+            per_model = repeats.averaged(scores, ["split", "image_id"])
+            perceived = perceptual.table(task, per_model, weights, wanted.fid_minimum, resampling, see, spread)
             tables.write(out / "perceptual.parquet", perceived, weights.metadata)
-        if samples.drawing(methods):
-            of_samples = samples.per_image(task, methods, predicted, size, spread)
+        if samples.drawing(first):
+            of_samples = samples.per_image(task, first, predicted, size, spread)
             tables.write(out / "samples.parquet", samples.table(task, of_samples, resampling))
         if (overlaps := summaries.overlaps(methods)) is not None:
             tables.write(out / "overlaps.parquet", overlaps)

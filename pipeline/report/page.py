@@ -23,6 +23,7 @@ from pipeline.report import (
     provenance,
     samples,
     sheets,
+    thresholds,
     variants,
 )
 from pipeline.scoring import columns
@@ -72,6 +73,9 @@ def render(parameters, *, results: Path, artifacts: Path, data: Path, file: Path
         task["perceptual"] = (
             perceptual.section(read[task["name"]], parquet.read(folder / "perceptual.parquet")) if weighed else None
         )
+        curves = folder / "curves.parquet"
+        at_threshold = TASKS[task["name"]].at_own_threshold
+        task["thresholds"] = thresholds.section(read[task["name"]], parquet.read(curves)) if at_threshold else None
     stated = [data / "composites" / one["name"] / "pairs.parquet" for one in subsets]
     stated += [data / "irregular_masks" / name for name in ("masks.parquet", "assigned.parquet") if masks]
     stated += [results / task / "per_image.parquet" for task in parameters.tasks]

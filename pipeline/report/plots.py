@@ -228,6 +228,23 @@ def pareto(points: dict[str, tuple[float, float]], higher_is_better: bool) -> li
 
 
 @matplotlib.rc_context(_SETTINGS)
+def over_thresholds(results: Results, curves: pd.DataFrame, across: str, up: str, title: str) -> str:
+    """Two columns of curves.parquet against each other, one line per method; both are shares, 0 to 1."""
+    figure, axes = _panel(title)
+    for model, style in _drawn_in_order(results):
+        part = curves[curves["model"] == model].sort_values("threshold", ascending=False)
+        if up == "precision":
+            part = part[part["recall"] > 0]  # where nothing is found yet, precision means nothing
+        axes.plot(part[across], part[up], color=style.colour, linewidth=1.2, dashes=style.dashes)
+    if (across, up) == ("false_positive_rate", "recall"):
+        axes.plot([0, 1], [0, 1], color=GRID, linewidth=0.8)  # chance
+    axes.set(xlim=(0, 1), ylim=(0, 1.02))
+    axes.set_xlabel(across.replace("_", " "))
+    axes.set_ylabel(up.replace("f1", "F1"))
+    return _svg(figure, f"{results.task} {across} {up}")
+
+
+@matplotlib.rc_context(_SETTINGS)
 def training_curves(results: Results, trainings: Sequence[Training]) -> list[str]:
     """Two panels of one figure: training loss (log scale) and the leading metric on validation images, per network.
 
