@@ -12,7 +12,7 @@ SHOWN = TASKS["localization"].shown_beside
 
 
 def results():
-    base = {name: 0.5 for name in SHOWN} | {"subset": "All", "split": "test"}
+    base = dict.fromkeys(SHOWN, 0.5) | {"subset": "All", "split": "test"}
     rows = [
         base
         | {
