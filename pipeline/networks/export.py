@@ -105,7 +105,8 @@ def export(name: str, model: Model, out: Path, side: int = 256) -> Exported:
     model = model.cpu().float().eval()
     method = Pasted(model).eval()
     multiple, reason = _sizes(model, side)
-    side = -(-side // multiple) * multiple
+    # a trace at the least side holds for that one alone: features of one pixel are a case of their own
+    side = max(-(-side // multiple), 2 if multiple > 1 else 1) * multiple
     step = -(-STEP // multiple) * multiple
     free = [(side, side + step), (side + 2 * step, side)]
     with atomic.file(out) as file:

@@ -240,9 +240,9 @@ def affected(place: tuple[str, ...]) -> set[str]:
             return {f"train-{name}"}
         case ("inference", "batch_size"):
             return INFER | DETECT
-        case ("inference", "resolutions"):
+        case ("inference", "resolutions" | "samples"):
             return INFER
-        case ("evaluation", "protocols", *_):
+        case ("evaluation", "protocols" | "perceptual", *_):
             return EVALUATE
         case ("evaluation", _):
             return EVALUATE | {"detectability"}
@@ -322,7 +322,7 @@ def test_every_file_marks_the_stages_that_import_it_and_nothing_else(project):
         ("pipeline/color_transfer/xiao.py", SYNTHESIZE),
         ("pipeline/data/composites/filters.py", SYNTHESIZE),
         ("pipeline/data/sources/coco.py", INGEST),
-        ("pipeline/scoring/statistics.py", EVALUATE | {"detectability"}),
+        ("pipeline/scoring/statistics.py", EVALUATE | {"detectability", "report"}),
         ("pipeline/networks/predictor.py", INFER | DETECT),
         ("pipeline/detectability/localizer_scores.py", DETECT),
         ("pipeline/scoring/published.csv", {"published"}),

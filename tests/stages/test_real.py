@@ -50,7 +50,8 @@ def workplace(tmp_path, monkeypatch):
 
 def infer(*models: str) -> None:
     for name in models:
-        stages.infer.main(Namespace(model=name, data=FOLDERS, weights=None, imported=False, out=None, index=None))
+        options = {"weights": None, "imported": False, "out": None, "index": None, "repeat": 1}
+        stages.infer.main(Namespace(model=name, data=FOLDERS, **options))
 
 
 def take_in() -> None:

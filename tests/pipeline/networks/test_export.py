@@ -143,7 +143,7 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it(package, monke
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["unet", "rainnet", "pconv", "pct"])
+@pytest.mark.parametrize("name", ["unet", "rainnet", "pct"])
 def test_published_networks_in_their_tiny_form(name, tmp_path):
     made = export.export(name, vector.load(name).fresh(), tmp_path / "model.onnx", side=64)
     assert not made.fixed and max(check[2] for check in made.checks) < 1e-4

@@ -105,6 +105,8 @@ def under_a_head(code: str, folder: Path, *marks: str, **environment: str) -> su
             stdout=said,
             stderr=said,
             start_new_session=True,
+            # who runs the tests may have SIGHUP ignored (nohup), which children inherit
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
         )
     deadline = time.monotonic() + 240
     while not all((folder / mark).exists() for mark in marks):
