@@ -27,13 +27,14 @@ def main(arguments) -> None:
     choice = Choice(arguments.mask_value, arguments.mask_channel)
     if choice != Choice() and mask is None:
         raise ParameterError(f"--mask-value and --mask-channel say what of a mask counts; {name} was given none")
-    weights = Path(arguments.weights) if arguments.weights else None
+    given = arguments.weights or block.weights
+    weights = Path(given) if given else None
     if weights is None and block.training is not None:
         weights = Path(f"artifacts/models/{name}/weights.safetensors")
     model = predictor.ready_model(name, block.hyperparameters, weights)
     if weights is None and model.players:
         raise ParameterError(
-            f"{name} has weights to learn and params.yaml has no models.{name}.training; give its file as --weights"
+            f"{name} has weights to learn and params.yaml has neither models.{name}.training nor weights; give its file as --weights"
         )
     device = apply.local_device(arguments.device)
     model = model.to("cuda" if device == "gpu" else "cpu").eval()
@@ -68,7 +69,7 @@ if __name__ == "__main__":
     parser.add_argument("--mask-channel", choices=CHANNELS, help="the channel of the mask file that holds the mask")
     parser.add_argument("-o", "--out", required=True, help="PNG file to write, or folder; it must not be there yet")
     parser.add_argument(
-        "--weights", help="safetensors (artifacts/models/<model>/weights.safetensors of a trained network if not given)"
+        "--weights", help="safetensors (if not given, models.<model>.weights, or what this project trained)"
     )
     parser.add_argument(
         "--longest-side",

@@ -258,7 +258,8 @@ def test_a_network_without_its_training_block_needs_weights(trained):
     code, said = trained.refused("apply", "--model", "unet", "pictures/a.png", "-o", "out.png")
     assert (
         code == 2
-        and said == "unet has weights to learn and params.yaml has no models.unet.training; give its file as --weights"
+        and said
+        == "unet has weights to learn and params.yaml has neither models.unet.training nor weights; give its file as --weights"
     )
     assert (
         trained.run(
@@ -273,6 +274,17 @@ def test_a_network_without_its_training_block_needs_weights(trained):
         ).code
         == 0
     )
+
+
+def test_weights_that_params_yaml_names_are_taken(trained):
+    command = ["apply", "--model", "unet", "pictures/a.png", "-o"]
+    assert trained.run(*command, "by_training.png").code == 0
+    (trained.folder / "artifacts/models/unet/weights.safetensors").rename(trained.folder / "released.safetensors")
+    block = trained.content["models"]["unet"]
+    trained.content["models"]["unet"] = {"hyperparameters": block["hyperparameters"], "weights": "released.safetensors"}
+    trained.write()
+    assert trained.run(*command, "by_file.png").code == 0
+    assert (trained.folder / "by_file.png").read_bytes() == (trained.folder / "by_training.png").read_bytes()
 
 
 def test_a_gpu_that_is_not_there(own, monkeypatch):
