@@ -9,7 +9,7 @@ from pathlib import Path
 from pipeline import command, params
 from pipeline.errors import ParameterError
 from pipeline.mask_rule import CHANNELS, Choice
-from pipeline.networks import apply, predictor
+from pipeline.networks import apply
 
 PARAMS = ("models.{model}",)
 
@@ -27,15 +27,7 @@ def main(arguments) -> None:
     choice = Choice(arguments.mask_value, arguments.mask_channel)
     if choice != Choice() and mask is None:
         raise ParameterError(f"--mask-value and --mask-channel say what of a mask counts; {name} was given none")
-    given = arguments.weights or block.weights
-    weights = Path(given) if given else None
-    if weights is None and block.training is not None:
-        weights = Path(f"artifacts/models/{name}/weights.safetensors")
-    model = predictor.ready_model(name, block.hyperparameters, weights)
-    if weights is None and model.players:
-        raise ParameterError(
-            f"{name} has weights to learn and params.yaml has neither models.{name}.training nor weights; give its file as --weights"
-        )
+    model = apply.stated_model(name, block, arguments.weights)
     device = apply.local_device(arguments.device)
     model = model.to("cuda" if device == "gpu" else "cpu").eval()
     apply.run(

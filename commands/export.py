@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pipeline import command, params
 from pipeline.errors import ParameterError
-from pipeline.networks import export, predictor
+from pipeline.networks import apply, export
 
 PARAMS = ("models.{model}",)
 
@@ -26,15 +26,7 @@ def main(arguments) -> None:
     if arguments.size < 32:
         raise ParameterError(f"--size {arguments.size}: expected 32 pixels or more")
     export.require_packages()
-    given = arguments.weights or block.weights
-    weights = Path(given) if given else None
-    if weights is None and block.training is not None:
-        weights = Path(f"artifacts/models/{name}/weights.safetensors")
-    model = predictor.ready_model(name, block.hyperparameters, weights)
-    if weights is None and model.players:
-        raise ParameterError(
-            f"{name} has weights to learn and params.yaml has neither models.{name}.training nor weights; give its file as --weights"
-        )
+    model = apply.stated_model(name, block, arguments.weights)
     made = export.export(name, model, out, arguments.size)
     if made.fixed:
         height, width, _ = made.checks[0]

@@ -21,7 +21,8 @@ from models.base import Model
 from pipeline import atomic, images, mask_rule
 from pipeline.data.sources.base import files
 from pipeline.errors import ParameterError, UserError
-from pipeline.networks import full_size
+from pipeline.networks import full_size, predictor
+from pipeline.params.schema import ModelBlock
 from pipeline.tasks import TASKS
 
 """Task: what is given beside the picture."""
@@ -34,6 +35,24 @@ class Job:
     image: Path
     mask: Path | None
     out: Path
+
+
+def stated_model(name: str, block: ModelBlock, given: str | None = None) -> Model:
+    """A method as a person's command asks for it, ready to predict.
+
+    Its weights are those of the file `given`, else of models.<name>.weights, else what this project trained. Raises
+    ParameterError where it has weights to learn and none of these is stated, UserError naming a file that doesn't fit.
+    """
+    stated = given or block.weights
+    weights = Path(stated) if stated else None
+    if weights is None and block.training is not None:
+        weights = Path(f"artifacts/models/{name}/weights.safetensors")
+    model = predictor.ready_model(name, block.hyperparameters, weights)
+    if weights is None and model.players:
+        raise ParameterError(
+            f"{name} has weights to learn and params.yaml has neither models.{name}.training nor weights; give its file as --weights"
+        )
+    return model
 
 
 def jobs(task: str, image: Path, mask: Path | None, out: Path, overlay: bool = False) -> list[Job]:
