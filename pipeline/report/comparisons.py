@@ -88,7 +88,7 @@ def detectability(folder: Path, trained: list[str]) -> list[dict]:
     pooled = summary[summary["subset"] == "All"]
     made = []
     for (localizer, split), part in sorted(
-        pooled.groupby(["localizer", "split"]), key=lambda one: (one[0][0], one[0][1] != "test", one[0][1])
+        pooled.groupby(["localizer", "split"]), key=lambda group: (group[0][0], group[0][1] != "test", group[0][1])
     ):
         cells = part.set_index(["model", "metric"])
         rows = [
@@ -112,13 +112,13 @@ def detectability(folder: Path, trained: list[str]) -> list[dict]:
 
 
 def _measure(cells: pd.DataFrame, model: str, measure: str) -> dict:
-    found = {when: cells.loc[(model, f"{measure}_{when}")] for when in ("before", "after", "credit")}
-    low, high = found["credit"]["low"], found["credit"]["high"]
+    scores = {when: cells.loc[(model, f"{measure}_{when}")] for when in ("before", "after", "credit")}
+    low, high = scores["credit"]["low"], scores["credit"]["high"]
     # a measure is a share, written as AP is
     return {
-        "before": number(found["before"]["mean"], "ap"),
-        "after": number(found["after"]["mean"], "ap"),
-        "credit": change(found["credit"]["mean"], "ap") if math.isfinite(found["credit"]["mean"]) else "–",
+        "before": number(scores["before"]["mean"], "ap"),
+        "after": number(scores["after"]["mean"], "ap"),
+        "credit": change(scores["credit"]["mean"], "ap") if math.isfinite(scores["credit"]["mean"]) else "–",
         "interval": between(low, high, "ap"),
         "sure": bool(math.isfinite(low) and (low > 0 or high < 0)),
     }
@@ -135,7 +135,7 @@ def study(folder: Path, order: list[str]) -> dict | None:
     scored = (folder / "scores.parquet").is_file()
     scores = tables.read(folder / "scores.parquet").set_index("model") if scored else None
     rows = []
-    for model, one in (shares if scores is None else scores).iterrows():
+    for model, score_row in (shares if scores is None else scores).iterrows():
         share = shares.loc[model]
         row = {
             "model": model,
@@ -143,9 +143,11 @@ def study(folder: Path, order: list[str]) -> dict | None:
             "votes": f"{int(share['n_votes'])} of {int(share['n_shown'])}",
         }
         row["share_interval"] = f"{share['low']:.1%} to {share['high']:.1%}" if math.isfinite(share["low"]) else ""
-        row["score"] = f"{one['score']:+.2f}".replace("-", "−") if scored else ""
+        row["score"] = f"{score_row['score']:+.2f}".replace("-", "−") if scored else ""
         row["score_interval"] = (
-            f"{one['low']:.2f} to {one['high']:.2f}".replace("-", "−") if scored and math.isfinite(one["low"]) else ""
+            f"{score_row['low']:.2f} to {score_row['high']:.2f}".replace("-", "−")
+            if scored and math.isfinite(score_row["low"])
+            else ""
         )
         rows.append(row)
     return {

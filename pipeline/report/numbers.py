@@ -64,7 +64,7 @@ class Results:
     @property
     def trained(self) -> list[str]:
         """Methods with training, in alphabetical order (their colours in charts follow it)."""
-        return sorted(name for name, one in self.methods.items() if one["trained"])
+        return sorted(name for name, method in self.methods.items() if method["trained"])
 
     @property
     def subsets(self) -> list[str]:
@@ -83,7 +83,7 @@ def read_results(task: str, results: Path, index: Path) -> Results:
     files = sorted(index.glob("*.json"))
     if not files:
         raise UserError(f"{index}: no method has predictions there; `dvc repro` makes them")
-    methods = {one["model"]: one for one in map(scoring_index.read, files) if one["repeat"] == 1}
+    methods = {method["model"]: method for method in map(scoring_index.read, files) if method["repeat"] == 1}
     read = {name: tables.read(results / f"{name}.parquet") for name in RESULT_TABLES}
     scores = read["per_image"]
     read["per_image"] = repeats.averaged(scores, ["split", "image_id"])
@@ -116,7 +116,7 @@ def read_training(folder: Path) -> Training:
 
 
 def number(value: float, metric: str) -> str:
-    """A score as the page writes it; an undefined one is a dash."""
+    """A score as the page writes it; an undefined score is a dash."""
     return "–" if value is None or not math.isfinite(value) else f"{value:.{METRICS[metric].decimals}f}"
 
 
@@ -155,7 +155,7 @@ def score_table(results: Results, subset: str, split: str = "test") -> dict:
     chosen = results.summary[(results.summary["subset"] == subset) & (results.summary["split"] == split)].set_index(
         "model"
     )
-    order = [one for one in results.order if one in chosen.index]
+    order = [model for model in results.order if model in chosen.index]
     if subset != "All" or split != "test":
         order = list(
             chosen.loc[order]
@@ -170,7 +170,8 @@ def score_table(results: Results, subset: str, split: str = "test") -> dict:
     scored = results.per_image[results.per_image["split"] == split]
     scored = scored if subset == "All" else scored[scored["subset"] == subset]
     cells = {
-        one: _cells(chosen[one], one, higher, intervals if stated else None) for one, higher in results.metrics.items()
+        metric: _cells(chosen[metric], metric, higher, intervals if stated else None)
+        for metric, higher in results.metrics.items()
     }
     rows = [
         {
@@ -180,7 +181,7 @@ def score_table(results: Results, subset: str, split: str = "test") -> dict:
             "n_images": int(chosen.loc[model, "n_images"]),
             "rank": _rank(ranks.loc[model]) if stated else "",
             "behind": _behind(results, subset, model, order[0]) if stated else "",
-            "cells": [{"metric": one} | cells[one][model] for one in results.metrics],
+            "cells": [{"metric": metric} | cells[metric][model] for metric in results.metrics],
         }
         for model in order
     ]
@@ -189,7 +190,8 @@ def score_table(results: Results, subset: str, split: str = "test") -> dict:
         "split": split,
         "leading": METRICS[results.leading].label,
         "metrics": [
-            {"column": one, "name": METRICS[one].label, "higher": higher} for one, higher in results.metrics.items()
+            {"column": metric, "name": METRICS[metric].label, "higher": higher}
+            for metric, higher in results.metrics.items()
         ],
         "rows": rows,
         "stated": stated,
@@ -209,10 +211,10 @@ def _cells(means: pd.Series, metric: str, higher: bool, intervals: pd.DataFrame 
     cells = {}
     for model, mean in means.items():
         text = number(mean, metric)
-        found = intervals.loc[(model, metric)] if intervals is not None else None
+        interval = intervals.loc[(model, metric)] if intervals is not None else None
         cells[model] = {
             "text": text,
-            "interval": between(found["low"], found["high"], metric) if found is not None else "",
+            "interval": between(interval["low"], interval["high"], metric) if interval is not None else "",
             "best": text == best and text != "–",
         }
     return cells
@@ -320,16 +322,16 @@ def training_rows(trainings: list[Training], blocks: dict) -> list[dict]:
     Raises UserError for a network that params.yaml doesn't train.
     """
     rows = []
-    for one in trainings:
-        if one.model not in blocks or blocks[one.model].training is None:
-            found = f"artifacts/index names {one.model} as trained and params.yaml doesn't train it"
-            raise UserError(f"{found}; `python -m commands.graph` clears what is stale")
-        history, facts, own = one.history, one.facts, blocks[one.model].training
+    for training in trainings:
+        if training.model not in blocks or blocks[training.model].training is None:
+            problem = f"artifacts/index names {training.model} as trained and params.yaml doesn't train it"
+            raise UserError(f"{problem}; `python -m commands.graph` clears what is stale")
+        history, facts, own = training.history, training.facts, blocks[training.model].training
         steps = int(history["step"].iloc[-1]) if len(history) else 0
         epochs = history.groupby("phase", sort=False).size() if len(history) else [0]
         rows.append(
             {
-                "model": one.model,
+                "model": training.model,
                 "epochs": " + ".join(map(str, epochs)),
                 "steps": f"{steps:,}",
                 "images": f"{steps * own.batch_size:,}",
@@ -344,7 +346,7 @@ def training_rows(trainings: list[Training], blocks: dict) -> list[dict]:
 
 
 def seeds(results: Results) -> dict | None:
-    """What the page says of several trainings of each network; None where there is one of each."""
+    """What the page says of several trainings of each network; None where each network was trained once."""
     if results.n_repeats == 1:
         return None
     pooled = results.intervals[
@@ -396,7 +398,7 @@ def counts(pairs: pd.DataFrame, rejected: pd.DataFrame) -> dict:
 
     `rejected` by rule: how many candidates each rule refused, and the range of the values that it saw.
     """
-    splits = [one for one in ("train", "val", "test") if (pairs["split"] == one).any()]
+    splits = [split for split in ("train", "val", "test") if (pairs["split"] == split).any()]
     splits += sorted(set(pairs["split"]) - set(splits))
     by_split = pairs.groupby("split")
     categories = pairs["category"].value_counts()
@@ -411,12 +413,12 @@ def counts(pairs: pd.DataFrame, rejected: pd.DataFrame) -> dict:
         "n_simulated": int(pairs["simulated"].sum()) if "simulated" in pairs else 0,
         "by_split": [
             {
-                "split": one,
+                "split": split,
                 "composites": len(part),
                 "photographs": part["source_image"].nunique(),
                 "objects": part["mask"].nunique(),
             }
-            for one, part in ((one, by_split.get_group(one)) for one in splits)
+            for split, part in ((split, by_split.get_group(split)) for split in splits)
         ],
         "by_transfer": _crossed(pairs, "transfer", splits),
         "by_category": _crossed(pairs, "category", splits)[:12],
@@ -439,11 +441,11 @@ def stated(value) -> str:
 
 
 def _crossed(pairs: pd.DataFrame, column: str, splits: list[str]) -> list[dict]:
-    named = pairs.assign(**{column: [stated(one) or "not known" for one in pairs[column]]})
+    named = pairs.assign(**{column: [stated(value) or "not known" for value in pairs[column]]})
     crossed = pd.crosstab(named[column], named["split"]).reindex(columns=splits, fill_value=0)
     crossed = crossed.assign(n=crossed.sum(axis=1)).reset_index().sort_values(["n", column], ascending=[False, True])
     return [
-        {"value": row[column], "n": int(row["n"]), "of": [int(row[one]) for one in splits]}
+        {"value": row[column], "n": int(row["n"]), "of": [int(row[split]) for split in splits]}
         for _, row in crossed.iterrows()
     ]
 

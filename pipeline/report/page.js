@@ -147,4 +147,4 @@ addEventListener("scroll", near, { passive: true });
 near();
 
 // on paper everything is unfolded
-addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((one) => (one.open = true)));
+addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((details) => (details.open = true)));

@@ -63,7 +63,10 @@ def render(parameters, *, results: Path, artifacts: Path, data: Path, file: Path
     Raises UserError naming the file, when a table or a picture is missing, and when the page would pass MAX_BYTES.
     """
     read = {task: numbers.read_results(task, results / task, artifacts / "index" / task) for task in parameters.tasks}
-    tasks = [_task(one, parameters, artifacts, results / name) | _beside(one, results) for name, one in read.items()]
+    tasks = [
+        _task(task_results, parameters, artifacts, results / name) | _beside(task_results, results)
+        for name, task_results in read.items()
+    ]
     subsets = [_subset(name, subset, data, parameters) for name, subset in parameters.subsets.items()]
     masks = _masks(data / "irregular_masks") if parameters.irregular_masks is not None else None
     for task in tasks:
@@ -76,7 +79,7 @@ def render(parameters, *, results: Path, artifacts: Path, data: Path, file: Path
         curves = folder / "curves.parquet"
         at_threshold = TASKS[task["name"]].at_own_threshold
         task["thresholds"] = thresholds.section(read[task["name"]], parquet.read(curves)) if at_threshold else None
-    stated = [data / "composites" / one["name"] / "pairs.parquet" for one in subsets]
+    stated = [data / "composites" / subset["name"] / "pairs.parquet" for subset in subsets]
     stated += [data / "irregular_masks" / name for name in ("masks.parquet", "assigned.parquet") if masks]
     stated += [results / task / "per_image.parquet" for task in parameters.tasks]
     run = {
@@ -84,7 +87,7 @@ def render(parameters, *, results: Path, artifacts: Path, data: Path, file: Path
         "preset": provenance.preset(file, presets),
         "machine": provenance.machine(),
         "libraries": provenance.libraries(),
-        "tables": [numbers.fingerprint(one) for one in stated],
+        "tables": [numbers.fingerprint(table) for table in stated],
     }
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
@@ -128,7 +131,7 @@ def _task(results: numbers.Results, parameters, artifacts: Path, folder: Path) -
     kinds = [plots.by_kind(results, by, results.leading) for by in reversed(task.kinds)]
     overlaps = numbers.overlaps(folder / "overlaps.parquet")
     carried, too_large = numbers.embedded(folder, TABLES)
-    other_splits = sorted(one for one in set(results.summary["split"]) - {"test"} if not datasets.side_of(one))
+    other_splits = sorted(split for split in set(results.summary["split"]) - {"test"} if not datasets.side_of(split))
     return {
         "asks": ASKS[task.name],
         "metrics": [(name, METRICS[name].label, METRICS[name].meaning) for name in task.metrics],
@@ -140,7 +143,9 @@ def _task(results: numbers.Results, parameters, artifacts: Path, folder: Path) -
         "leading": METRICS[results.leading].label,
         "headline": numbers.score_table(results, "All"),
         "overlaps": [sentence for name in parameters.subsets for sentence in overlaps.get(name, [])],
-        "subsets": [numbers.score_table(results, one) for one in results.subsets] if len(results.subsets) > 1 else [],
+        "subsets": [numbers.score_table(results, subset) for subset in results.subsets]
+        if len(results.subsets) > 1
+        else [],
         "only_subset": results.subsets[0],
         "buckets": buckets.tables(results, folder) if task.size_bins is None else [],
         "real": [
@@ -150,9 +155,9 @@ def _task(results: numbers.Results, parameters, artifacts: Path, folder: Path) -
             {"model": model, "key": Markup(plots.key(look[model])), "trained": model in results.trained}
             for model in results.order
         ],
-        "breakdowns": [Markup(one) for one in (*steps, *kinds) if one],
+        "breakdowns": [Markup(chart) for chart in (*steps, *kinds) if chart],
         "size_chart": Markup(chart) if (chart := plots.size_against_quality(results)) else None,
-        "curves": [Markup(one) for one in plots.training_curves(results, trainings)] if trainings else [],
+        "curves": [Markup(chart) for chart in plots.training_curves(results, trainings)] if trainings else [],
         "trainings": numbers.training_rows(trainings, parameters.models),
         "samples": samples.section(results, parquet.read(drawn), shown)
         if (drawn := folder / "samples.parquet").is_file()
@@ -192,16 +197,16 @@ def _cost(results: numbers.Results, file: Path) -> dict | None:
         plots.quality_against_time(results, part, f"{device}, {size}")
         for (device, size), part in table.groupby(["device", "size"], sort=False)
     ]
-    return {"charts": [Markup(one) for one in charts if one], "rows": numbers.cost_rows(table, results)}
+    return {"charts": [Markup(chart) for chart in charts if chart], "rows": numbers.cost_rows(table, results)}
 
 
 def _columns() -> dict:
     """The dictionary of the tables' columns."""
     return {
         "metrics": [
-            {"column": one.name, "label": one.label, "tasks": ", ".join(columns.tasks_of(one.name)), "meaning": one.meaning,
-             "better": "higher" if one.higher_is_better else "lower"}
-            for one in METRICS.values()
+            {"column": metric.name, "label": metric.label, "tasks": ", ".join(columns.tasks_of(metric.name)), "meaning": metric.meaning,
+             "better": "higher" if metric.higher_is_better else "lower"}
+            for metric in METRICS.values()
         ],
         "tables": list(columns.TABLES.items()),
         "other": list(columns.MEANINGS.items()),
@@ -232,8 +237,8 @@ def _subset(name: str, subset, data: Path, parameters) -> dict:
         "source": subset.source if made else subset.path,
         "references": subset.references if made else "",
         "histograms": [
-            Markup(plots.histogram(pairs[one], HISTOGRAMS[one][0], bounds.get(one), HISTOGRAMS[one][1]))
-            for one in drawn
+            Markup(plots.histogram(pairs[column], HISTOGRAMS[column][0], bounds.get(column), HISTOGRAMS[column][1]))
+            for column in drawn
         ],
         "transfers": sheets.transfer_sheet(folder, pairs, references, SAMPLES),
     } | numbers.counts(pairs, rejected)

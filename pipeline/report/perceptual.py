@@ -10,7 +10,7 @@ def section(results: Results, table: pd.DataFrame) -> dict:
     """What the page says of perceptual.parquet: {"metrics", "rows", "why_not"}.
 
     A row is a method over all images of the split "test", in the order of the page, with a cell (text, interval, best) for
-    each metric that has a score. why_not: the reasons of metrics without one, each once.
+    each metric that has a score. why_not: the reasons of metrics without a score, each once.
     """
     pooled = table[(table["value"] == "All") & (table["split"] == "test")].set_index(["metric", "model"])
     scored = [
@@ -23,10 +23,10 @@ def section(results: Results, table: pd.DataFrame) -> dict:
     for model in results.order if scored else ():
         cells = []
         for metric in scored:
-            found = pooled.loc[(metric, model)]
-            text = number(found["score"], metric)
+            cell = pooled.loc[(metric, model)]
+            text = number(cell["score"], metric)
             cells.append(
-                {"text": text, "interval": between(found["low"], found["high"], metric), "best": text == best[metric]}
+                {"text": text, "interval": between(cell["low"], cell["high"], metric), "best": text == best[metric]}
             )
         rows.append({"model": model, "trained": results.methods[model]["trained"], "cells": cells})
     absent = table[~table["metric"].isin(scored)]

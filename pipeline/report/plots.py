@@ -92,7 +92,7 @@ def by_steps(results: Results, by: str, metric: str) -> str | None:
     """
     part = results.breakdowns[(results.breakdowns["by"] == by) & (results.breakdowns["metric"] == metric)]
     part = part[part["value"] != "nan"]  # images outside the bins
-    values = sorted(part["value"].unique(), key=lambda one: float(re.split("[-%]", one)[0]))
+    values = sorted(part["value"].unique(), key=lambda step: float(re.split("[-%]", step)[0]))
     if len(values) < 2:
         return None
     figure, axes = _panel(f"{METRICS[metric].label} {_arrow(results, metric)}")
@@ -107,7 +107,7 @@ def by_steps(results: Results, by: str, metric: str) -> str | None:
     each = n.nunique() == 1
     axes.set_xticks(
         range(len(values)),
-        [_short(one) if each else f"{_short(one)}\nn = {int(images)}" for one, images in zip(values, n)],
+        [_short(value) if each else f"{_short(value)}\nn = {int(images)}" for value, images in zip(values, n)],
     )
     axes.set_xlabel(
         f"{by.replace('_', ' ').removesuffix(' bucket')}, %" + (f" (n = {int(n.iloc[0])} each)" if each else "")
@@ -172,8 +172,8 @@ def size_against_quality(results: Results) -> str | None:
     width = high - none
     axes.set_xlim(none - 0.04 * width, high + 0.2 * width)
     digits = (1, 3) if high - low < 2.5 else (1,)
-    ticks = [one for power in range(12) for one in np.array(digits) * 10**power if low <= np.log10(one) <= high]
-    axes.set_xticks([none, *np.log10(ticks)], ["none", *(count(one).replace(".0", "") for one in ticks)])
+    ticks = [tick for power in range(12) for tick in np.array(digits) * 10**power if low <= np.log10(tick) <= high]
+    axes.set_xticks([none, *np.log10(ticks)], ["none", *(count(tick).replace(".0", "") for tick in ticks)])
     axes.set_xlabel("parameters")
     for column in (True, False):  # names are kept apart within the column of methods without parameters, and outside it
         _label_points(
@@ -250,16 +250,16 @@ def training_curves(results: Results, trainings: Sequence[Training]) -> list[str
 
     Networks that were trained for no epoch have no curve; without any there are no panels.
     """
-    trainings = [one for one in trainings if len(one.history)]
+    trainings = [training for training in trainings if len(training.history)]
     if not trainings:
         return []
     look = styles(results)
     figure, axes = _panel("training loss")
     ends, drawn = {}, []
-    for one in trainings:
-        columns = loss_columns(one.history)
+    for training in trainings:
+        columns = loss_columns(training.history)
         for number, column in enumerate(columns):
-            known, style = one.history.dropna(subset=[column]), look[one.model]
+            known, style = training.history.dropna(subset=[column]), look[training.model]
             axes.plot(
                 known["step"],
                 known[column],
@@ -267,7 +267,7 @@ def training_curves(results: Results, trainings: Sequence[Training]) -> list[str
                 linewidth=0.9 if number else 1.3,
                 dashes=(1, 1) if number else style.dashes,
             )
-            name = one.model if len(columns) == 1 else f"{one.model} {column.removesuffix('_loss')}"
+            name = training.model if len(columns) == 1 else f"{training.model} {column.removesuffix('_loss')}"
             ends[name] = (known["step"].iloc[-1], known[column].iloc[-1])
             drawn.append(known[column].min())
     if min(drawn) > 0:
@@ -278,9 +278,9 @@ def training_curves(results: Results, trainings: Sequence[Training]) -> list[str
     panels = [_finish_curves(figure, axes, ends, look, f"{results.task} loss")]
     metric, ends = f"validation_{results.leading}", {}
     figure, axes = _panel(f"validation {METRICS[results.leading].label} {_arrow(results, results.leading)}")
-    for one in trainings:
-        if metric in one.history:
-            known, style = one.history.dropna(subset=[metric]), look[one.model]
+    for training in trainings:
+        if metric in training.history:
+            known, style = training.history.dropna(subset=[metric]), look[training.model]
             axes.plot(
                 known["step"],
                 known[metric],
@@ -290,12 +290,12 @@ def training_curves(results: Results, trainings: Sequence[Training]) -> list[str
                 marker="o",
                 markersize=2.2,
             )
-            ends[one.model] = (known["step"].iloc[-1], known[metric].iloc[-1])
+            ends[training.model] = (known["step"].iloc[-1], known[metric].iloc[-1])
     return [*panels, _finish_curves(figure, axes, ends, look, f"{results.task} validation")] if ends else panels
 
 
 def loss_columns(history: pd.DataFrame) -> list[str]:
-    """The columns of history.parquet that are losses: `loss`, or with several players one each."""
+    """The columns of history.parquet that are losses: `loss`, or with several players a column per player."""
     return ["loss"] if "loss" in history else [column for column in history if column.endswith("_loss")]
 
 
@@ -340,7 +340,7 @@ def _arrow(results: Results, metric: str) -> str:
 def _drawn_in_order(results: Results) -> list[tuple[str, Style]]:
     """Methods with training come last, on top."""
     look = styles(results)
-    return [(model, look[model]) for model in sorted(look, key=lambda one: (one in results.trained, one))]
+    return [(model, look[model]) for model in sorted(look, key=lambda model: (model in results.trained, model))]
 
 
 def _mark(style: Style, size: float) -> dict:
@@ -385,7 +385,7 @@ def _few_log_ticks(axes) -> None:
     ]
     if len(ticks) < 2:
         ticks = list(MaxNLocator(4).tick_values(low, high)[1:-1])
-    axes.set_yticks(ticks if len(ticks) < 8 else [one for one in ticks if f"{one:e}".startswith("1")])
+    axes.set_yticks(ticks if len(ticks) < 8 else [tick for tick in ticks if f"{tick:e}".startswith("1")])
 
 
 def _finish_curves(figure, axes, ends: dict, look: dict[str, Style], name: str) -> str:
@@ -429,8 +429,8 @@ def _apart(axes, values: dict[str, float]) -> dict[str, float]:
     """Heights in axes fractions for labels of these data values: near them, in their order, a line of text apart."""
     least = 0.118 / (axes.figure.get_size_inches()[1] - 0.8)
     to_axes = axes.transData + axes.transAxes.inverted()
-    order = sorted(values, key=lambda one: (values[one], one))
-    wanted = [float(to_axes.transform((0, values[one]))[1]) for one in order]
+    order = sorted(values, key=lambda model: (values[model], model))
+    wanted = [float(to_axes.transform((0, values[model]))[1]) for model in order]
     placed: list[list] = []  # clusters of labels: [sum of wanted bottoms, count]; a cluster sits at their mean
     for place in wanted:
         placed.append([place, 1])

@@ -27,8 +27,8 @@ WRITTEN_BY_DVC = ("dvc.lock", "models/dvc.lock")
 def revision(root: Path) -> str:
     """The git revision of the working tree in words, and whether files differ from it."""
     try:
-        found = _git(root, "rev-parse", "--verify", "--short=12", "HEAD")
-        if found is None:
+        commit = _git(root, "rev-parse", "--verify", "--short=12", "HEAD")
+        if commit is None:
             inside = _git(root, "rev-parse", "--is-inside-work-tree") is not None
             return "a git repository without a commit" if inside else "not a git repository"
         changed = (
@@ -37,7 +37,7 @@ def revision(root: Path) -> str:
     except FileNotFoundError:
         return "not known (git is not installed)"
     lines = len(changed.splitlines())
-    return f"{found}, {f'with {lines} changed file' + 's' * (lines > 1) if lines else 'unchanged'}"
+    return f"{commit}, {f'with {lines} changed file' + 's' * (lines > 1) if lines else 'unchanged'}"
 
 
 def _git(root: Path, *arguments: str) -> str | None:
@@ -55,26 +55,26 @@ def preset(file: Path, folder: Path) -> dict:
     if not presets:
         raise UserError(f"{folder}: no preset there; the report compares {file} with them")
     here = params.load(file).model_dump(mode="json")
-    differing = {one.stem: _differences(params.load(one).model_dump(mode="json"), here) for one in presets}
-    name = min(differing, key=lambda one: (len(differing[one]), one))
+    differing = {path.stem: _differences(params.load(path).model_dump(mode="json"), here) for path in presets}
+    name = min(differing, key=lambda candidate: (len(differing[candidate]), candidate))
     return {"name": name, "differences": differing[name]}
 
 
 def _differences(preset_value, value, key: str = "") -> list[dict]:
     if isinstance(preset_value, dict) and isinstance(value, dict):
-        inside = [*preset_value, *(one for one in value if one not in preset_value)]
+        inside = [*preset_value, *(name for name in value if name not in preset_value)]
         absent = "not there"
         parts = [
-            _differences(preset_value.get(one, absent), value.get(one, absent), f"{key}.{one}" if key else one)
-            for one in inside
+            _differences(preset_value.get(name, absent), value.get(name, absent), f"{key}.{name}" if key else name)
+            for name in inside
         ]
-        return [one for part in parts for one in part]
+        return [difference for part in parts for difference in part]
     return [] if preset_value == value else [{"key": key, "preset": _stated(preset_value), "here": _stated(value)}]
 
 
 def _stated(value) -> str:
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {_stated(one)}" for key, one in value.items()) + "}"
+        return "{" + ", ".join(f"{key}: {_stated(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(map(_stated, value)) + "]"
     if value is None or isinstance(value, bool):
@@ -112,10 +112,10 @@ def _processor() -> str:
 
 def libraries() -> list[tuple[str, str]]:
     """Versions of Python and of what results may depend on, as far as they are installed."""
-    found = [("python", platform.python_version())]
+    versions = [("python", platform.python_version())]
     for name in LIBRARIES:
         try:
-            found.append((name, metadata.version(name)))
+            versions.append((name, metadata.version(name)))
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return versions

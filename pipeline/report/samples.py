@@ -24,16 +24,16 @@ def section(results: Results, table: pd.DataFrame, shown: Shown) -> dict:
     rows = []
     for method in drawing:
         for metric, higher in results.metrics.items():
-            found = pooled.loc[(method["model"], metric)]
+            scored = pooled.loc[(method["model"], metric)]
             cells = [
                 {
-                    "text": number(found[kind], metric),
-                    "interval": between(found[f"{kind}_low"], found[f"{kind}_high"], metric),
+                    "text": number(scored[kind], metric),
+                    "interval": between(scored[f"{kind}_low"], scored[f"{kind}_high"], metric),
                 }
                 for kind in samples.KINDS
             ]
             rows.append({"model": method["model"], "trained": method["trained"], "metric": METRICS[metric].label, "higher": higher, "cells": cells,
-                         "n_samples": int(found["n_samples"]), "n_images": int(found["n_images"]), "diversity": f"{found['diversity']:.4f}"})  # fmt: skip
+                         "n_samples": int(scored["n_samples"]), "n_images": int(scored["n_images"]), "diversity": f"{scored['diversity']:.4f}"})  # fmt: skip
     strips = [
         {"model": method["model"], "trained": method["trained"], "strips": _strips(results, method, shown)}
         for method in drawing

@@ -70,7 +70,7 @@ class Shown:
 
     def __init__(self, results: Results, predictions: Path, size: int):
         first = results.methods[results.order[0]]
-        folders = [Path(one) for one in first["data"]]
+        folders = [Path(folder) for folder in first["data"]]
         self.results, self.predictions, self.task = results, predictions, TASKS[results.task]
         self.dataset = datasets.for_testing(results.task, folders, size, "test", **first["options"])
         self.number_of = {name: number for number, name in enumerate(self.dataset.ids)}
@@ -148,10 +148,11 @@ def picks(results: Results, rows: int) -> list[tuple[str, str]]:
     chosen.setdefault(order[-1], "worst")
     chosen.setdefault(order[0], "best")
     photograph = dict(zip(part["image_id"], part["photograph"]))
-    left = sorted(set(order) - set(chosen), key=lambda one: seeds.derive("contact sheet", results.task, one))
+    left = sorted(set(order) - set(chosen), key=lambda image_id: seeds.derive("contact sheet", results.task, image_id))
     while left and len(chosen) < rows:
-        seen = Counter(photograph[one] for one in chosen)
-        drawn = min(left, key=lambda one: seen[photograph[one]])  # the first in drawn order among the least seen
+        seen = Counter(photograph[image_id] for image_id in chosen)
+        # the first in drawn order among the least seen
+        drawn = min(left, key=lambda image_id: seen[photograph[image_id]])
         left.remove(drawn)
         chosen[drawn] = "random"
     return [(rule, image_id) for image_id, rule in chosen.items()][:rows]
@@ -167,7 +168,7 @@ def about(row: pd.Series) -> str:
         stated(row["category"]),
         f"foreground {row['foreground_ratio']:.0%}",
     ]
-    return ", ".join(one for one in parts if one)
+    return ", ".join(part for part in parts if part)
 
 
 def worst(shown: Shown, model: str, many: int) -> list[Strip]:
@@ -198,9 +199,9 @@ def transfer_sheet(folder: Path, pairs: pd.DataFrame, references: Path | None, r
     """
     lenders = _Lenders(references)
     sheet = {}
-    named = pairs.assign(transfer=[stated(one) or "not known" for one in pairs["transfer"]])
+    named = pairs.assign(transfer=[stated(value) or "not known" for value in pairs["transfer"]])
     for transfer, part in named.groupby("transfer"):
-        order = sorted(part["pair_id"], key=lambda one: seeds.derive("data sheet", folder.name, one))[:rows]
+        order = sorted(part["pair_id"], key=lambda pair_id: seeds.derive("data sheet", folder.name, pair_id))[:rows]
         made = []
         for _, row in part.set_index("pair_id").loc[order].iterrows():
             composite = images.read_rgb(folder / row["composite"])
@@ -217,7 +218,7 @@ def transfer_sheet(folder: Path, pairs: pd.DataFrame, references: Path | None, r
                     ("reference", lenders.picture(row["reference_image"], stated(row.get("reference_object"))))
                 )
             note = ", ".join(
-                one for one in (stated(row["category"]), f"foreground {row['foreground_ratio']:.0%}") if one
+                part for part in (stated(row["category"]), f"foreground {row['foreground_ratio']:.0%}") if part
             )
             made.append(
                 {
@@ -254,11 +255,11 @@ class _Lenders:
 
 
 def mask_sheet(root: Path, masks: pd.DataFrame) -> dict:
-    """Irregular masks by kind and hole-ratio bucket: one of each cell, and how many there are.
+    """Irregular masks by kind and hole-ratio bucket: one mask of each cell, and how many there are.
 
     {"buckets": [...], "rows": [{"kind", "cells": [{"source", "n"}]}]}; an empty cell's source is None.
     """
-    buckets = sorted(masks["hole_ratio_bucket"].unique(), key=lambda one: float(one.split("-")[0]))
+    buckets = sorted(masks["hole_ratio_bucket"].unique(), key=lambda bucket: float(bucket.split("-")[0]))
     rows = []
     for kind, part in masks.groupby("kind"):
         cells = []
@@ -281,13 +282,13 @@ def error_map(output: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return cv2.cvtColor(cv2.applyColorMap(level, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
 
 
-def hits_and_misses(composite: np.ndarray, found: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def hits_and_misses(composite: np.ndarray, detected: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """The composite in dim grey; what was found in FOUND, falsely found in FALSE_ALARM, not found in MISSED.
 
     uint8 RGB (H, W, 3), bool (H, W) twice -> uint8 RGB.
     """
     grey = cv2.cvtColor(composite, cv2.COLOR_RGB2GRAY)[..., None].repeat(3, axis=2).astype(np.float32) * 0.45
-    for where, colour in ((found & mask, FOUND), (found & ~mask, FALSE_ALARM), (~found & mask, MISSED)):
+    for where, colour in ((detected & mask, FOUND), (detected & ~mask, FALSE_ALARM), (~detected & mask, MISSED)):
         grey[where] = 0.45 * grey[where] + 0.7 * np.array(colour, np.float32)
     return np.clip(np.rint(grey), 0, 255).astype(np.uint8)
 
@@ -308,11 +309,11 @@ def outlined(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 def beside(parts: list[np.ndarray], side: int = STRIP, gap: int = 4) -> np.ndarray:
     """Pictures of one size side by side on grey, each at most `side` wide or high."""
-    rgb = [fitted(one, side) for one in parts]
-    rgb = [one if one.ndim == 3 else np.repeat(one[..., None], 3, axis=2) for one in rgb]
+    rgb = [fitted(picture, side) for picture in parts]
+    rgb = [picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=2) for picture in rgb]
     height = rgb[0].shape[0]
     gutter = np.full((height, gap, 3), 128, np.uint8)
-    return np.concatenate([piece for one in rgb for piece in (gutter, one)][1:], axis=1)
+    return np.concatenate([piece for picture in rgb for piece in (gutter, picture)][1:], axis=1)
 
 
 def fitted(array: np.ndarray, side: int) -> np.ndarray:

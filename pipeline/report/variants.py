@@ -40,7 +40,7 @@ def protocols(results: Results, table: pd.DataFrame) -> dict | None:
     caveats = table.drop_duplicates("protocol")
     return {
         "words": _words(results, pooled, metrics[0]),
-        "tables": [one for one in made if one and len(one["rows"]) > 1],
+        "tables": [table for table in made if table and len(table["rows"]) > 1],
         "caveats": [
             {"protocol": row["protocol"], "text": row["caveat"]} for _, row in caveats.iterrows() if row["caveat"]
         ],
@@ -51,25 +51,25 @@ def _protocol_table(results: Results, table: pd.DataFrame, split: str, metric: s
     part = table[(table["split"] == split) & (table["metric"] == metric)].set_index(["protocol", "model"])
     if part.empty:
         return None
-    models = [one for one in results.order if one in part.index.get_level_values("model")]
+    models = [model for model in results.order if model in part.index.get_level_values("model")]
     rows = []
     for protocol in part.index.get_level_values("protocol").unique():
         means = part.loc[protocol, "mean"]
         best = number(means.max() if results.metrics[metric] else means.min(), metric)
         cells = []
         for model in models:
-            one, seam = part.loc[(protocol, model)], part.loc[(known.SEAM, model)]
-            ranks = [(row["rank"], row["rank_worst"]) for row in (one, seam)]
-            text = number(one["mean"], metric)
+            cell, seam = part.loc[(protocol, model)], part.loc[(known.SEAM, model)]
+            ranks = [(row["rank"], row["rank_worst"]) for row in (cell, seam)]
+            text = number(cell["mean"], metric)
             cells.append(
                 {
                     "text": text,
                     "best": text == best != "–",
-                    "gap": change(one["gap"], metric) if protocol != known.SEAM and pd.notna(one["gap"]) else "",
-                    "interval": between(one["gap_low"], one["gap_high"], metric),
-                    "rank": str(one["rank"])
-                    if one["rank"] == one["rank_worst"]
-                    else f"{one['rank']}–{one['rank_worst']}",
+                    "gap": change(cell["gap"], metric) if protocol != known.SEAM and pd.notna(cell["gap"]) else "",
+                    "interval": between(cell["gap_low"], cell["gap_high"], metric),
+                    "rank": str(cell["rank"])
+                    if cell["rank"] == cell["rank_worst"]
+                    else f"{cell['rank']}–{cell['rank_worst']}",
                     "moved": ranks[0] != ranks[1],
                 }
             )
@@ -78,7 +78,7 @@ def _protocol_table(results: Results, table: pd.DataFrame, split: str, metric: s
         "metric": METRICS[metric].label,
         "higher": results.metrics[metric],
         "split": split,
-        "methods": [{"model": one, "trained": results.methods[one]["trained"]} for one in models],
+        "methods": [{"model": model, "trained": results.methods[model]["trained"]} for model in models],
         "rows": rows,
         "n_images": int(part["n_images"].max()),
     }
@@ -113,7 +113,7 @@ def _words(results: Results, pooled: pd.DataFrame, metric: str) -> dict:
 def resolutions(results: Results) -> list[dict]:
     """Tables of the leading metric by the side of the predictions: of all images that are large enough for a side, and of
     the same images at every side. Rows are methods; `sides` say n, and how many originals are smaller."""
-    found = []
+    tables = []
     for by in ("resolution", "resolution_same_images"):
         part = results.breakdowns[(results.breakdowns["by"] == by) & (results.breakdowns["metric"] == results.leading)]
         if part.empty:
@@ -133,17 +133,17 @@ def resolutions(results: Results) -> list[dict]:
                 "trained": results.methods[model]["trained"],
                 "cells": [
                     {
-                        "text": number(one["mean"], results.leading),
-                        "interval": between(one["low"], one["high"], results.leading),
+                        "text": number(cell["mean"], results.leading),
+                        "interval": between(cell["low"], cell["high"], results.leading),
                     }
-                    for one in (cells.loc[(model, side)] for side in sides)
+                    for cell in (cells.loc[(model, side)] for side in sides)
                 ],
             }
             for model in results.order
         ]
         same = by == "resolution_same_images"
         smaller = {side: 0 if same else max(n.values()) - n[side] for side in sides}
-        found.append(
+        tables.append(
             {
                 "same": same,
                 "metric": METRICS[results.leading].label,
@@ -152,4 +152,4 @@ def resolutions(results: Results) -> list[dict]:
                 "rows": rows,
             }
         )
-    return found
+    return tables

@@ -1,8 +1,8 @@
 """A blinded preference study: which method's output looks more like a photograph, asked of people.
 
 One HTML page that opens from disk and needs no network. Its pictures have opaque names that are drawn anew for every
-image; which method made which stands in a key file beside the page, not in it. Each rater sees comparisons, and the
-pictures within one, in an order of their own. Same methods, images and seed: same bytes.
+image; which method made which stands in a key file beside the page, not in it. Each rater sees the
+comparisons, and the pictures within a comparison, in an order of their own. Same methods, images and seed: same bytes.
 """
 
 import base64
@@ -138,10 +138,10 @@ class Outputs:
     def __init__(self, task: str, names: list[str], index: Path, predictions: Path, split: str):
         stated = {name: scoring_index.read(index / f"{name}.json") for name in names}
         first = stated[names[0]]
-        for name, one in stated.items():
-            if split not in one["splits"]:
-                raise UserError(f"{name} has no predictions for {split}; it has {', '.join(one['splits'])}")
-            if one["data"] != first["data"] or one["truth"] != first["truth"]:
+        for name, method in stated.items():
+            if split not in method["splits"]:
+                raise UserError(f"{name} has no predictions for {split}; it has {', '.join(method['splits'])}")
+            if method["data"] != first["data"] or method["truth"] != first["truth"]:
                 raise UserError(f"{names[0]} and {name} were run on different data; `dvc repro` runs them anew")
         self.task, self.folders = task, {name: predictions / name / split for name in names}
         self.manifests = {
@@ -150,7 +150,7 @@ class Outputs:
         }
         self.size = images.header_size(self.folders[names[0]] / self.manifests[names[0]]["prediction"].iloc[0])[0]
         self.dataset = datasets.for_testing(
-            task, [Path(one) for one in first["data"]], self.size, split, **first["options"]
+            task, [Path(folder) for folder in first["data"]], self.size, split, **first["options"]
         )
         self.number_of = {image: number for number, image in enumerate(self.dataset.ids)}
         column = TASKS[task].photograph

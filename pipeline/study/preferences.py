@@ -20,11 +20,11 @@ def shares(votes: pd.DataFrame, resampling: Resampling) -> pd.DataFrame:
     """
     shown = votes.assign(model=votes["shown"].str.split(",")).explode("model")
     shown = shown.assign(share=(shown["model"] == shown["chosen"]).astype(float))
-    found = statistics.intervals_table(shown, ["share"], ["model"], "rater", resampling=resampling)
-    found = found.rename(columns={"mean": "share", "n": "n_shown", "n_groups": "n_raters"})
-    found = found.assign(n_votes=shown.groupby("model")["share"].sum().reindex(found["model"]).to_numpy().astype(int))
+    rows = statistics.intervals_table(shown, ["share"], ["model"], "rater", resampling=resampling)
+    rows = rows.rename(columns={"mean": "share", "n": "n_shown", "n_groups": "n_raters"})
+    rows = rows.assign(n_votes=shown.groupby("model")["share"].sum().reindex(rows["model"]).to_numpy().astype(int))
     columns = ["model", "share", "low", "high", "n_votes", "n_shown", "n_raters"]
-    return found[columns].sort_values("share", ascending=False, kind="stable", ignore_index=True)
+    return rows[columns].sort_values("share", ascending=False, kind="stable", ignore_index=True)
 
 
 def wins(votes: pd.DataFrame, names: list[str]) -> np.ndarray:
@@ -32,11 +32,11 @@ def wins(votes: pd.DataFrame, names: list[str]) -> np.ndarray:
     `votes` are pairwise."""
     number = {name: index for index, name in enumerate(names)}
     raters, codes = np.unique(votes["rater"], return_inverse=True)
-    found = np.zeros((len(raters), len(names), len(names)))
+    counts = np.zeros((len(raters), len(names), len(names)))
     for rater, shown, chosen in zip(codes, votes["shown"], votes["chosen"]):
         (other,) = [name for name in shown.split(",") if name != chosen]
-        found[rater, number[chosen], number[other]] += 1
-    return found
+        counts[rater, number[chosen], number[other]] += 1
+    return counts
 
 
 def pairs(votes: pd.DataFrame, names: list[str]) -> pd.DataFrame:
@@ -85,13 +85,13 @@ def bradley_terry(won: np.ndarray) -> np.ndarray:
 def scores(votes: pd.DataFrame, names: list[str], resampling: Resampling) -> pd.DataFrame:
     """Bradley-Terry scores of pairwise votes: model, score, low, high, n_wins, n_comparisons, n_raters, n_resamples, best first.
 
-    The interval resamples raters, all votes of one together; n_resamples is how many resamples connect all methods and
+    The interval resamples raters, all votes of a rater together; n_resamples is how many resamples connect all methods and
     so enter it. With one rater there is none. Raises UserError when the votes don't connect all methods.
     """
     by_rater = wins(votes, names)
     total = by_rater.sum(axis=0)
-    found = bradley_terry(total)
-    if np.isnan(found).any():
+    strengths = bradley_terry(total)
+    if np.isnan(strengths).any():
         alone = [name for name, n in zip(names, (total + total.T).sum(axis=0)) if not n]
         raise UserError(
             f"these votes never compare {alone[0]} with another method"
@@ -108,7 +108,7 @@ def scores(votes: pd.DataFrame, names: list[str], resampling: Resampling) -> pd.
         if used:
             low, high = np.nanquantile(resampled, [(1 - resampling.level) / 2, (1 + resampling.level) / 2], axis=0)
     frame = pd.DataFrame({
-        "model": names, "score": found, "low": low, "high": high, "n_wins": total.sum(axis=1).astype(int),
+        "model": names, "score": strengths, "low": low, "high": high, "n_wins": total.sum(axis=1).astype(int),
         "n_comparisons": (total + total.T).sum(axis=1).astype(int), "n_raters": n_raters, "n_resamples": used,
     })  # fmt: skip
     return frame.sort_values("score", ascending=False, kind="stable", ignore_index=True)

@@ -61,11 +61,11 @@ class Votes(BaseModel):
 VOTES = {
     "rater": str, "comparison": str, "image_id": str, "split": str, "shown": str, "chosen": str, "position": int, "seconds": float,
 }  # fmt: skip
-"""shown: methods from left to right, joined by commas; position: of the chosen one, 1 = leftmost."""
+"""shown: methods from left to right, joined by commas; position: of the chosen picture, 1 = leftmost."""
 
 
 def read_key(file: Path) -> dict:
-    """The key that `commands.study make` wrote beside the page. Raises UserError naming a file that isn't one."""
+    """The key that `commands.study make` wrote beside the page. Raises UserError naming a file that isn't a key."""
     key = reading.as_json(file, "no such file; `python -m commands.study make` writes a key beside each page")
     if not isinstance(key, dict) or key.get("format") != KEY_FORMAT:
         raise UserError(f"{file} is not a study's key")
@@ -100,9 +100,11 @@ def _wrong(error: ValidationError) -> str:
 
 def checksum(study: str, design: str, rater: str, votes: list[dict]) -> str:
     """What the page writes under "checksum": SHA-256 over lines that say all that counts. It tells a file that was edited or
-    cut short from one that was saved; against forgery it is no help."""
+    cut short from a file as it was saved; against forgery it is no help."""
     lines = [f"{FORMAT} 1", study, design, rater]
-    lines += [f"{one['comparison']} {','.join(one['shown'])} {one['chosen']} {one['milliseconds']}" for one in votes]
+    lines += [
+        f"{vote['comparison']} {','.join(vote['shown'])} {vote['chosen']} {vote['milliseconds']}" for vote in votes
+    ]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
@@ -158,14 +160,14 @@ def _checked(file: Path, key: dict) -> dict:
 
 
 def _row(rater: str, vote: dict, key: dict) -> dict:
-    model_of = {one: key["pictures"][one] for one in vote["shown"]}
+    model_of = {picture: key["pictures"][picture] for picture in vote["shown"]}
     chosen = model_of[vote["chosen"]]
     return {
         "rater": rater,
         "comparison": vote["comparison"],
         "image_id": chosen["image_id"],
         "split": chosen["split"],
-        "shown": ",".join(one["model"] for one in model_of.values()),
+        "shown": ",".join(picture["model"] for picture in model_of.values()),
         "chosen": chosen["model"],
         "position": 1 + vote["shown"].index(vote["chosen"]),
         "seconds": vote["milliseconds"] / 1000,
@@ -175,11 +177,11 @@ def _row(rater: str, vote: dict, key: dict) -> dict:
 def raters(votes: pd.DataFrame, key: dict) -> pd.DataFrame:
     """One row per rater: n_votes, of (how many the study asks), first_position (share of votes for the leftmost picture),
     median_seconds. What a careless rater looks like is for the reader to judge."""
-    found = votes.groupby("rater").agg(
+    rows = votes.groupby("rater").agg(
         n_votes=("chosen", "size"),
-        first_position=("position", lambda one: float((one == 1).mean())),
+        first_position=("position", lambda position: float((position == 1).mean())),
         median_seconds=("seconds", "median"),
     )
-    return found.reset_index().assign(of=len(key["comparisons"]))[
+    return rows.reset_index().assign(of=len(key["comparisons"]))[
         ["rater", "n_votes", "of", "first_position", "median_seconds"]
     ]
