@@ -80,7 +80,7 @@ MEANINGS = {
 
 
 def meaning(column: str) -> str:
-    """What a column holds. Raises KeyError for one that nobody described."""
+    """What a column holds. Raises KeyError for a column that nobody described."""
     if column in MEANINGS:
         return MEANINGS[column]
     metric = METRICS[column]

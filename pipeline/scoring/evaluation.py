@@ -78,12 +78,12 @@ def indexes(folder: Path) -> list[dict]:
         raise UserError(f"{folder}: no method has predictions there; `dvc repro` makes them")
     methods = []
     for file in files:
-        found = index.read(file)
-        if (found["task"], repeats.folder_name(found["model"], found["repeat"])) != (folder.name, file.stem):
+        method = index.read(file)
+        if (method["task"], repeats.folder_name(method["model"], method["repeat"])) != (folder.name, file.stem):
             raise UserError(
-                f"{file} is of {found['model']} ({found['task']}), expected {file.stem} ({folder.name}); `dvc repro models/dvc.yaml:infer-{file.stem}` makes it anew"
+                f"{file} is of {method['model']} ({method['task']}), expected {file.stem} ({folder.name}); `dvc repro models/dvc.yaml:infer-{file.stem}` makes it anew"
             )
-        methods.append(found)
+        methods.append(method)
     return methods
 
 
@@ -114,14 +114,14 @@ def score(
     """
     plan = _planned(task, methods, predictions, size, splits)
     records = protocols.chosen(task, named)
-    own = {repeats.folder_name(one["model"], one["repeat"]): one.get("threshold") for one in methods}
+    own = {repeats.folder_name(method["model"], method["repeat"]): method.get("threshold") for method in methods}
     one_image = functools.partial(
         _score_image, root=Path.cwd(), task=task, sets=plan.sets, records=records, thresholds=own, lpips=lpips
     )
     rows, others, curves = [], [], _Curves()
-    for item, found in zip(plan.work, spread(one_image, plan.work)):
+    for item, by_model in zip(plan.work, spread(one_image, plan.work)):
         about = plan.about(task, item)
-        for (name, *_), (scores, values, curve) in zip(item.predictions, found):
+        for (name, *_), (scores, values, curve) in zip(item.predictions, by_model):
             model, repeat = repeats.parse(name)
             if curve:
                 curves.add(model, about["subset"], item.split, curve)
@@ -137,7 +137,7 @@ def score(
     return Scores(
         _ordered(rows, [*leading, *TASKS[task].described_by, *touched]),
         _by_protocol(others, key, TASKS[task].described_by) if others else pd.DataFrame(columns=key),
-        curves.table(task, Counter(one["model"] for one in methods)),
+        curves.table(task, Counter(method["model"] for method in methods)),
     )
 
 
@@ -155,10 +155,10 @@ def features(
     work = [item for item in plan.work if not datasets.side_of(item.split)]
     one_image = functools.partial(_features_of_image, root=Path.cwd(), task=task, sets=plan.sets, weights=weights)
     rows, predicted, real = [], [], []
-    for item, found in zip(work, spread(one_image, work)):
-        if found is None:
+    for item, image_features in zip(work, spread(one_image, work)):
+        if image_features is None:
             continue
-        of_truth, of_predictions = found
+        of_truth, of_predictions = image_features
         about = {"split": item.split, "image_id": plan.sets[item.split].ids[item.number]}
         rows += [{"model": model} | about for model, *_ in item.predictions]
         predicted += of_predictions
@@ -182,29 +182,29 @@ def _features_of_image(item: _Work, *, root: Path, task: str, sets: dict, weight
 
 
 def _planned(task: str, methods: list[dict], predictions: Path, size: int, splits: list[str] | None = None) -> _Plan:
-    for one in methods:
+    for method in methods:
         for part in ("data", "options"):
-            if one[part] != methods[0][part]:
+            if method[part] != methods[0][part]:
                 raise UserError(
-                    f"artifacts/index/{task}: {methods[0]['model']} was run on {methods[0][part]}, {one['model']} on {one[part]}"
+                    f"artifacts/index/{task}: {methods[0]['model']} was run on {methods[0][part]}, {method['model']} on {method[part]}"
                 )
-    folders = [Path(one) for one in methods[0]["data"]]
-    truth = [hashlib.sha256(one.read_bytes()).hexdigest() for one in datasets.manifests(folders)]
-    sides = {split for one in methods for split in one["splits"] if datasets.side_of(split)}
+    folders = [Path(folder) for folder in methods[0]["data"]]
+    truth = [hashlib.sha256(manifest.read_bytes()).hexdigest() for manifest in datasets.manifests(folders)]
+    sides = {split for method in methods for split in method["splits"] if datasets.side_of(split)}
     sets, work = {}, []
     for split in splits or [
         *datasets.test_splits(task, folders),
-        *sorted(sides, key=lambda one: datasets.by_side(datasets.side_of(one) or 0)),
+        *sorted(sides, key=lambda split: datasets.by_side(datasets.side_of(split) or 0)),
     ]:
         sets[split] = dataset = datasets.for_testing(task, folders, size, split, **methods[0]["options"])
         dataset.decoded = datasets.Latest()
         stated = [
             (
-                repeats.folder_name(one["model"], one["repeat"]),
-                predictions / repeats.folder_name(one["model"], one["repeat"]) / split,
-                _manifest(one, split, predictions, task, dataset, truth),
+                repeats.folder_name(method["model"], method["repeat"]),
+                predictions / repeats.folder_name(method["model"], method["repeat"]) / split,
+                _manifest(method, split, predictions, task, dataset, truth),
             )
-            for one in methods
+            for method in methods
         ]
         for number, name in enumerate(dataset.ids):
             files = tuple(
@@ -249,7 +249,7 @@ class _Curves:
 
 
 def _by_protocol(rows: list[dict], leading: list[str], without: tuple[str, ...]) -> pd.DataFrame:
-    """The rows with one for each model and image: means over repeats."""
+    """One row for each model and image: means over repeats."""
     frame = repeats.averaged(pd.DataFrame(rows), ["split", "image_id"])
     frame = frame[leading + [column for column in frame if column not in (*leading, *without)]]
     return frame.sort_values(["model", "split", "subset", "image_id"], ignore_index=True)
@@ -286,7 +286,7 @@ def _score_image(
             if records and side in (None, datasets.ORIGINAL)
             else None
         )
-        found = []
+        scored = []
         for model, file, sha256, touched in item.predictions:
             prediction = _prediction(file, sha256, task, size)
             scores = image_scores.score(task, prediction, truth, thresholds[model])
@@ -301,14 +301,14 @@ def _score_image(
             if scores and further is not None:
                 values = {f"{protocols.SEAM} {metric}": scores[metric] for metric in TASKS[task].seam_metrics}
                 values |= {f"{protocol} {metric}": value for protocol, metric, value in further(prediction)}
-            found.append((scores, values, curve))
-        return found
+            scored.append((scores, values, curve))
+        return scored
 
 
 def _further(task: str, dataset, number: int, full: dict, truth: dict, records: tuple) -> Callable | None:
     """What scores a prediction of this image under the protocols other than seam-256, whose scores are there already;
     None where there is no ground truth."""
-    records = tuple(one for one in records if one.name != protocols.SEAM)
+    records = tuple(record for record in records if record.name != protocols.SEAM)
     if task == "inpainting":
         return lambda prediction: protocols.inpainting.score(prediction, truth["image"], truth["hole"], records)
     # as the file holds it: protocols differ in what they make of grey edges

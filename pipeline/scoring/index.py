@@ -65,7 +65,7 @@ class Index(BaseModel):
 
 
 def read(file: Path) -> dict:
-    """The content of an index file. Raises UserError, naming file and key, for one that isn't as inference writes it."""
+    """The content of an index file. Raises UserError, naming file and key, where it isn't as inference writes it."""
     anew = f"`dvc repro models/dvc.yaml:infer-{file.stem}` makes it"
     content = _content(file, anew)
     try:
@@ -129,8 +129,8 @@ def of_method(
         "threshold": None if threshold is None else threshold.value,
         "threshold_from": None if threshold is None else threshold.origin,
         "truth": [
-            hashlib.sha256(one.read_bytes()).hexdigest()
-            for one in datasets.manifests([Path(one).absolute() for one in data])
+            hashlib.sha256(manifest.read_bytes()).hexdigest()
+            for manifest in datasets.manifests([Path(folder).absolute() for folder in data])
         ],
         "splits": splits,
     }

@@ -124,7 +124,8 @@ def take_in(
 def origin(table: pd.DataFrame, reading: Reading) -> str:
     """In words for tables, from the rows of predictions.parquet: which formats, and what was resized how."""
     formats = ", ".join(
-        f"{count} {name}" for name, count in sorted(Counter(table["format"]).items(), key=lambda one: (-one[1], one[0]))
+        f"{count} {name}"
+        for name, count in sorted(Counter(table["format"]).items(), key=lambda entry: (-entry[1], entry[0]))
     )
     sizes = Counter(table["made_at"])
     words = {AS_ORIGINAL: "from the original's size", AS_STATED: f"from {reading.side}x{reading.side}"}
@@ -154,7 +155,7 @@ def find(
     sharing = [split for split in sets if not own[split]]
     known = {split: set(sets[split].ids) | left_out[split] for split in sets}
     known_in_common = set().union(*(known[split] for split in sharing))
-    problems, found = [], {}
+    problems, files = [], {}
     for split, dataset in sets.items():
         by_name = listed[split] if own[split] else common
         surplus = sorted(set(by_name) - (known[split] if own[split] else known_in_common))
@@ -166,7 +167,7 @@ def find(
             parts.append(f"{len(missing)} of {_count(len(dataset), 'image')} without a file: {_first_three(missing)}")
         if doubled:
             parts.append(
-                f"{_count(len(doubled), 'image')} with more than one file: {_first_three([' and '.join(str(one.relative_to(folder)) for one in by_name[name][:2]) for name in doubled])}"
+                f"{_count(len(doubled), 'image')} with more than one file: {_first_three([' and '.join(str(file.relative_to(folder)) for file in by_name[name][:2]) for name in doubled])}"
             )
         if surplus and (own[split] or split == sharing[0]):
             parts.append(
@@ -175,20 +176,20 @@ def find(
         if parts:
             problems.append(where + "; ".join(parts))
         else:
-            found[split] = [by_name[name][0] for name in dataset.ids]
+            files[split] = [by_name[name][0] for name in dataset.ids]
     if sets and not sharing and common:
         problems.append(
             f"{folder}: {_count(len(common), 'file')} in no split's subfolder: {_first_three([str(files[0].relative_to(folder)) for _, files in sorted(common.items())])}"
         )
     if problems:
         raise UserError("; ".join(problems))
-    return found
+    return files
 
 
 def _listed(top: Path, folder: Path, suffixes: tuple[str, ...], without: Iterable[Path] = ()) -> dict[str, list[Path]]:
     """Files below a folder by their name without the suffix, those below `without` and hidden ones left out."""
-    found: dict[str, list[Path]] = {}
-    passed = {str(one) for one in without}
+    by_stem: dict[str, list[Path]] = {}
+    passed = {str(path) for path in without}
     for parent, folders, names in os.walk(top):
         folders[:] = sorted(
             name for name in folders if not name.startswith(".") and os.path.join(parent, name) not in passed
@@ -197,8 +198,8 @@ def _listed(top: Path, folder: Path, suffixes: tuple[str, ...], without: Iterabl
             stem, suffix = os.path.splitext(name)
             if suffix.lower() in suffixes and not name.startswith("."):
                 relative = os.path.relpath(os.path.join(parent, name), folder)
-                found.setdefault(stem, []).append(images.inside(folder, Path(relative).as_posix()))
-    return found
+                by_stem.setdefault(stem, []).append(images.inside(folder, Path(relative).as_posix()))
+    return by_stem
 
 
 def _left_out(task: str, data: list[Path], size: int, splits: list[str], options: dict) -> dict[str, set[str]]:

@@ -112,7 +112,7 @@ def _checked(metric: str, path: str | None) -> Weights | None:
     if path is None:
         return None
     file, where = Path(path).absolute(), f"params.yaml: evaluation.perceptual.{metric} = {path!r}"
-    expected = " or ".join(one.usual_name for one in PUBLISHED.values() if one.metric == metric)
+    expected = " or ".join(weights.usual_name for weights in PUBLISHED.values() if weights.metric == metric)
     if not file.is_file():
         raise ParameterError(
             f"{where}: no such file; expected {expected}, or null to do without {METRIC_NAMES[metric]}"
@@ -197,7 +197,7 @@ def _network(weights: Weights):
         return FeatureExtractorInceptionV3(
             "inception-v3-compat", ["2048"], feature_extractor_weights_path=str(weights.file)
         )
-    # torchmetrics' public class downloads the backbone; the network below it takes one that is here
+    # torchmetrics' public class downloads the backbone; the network below it takes a file that is here
     from torchmetrics.functional.image.lpips import _LPIPS
 
     network = _LPIPS(net=cast(Literal["alex", "vgg"], weights.network), pnet_rand=True)
@@ -297,7 +297,7 @@ def table(
     by, value: "subset" and a sub-dataset or "All", or "hole_ratio_bucket" and a bucket. score: mean LPIPS with its
     bootstrap interval over photographs, or FID with that of `fid_interval`. FID is of the predictions against the real
     pictures of the same items. It is refused (NaN) below `minimum` different photographs. why_not: why there is no score,
-    "" where there is one; a metric without weights has one row, of no model.
+    "" where there is a score; a metric without weights has one row, of no model.
 
     scores: per_image.parquet's rows, with the column lpips where `chosen` has weights for it. see: gives the features; it
     is called where there are weights and some set is large enough. spread: a map, see evaluation.score.

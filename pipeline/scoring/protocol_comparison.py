@@ -38,27 +38,31 @@ def table(task: str, scores: pd.DataFrame, size: int, resampling: Resampling) ->
 
     Raises UserError if a model lacks an image that another has, or has one twice.
     """
-    columns = [one for one in scores if one not in HEAD]
-    caveats = {one.name: _caveat(one, size) for one in protocols.RECORDS[task]}
+    columns = [column for column in scores if column not in HEAD]
+    caveats = {record.name: _caveat(record, size) for record in protocols.RECORDS[task]}
     parts = []
     pooled = pd.concat([scores, scores.assign(subset="All")])
-    own_size = {one.name: one for one in protocols.at_own_size(protocols.RECORDS[task])}
+    own_size = {record.name: record for record in protocols.at_own_size(protocols.RECORDS[task])}
     every, usual = columns, caveats
     for (split, subset), part in pooled.groupby(["split", "subset"], sort=True):
         columns, caveats = every, usual
         if datasets.side_of(split) == datasets.ORIGINAL:
-            columns = [one for one in every if one.split(" ")[0] in own_size]
-            caveats = {name: _own_size_caveat(one) for name, one in own_size.items()}
+            columns = [column for column in every if column.split(" ")[0] in own_size]
+            caveats = {name: _own_size_caveat(record) for name, record in own_size.items()}
         models, groups, values = _aligned(part, columns)
         for number, column in enumerate(columns):
             protocol, metric = column.split(" ")
-            found = values[:, :, number]
+            metric_scores = values[:, :, number]
             higher = metric not in LESS_IS_BETTER
             ranked = statistics.rank(
-                pd.DataFrame(found, columns=models), groups, higher_is_better=higher, resampling=resampling
+                pd.DataFrame(metric_scores, columns=models), groups, higher_is_better=higher, resampling=resampling
             )
             basis = f"{protocols.SEAM} {metric}"
-            gaps = found - values[:, :, columns.index(basis)] if basis in columns else np.full_like(found, np.nan)
+            gaps = (
+                metric_scores - values[:, :, columns.index(basis)]
+                if basis in columns
+                else np.full_like(metric_scores, np.nan)
+            )
             gap = pd.DataFrame(statistics.mean_intervals(gaps, groups, resampling=resampling), index=models)
             head = {
                 "task": task,
@@ -66,7 +70,7 @@ def table(task: str, scores: pd.DataFrame, size: int, resampling: Resampling) ->
                 "split": split,
                 "protocol": protocol,
                 "metric": metric,
-                "n_images": len(found),
+                "n_images": len(metric_scores),
             }
             of_model = gap.loc[ranked["model"]]
             parts.append(
@@ -83,7 +87,7 @@ def table(task: str, scores: pd.DataFrame, size: int, resampling: Resampling) ->
 
 
 def _caveat(record: protocols.Protocol, size: int) -> str:
-    """With the size, where it isn't the one that all published tables are of."""
+    """What the protocol's record says, with the size where it isn't 256 pixels, the size of all published tables."""
     return "; ".join(
         ([f"scored at {size} pixels in place of 256"] if size != 256 else [])
         + ([record.caveat] if record.caveat else [])
@@ -91,8 +95,8 @@ def _caveat(record: protocols.Protocol, size: int) -> str:
 
 
 def _own_size_caveat(record: protocols.Protocol) -> str:
-    found = record.caveat_at_own_size if isinstance(record, protocols.harmonization.Protocol) else ""
-    return "; ".join(["scored at each picture's own size", *([found] if found else [])])
+    caveat = record.caveat_at_own_size if isinstance(record, protocols.harmonization.Protocol) else ""
+    return "; ".join(["scored at each picture's own size", *([caveat] if caveat else [])])
 
 
 def _aligned(part: pd.DataFrame, columns: list[str]) -> tuple[list[str], np.ndarray, np.ndarray]:

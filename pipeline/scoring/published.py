@@ -37,7 +37,7 @@ OURS = {
     ("localization", "iou"): "iou_minmax",
     ("harmonization", "fssim"): "fssim_iih",
 }
-"""The metric of ours that a printed one is to be held against, where the names differ: printed F1 and IoU are taken
+"""The metric of ours that a printed metric is to be held against, where the names differ: printed F1 and IoU are taken
 from maps stretched to their own range, printed fSSIM has IIH's constants."""
 
 NAMED_PHOTOGRAPHS = ("CelebA", "Paris", "Places2")
@@ -109,17 +109,17 @@ def measured(summary: pd.DataFrame, intervals: pd.DataFrame, breakdowns: pd.Data
     means = summary[summary["split"].isin(subdivided)].melt(keys, metrics, "metric", "ours")
     stated = intervals if "split" in intervals else intervals.assign(split="test")
     on = ["model", "subset", "split", "metric"]
-    found = [means.merge(stated[[*on, "low", "high"]], on=on, how="left").assign(condition="")]
+    parts = [means.merge(stated[[*on, "low", "high"]], on=on, how="left").assign(condition="")]
     if breakdowns is not None:
         named = set(summary["subset"]) - {"All"}
         pooled = "All" if len(named) > 1 or not named <= set(NAMED_PHOTOGRAPHS) else named.pop()
         if pooled != "All":
-            found = [found[0][found[0]["subset"] == pooled]]
+            parts = [parts[0][parts[0]["subset"] == pooled]]
         buckets = breakdowns[breakdowns["by"] == "hole_ratio_bucket"].rename(
             columns={"value": "condition", "mean": "ours", "n": "n_images"}
         )
-        found.append(buckets.assign(task=summary["task"].iloc[0], subset=pooled, split="test"))
-    return pd.concat(found, ignore_index=True)[
+        parts.append(buckets.assign(task=summary["task"].iloc[0], subset=pooled, split="test"))
+    return pd.concat(parts, ignore_index=True)[
         ["task", "model", "subset", "split", "condition", "metric", "ours", "low", "high", "n_images"]
     ]
 
@@ -139,16 +139,16 @@ def compare(
     """
     published = table() if published is None else published
     keys = ["task", "model", "subset", "condition", "ours_metric"]
-    found = ours.dropna(subset="ours").rename(columns={"metric": "ours_metric"})
-    found = found.assign(
-        ours_subset=found["subset"],
-        subset=[list(subsets.get(key, [key[1]])) for key in zip(found["task"], found["subset"])],
+    measured_rows = ours.dropna(subset="ours").rename(columns={"metric": "ours_metric"})
+    measured_rows = measured_rows.assign(
+        ours_subset=measured_rows["subset"],
+        subset=[list(subsets.get(key, [key[1]])) for key in zip(measured_rows["task"], measured_rows["subset"])],
     )
-    found = found.explode("subset")
-    if (twice := found.duplicated([*keys, "split"])).any():
-        row = found[twice].iloc[0]
+    measured_rows = measured_rows.explode("subset")
+    if (twice := measured_rows.duplicated([*keys, "split"])).any():
+        row = measured_rows[twice].iloc[0]
         raise UserError(f"two rows of ours for {row['model']} on {row['subset']} {row['condition']}".rstrip())
-    merged = comparable(published).merge(found, on=keys)
+    merged = comparable(published).merge(measured_rows, on=keys)
     return merged[list(COMPARED)].sort_values([*PRINTED, "split", "model"], kind="stable", ignore_index=True)
 
 
@@ -164,15 +164,15 @@ def correlations(compared: pd.DataFrame) -> pd.DataFrame:
 
     rows = []
     for key, part in compared.groupby([*PRINTED, "split"], sort=True):
-        pair, found, why_not = (part["ours"], part["published"]), (np.nan, np.nan), ""
+        pair, coefficients, why_not = (part["ours"], part["published"]), (np.nan, np.nan), ""
         if len(part) < SMALLEST:
             why_not = f"{len(part)} model{'s' if len(part) != 1 else ''} in common, an order needs {SMALLEST}"
         elif flat := [name for name, side in zip(("ours", "published"), pair) if side.nunique() == 1]:
             why_not = f"all values are equal ({' and '.join(flat)})"
         else:
             spearman, kendall = (float(measure(*pair).statistic) for measure in (stats.spearmanr, stats.kendalltau))
-            found = spearman, kendall
-        rows.append((*key, len(part), *found, why_not))
+            coefficients = spearman, kendall
+        rows.append((*key, len(part), *coefficients, why_not))
     columns = [*PRINTED, "split", "n_models", "spearman", "kendall", "why_not"]
     return pd.DataFrame(rows, columns=columns).astype(
         {"n_models": int, "spearman": float, "kendall": float, "why_not": str}

@@ -42,7 +42,7 @@ class _Work(NamedTuple):
 
 def drawing(methods: list[dict]) -> list[dict]:
     """The methods whose index states several samples."""
-    return [one for one in methods if "samples" in one["splits"].get(SPLIT, {})]
+    return [method for method in methods if "samples" in method["splits"].get(SPLIT, {})]
 
 
 def manifest(predictions: Path, method: dict) -> pd.DataFrame:
@@ -66,7 +66,7 @@ def per_image(
     diversity: mean absolute difference between two samples over the pixels and channels of the hole or foreground, on the
     scale 0 to 1, mean over all pairs; 0: the samples are the same. spread: a map, see evaluation.score.
     """
-    folders = [Path(one) for one in methods[0]["data"]]
+    folders = [Path(folder) for folder in methods[0]["data"]]
     dataset = datasets.for_testing(task, folders, size, SPLIT, **methods[0]["options"])
     dataset.decoded = datasets.Latest()
     files: dict[str, dict[str, list]] = {}
@@ -89,14 +89,16 @@ def per_image(
         for number, name in enumerate(dataset.ids)
     ]
     rows: list[dict[str, Any]] = []
-    for item, found in zip(work, spread(functools.partial(_scores, root=Path.cwd(), task=task, dataset=dataset), work)):
+    for item, image_rows in zip(
+        work, spread(functools.partial(_scores, root=Path.cwd(), task=task, dataset=dataset), work)
+    ):
         described = dataset.rows.iloc[item.number]
         about = {key: described[key] for key in TASKS[task].described_by}
         about |= {
             "subset": described["subset"] if "subset" in described else folders[0].name,
             "photograph": described[TASKS[task].photograph],
         }
-        rows += [{"image_id": dataset.ids[item.number]} | about | row for row in found]
+        rows += [{"image_id": dataset.ids[item.number]} | about | row for row in image_rows]
     return pd.DataFrame(rows)
 
 
@@ -109,7 +111,7 @@ def _scores(item: _Work, *, root: Path, task: str, dataset) -> list[dict]:
             scores = [image_scores.score(task, output, truth) for output in outputs]
             differing = _diversity(outputs, truth[TASKS[task].region])
             for metric in TASKS[task].metrics if scores[0] else ():
-                values = np.array([one[metric] for one in scores])
+                values = np.array([score[metric] for score in scores])
                 best = values.max() if METRICS[metric].higher_is_better else values.min()
                 rows.append(
                     {
@@ -149,9 +151,9 @@ def table(task: str, scores: pd.DataFrame, resampling: Resampling) -> pd.DataFra
                 "n_images": len(part),
                 "diversity": float(part["diversity"].mean()),
             }
-            for kind, found in zip(
+            for kind, interval in zip(
                 KINDS, statistics.mean_intervals(part[list(KINDS)], part["photograph"], resampling=resampling)
             ):
-                row |= {kind: found.mean, f"{kind}_low": found.low, f"{kind}_high": found.high}
+                row |= {kind: interval.mean, f"{kind}_low": interval.low, f"{kind}_high": interval.high}
             rows.append({column: row[column] for column in COLUMNS})
     return tables.frame(rows, COLUMNS)

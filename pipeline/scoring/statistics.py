@@ -119,8 +119,8 @@ def rank(
     better = np.zeros((len(names), len(names)), dtype=bool)  # [i, j]: i is better than j
     if pairs:
         differences, cells = _differences_of(scores, [(names[i], names[j]) for i, j in pairs], resampling)
-        for (i, j), found in zip(pairs, _paired_differences(sign * differences, groups, resampling, cells)):
-            better[i, j], better[j, i] = found.low > 0, found.high < 0
+        for (i, j), difference in zip(pairs, _paired_differences(sign * differences, groups, resampling, cells)):
+            better[i, j], better[j, i] = difference.low > 0, difference.high < 0
     placed = [position for name in names for position in positions[name]]
     cells, start = [], 0
     for name in names:
@@ -150,9 +150,12 @@ def intervals_table(
     """
     rows = []
     for key, part in table.groupby(by, sort=True, dropna=False):
-        found = model_intervals(part, metrics, group, resampling=resampling)
+        intervals = model_intervals(part, metrics, group, resampling=resampling)
         spread = _spread(part, metrics)
-        rows += [(*key, metric, *interval, *two) for metric, interval, two in zip(metrics, found, spread)]
+        rows += [
+            (*key, metric, *interval, *of_trainings)
+            for metric, interval, of_trainings in zip(metrics, intervals, spread)
+        ]
     return pd.DataFrame(rows, columns=[*by, "metric", *Interval._fields, "n_repeats", "repeat_sd"])
 
 
@@ -170,8 +173,8 @@ def paired_table(
     if not pairs:
         return pd.DataFrame(columns=["first", "second", *Difference._fields])
     differences, cells = _differences_of(scores, pairs, resampling)
-    found = _paired_differences(differences, groups, resampling, cells)
-    rows = [(*pair, *difference) for pair, difference in zip(pairs, found)]
+    estimates = _paired_differences(differences, groups, resampling, cells)
+    rows = [(*pair, *difference) for pair, difference in zip(pairs, estimates)]
     return pd.DataFrame(rows, columns=["first", "second", *Difference._fields])
 
 
@@ -274,7 +277,7 @@ def model_intervals(
     draw photographs and, independently of them, trainings. `n` counts images, not rows."""
     if not _repeated(part):
         return mean_intervals(part[metrics], None if group is None else part[group], resampling=resampling)
-    keys = [one for one in ("split", "image_id") if one in part]
+    keys = [column for column in ("split", "image_id") if column in part]
     order = part.sort_values([repeats.COLUMN, *keys], kind="stable")
     count = order[repeats.COLUMN].nunique()
     first = order[order[repeats.COLUMN] == order[repeats.COLUMN].iloc[0]]

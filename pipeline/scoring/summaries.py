@@ -25,22 +25,24 @@ def summary(task: str, scores: pd.DataFrame, methods: list[dict]) -> pd.DataFram
     Columns: task, model, subset, split, n_repeats (trainings that the means are over), n_images, n_parameters (missing where nobody knows), origin (trained here, no
     weights, or which weights or pictures were brought along), background_touched (of tasks with a region: the mean share
     of the pixels outside it that the method changed, which are scored as the input has them), simulated (of composites: which share of the images a
-    camera model made, 0 to 1), threshold and threshold_from (of methods that predict maps: the one that f1_val and iou_val
-    are taken at, and what it was chosen on or why there is none), the means, and n_excluded, the images that some metric
+    camera model made, 0 to 1), threshold and threshold_from (of methods that predict maps: the threshold that f1_val and
+    iou_val are taken at, and what it was chosen on or why there is none), the means, and n_excluded, the images that some metric
     is undefined for (they are left out of that metric's mean alone; a method without a threshold of its own is no such
     case).
     """
-    about = {one["model"]: one for one in methods if one["repeat"] == 1}
+    about = {method["model"]: method for method in methods if method["repeat"] == 1}
     expected: Counter = Counter()
-    for one in methods:
-        expected.update({(one["model"], split): two["n_scored"] for split, two in one["splits"].items()})
+    for method in methods:
+        expected.update(
+            {(method["model"], split): manifest["n_scored"] for split, manifest in method["splits"].items()}
+        )
     metrics = metric_columns(task, scores)
     pooled = pd.concat([scores, scores.assign(subset="All")])
     rows = []
     there = scores.groupby(["model", "split"]).size()
     for (model, split), count in expected.items():
-        if (found := int(there.get((model, split), 0))) != count:
-            raise UserError(f"{model}: {found} scores for the {count} images with a truth in its manifest ({split})")
+        if (n_scores := int(there.get((model, split), 0))) != count:
+            raise UserError(f"{model}: {n_scores} scores for the {count} images with a truth in its manifest ({split})")
     for (model, subset, split), part in pooled.groupby(["model", "subset", "split"], sort=True):
         head = {
             "task": task,
@@ -57,7 +59,7 @@ def summary(task: str, scores: pd.DataFrame, methods: list[dict]) -> pd.DataFram
         if "simulated" in part:
             head["simulated"] = part["simulated"].mean()
         if TASKS[task].at_own_threshold:
-            head |= _threshold([one for one in methods if one["model"] == model])
+            head |= _threshold([method for method in methods if method["model"] == model])
         undefined = part.loc[part[_of_all_methods(task, metrics)].isna().any(axis=1), "image_id"].nunique()
         rows.append(head | part[metrics].mean().to_dict() | {"n_excluded": undefined})
     frame = pd.DataFrame(rows)
@@ -115,10 +117,10 @@ def ranks(task: str, scores: pd.DataFrame, resampling: Resampling) -> pd.DataFra
     for subset, part in pooled.groupby("subset"):
         for metric in TASKS[task].metrics:
             wide, groups = statistics.wide(part, metric, "image_id", "photograph")
-            found = statistics.rank(
+            ranked = statistics.rank(
                 wide, groups, higher_is_better=METRICS[metric].higher_is_better, resampling=resampling
             )
-            parts.append(found.assign(subset=subset, metric=metric))
+            parts.append(ranked.assign(subset=subset, metric=metric))
     frame = _with_simulated_share(pd.concat(parts, ignore_index=True), pooled, ["subset"])
     return frame[["subset", "metric", *[column for column in frame if column not in ("subset", "metric")]]]
 
@@ -162,7 +164,7 @@ def by_resolution(
     has any. Of the pictures' own sizes the value is "original"; where they are the only further size, the images are the same
     anyway and this part is left out. Without further sides there is no row.
     """
-    splits = {split for one in methods for split in one["splits"] if datasets.side_of(split)}
+    splits = {split for method in methods for split in method["splits"] if datasets.side_of(split)}
     if not splits:
         return pd.DataFrame()
     sides = {size: "test"} | {side: split for split in splits if (side := datasets.side_of(split))}
@@ -177,15 +179,15 @@ def by_resolution(
         *((("resolution_same_images", tested[same]),) if len(squares) > 1 else ()),
     ):
         rows = []  # a side without an image has its row, an undefined mean over 0 images
-        for model in sorted({one["model"] for one in methods}):
+        for model in sorted({method["model"] for method in methods}):
             for side in sorted(sides, key=datasets.by_side):
                 chosen = part[(at[part.index] == side) & (part["model"] == model)]
-                found = statistics.model_intervals(
+                intervals = statistics.model_intervals(
                     chosen, list(TASKS[task].metrics), "photograph", resampling=resampling
                 )
                 rows += [
-                    {"by": by, "value": str(side), "model": model, "metric": metric} | one._asdict()
-                    for metric, one in zip(TASKS[task].metrics, found)
+                    {"by": by, "value": str(side), "model": model, "metric": metric} | interval._asdict()
+                    for metric, interval in zip(TASKS[task].metrics, intervals)
                 ]
         frames.append(
             _with_simulated_share(pd.DataFrame(rows), part.assign(value=at[part.index].astype(str)), ["value"])
@@ -196,7 +198,7 @@ def by_resolution(
 def overlaps(methods: list[dict]) -> pd.DataFrame | None:
     """How far test photographs of the real iHarmony4 were seen in its training lists: set (the name of a sub-dataset of
     composites or of a real set), subset and the counts of overlaps.parquet; None where no set has such a table."""
-    files = [Path(one) / "overlaps.parquet" for one in methods[0]["data"]]
+    files = [Path(folder) / "overlaps.parquet" for folder in methods[0]["data"]]
     frames = [tables.read(file).assign(set=file.parent.name) for file in files if file.is_file()]
     if not frames:
         return None
@@ -233,8 +235,8 @@ def _threshold(trainings: list[dict]) -> dict:
     """The mean of the thresholds of a network's repeats, each of which has chosen its own, and what each says of it."""
     if len(trainings) == 1:
         return {key: trainings[0][key] for key in ("threshold", "threshold_from")}
-    values = [one["threshold"] for one in trainings if one["threshold"] is not None]
-    said = "; ".join(f"repeat {one['repeat']}: {one['threshold_from']}" for one in trainings)
+    values = [training["threshold"] for training in trainings if training["threshold"] is not None]
+    said = "; ".join(f"repeat {training['repeat']}: {training['threshold_from']}" for training in trainings)
     return {"threshold": sum(values) / len(values) if values else None, "threshold_from": said}
 
 

@@ -27,13 +27,15 @@ def chosen(task: str, names: Sequence[str] | None) -> tuple[Protocol, ...]:
     """The task's records of these names, in the order of this file, seam-256 always among them; None: all; []: none."""
     if names is not None and not names:
         return ()
-    return tuple(one for one in RECORDS[task] if names is None or one.name in names or one.name == SEAM)
+    return tuple(record for record in RECORDS[task] if names is None or record.name in names or record.name == SEAM)
 
 
 def at_own_size(records: tuple[Protocol, ...]) -> tuple[Protocol, ...]:
     """Those of the records that are of pictures at their own sizes too; with seam-256, none for nothing beside it."""
-    further = tuple(one for one in records if isinstance(one, harmonization.Protocol) and one.full_resolution)
-    return tuple(one for one in records if one.name == SEAM or one in further) if further else ()
+    further = tuple(
+        record for record in records if isinstance(record, harmonization.Protocol) and record.full_resolution
+    )
+    return tuple(record for record in records if record.name == SEAM or record in further) if further else ()
 
 
 __all__ = ["RECORDS", "SEAM", "Row", "at_own_size", "chosen", "harmonization", "inpainting", "localization"]

@@ -69,15 +69,15 @@ class Protocol:
         return self._caveat(resized=False)
 
     def _caveat(self, resized: bool) -> str:
-        found = []
+        caveats = []
         if resized and self.image_filter != "bilinear":
-            found.append(
+            caveats.append(
                 f"its code resizes the network's input {'in OpenCV' if self.image_filter == 'opencv' else 'bicubic'}; ours was resized bilinear"
             )
         if self.rounding in ("truncated", "float"):
             acts = "truncates" if self.rounding == "truncated" else "doesn't round"
-            found.append(f"it {acts}, and saved predictions are rounded already")
-        return "; ".join([*found, *([self.around] if self.around else [])])
+            caveats.append(f"it {acts}, and saved predictions are rounded already")
+        return "; ".join([*caveats, *([self.around] if self.around else [])])
 
 
 PROTOCOLS = (
@@ -215,15 +215,15 @@ class Truth:
         check_same_size("composite", composite, "real", real)
         check_same_size("composite", composite, "mask", mask)
         self.protocols = protocols
-        filters = {one.image_filter for one in protocols}
+        filters = {protocol.image_filter for protocol in protocols}
         self.composites: dict[str, np.ndarray] = {kind: resize_image(composite, size, kind) for kind in filters}
         self.targets: dict[tuple[str, bool], np.ndarray] = {
             (kind, False): resize_image(real, size, kind) for kind in filters
         }
-        jpeg = {one.image_filter for one in protocols if one.rounding == "jpeg"}
+        jpeg = {protocol.image_filter for protocol in protocols if protocol.rounding == "jpeg"}
         self.targets |= {(kind, True): through_jpeg(self.targets[kind, False]) for kind in jpeg}
         self.weights: dict[str, np.ndarray] = {
-            kind: resize_mask(mask, size, kind) for kind in {one.mask_filter for one in protocols}
+            kind: resize_mask(mask, size, kind) for kind in {protocol.mask_filter for protocol in protocols}
         }
 
     def score(self, prediction: np.ndarray) -> list[Row]:
@@ -237,7 +237,7 @@ class Truth:
             if view not in seen:
                 seen[view] = self._seen(drawn, *view)
             composite = self.composites[protocol.image_filter]
-            rows += [Row(protocol.name, *one) for one in _scores(protocol, seen[view], composite)]
+            rows += [Row(protocol.name, *score) for score in _scores(protocol, seen[view], composite)]
         return rows
 
     def _seen(self, drawn: np.ndarray, image_filter: str, mask_filter: str, background: str, rounding: str) -> "_Seen":
@@ -321,8 +321,8 @@ def _similarity_seam(output, target, weight) -> list[tuple[str, float]]:
 
 
 def _similarity_iih(output, target, weight) -> list[tuple[str, float]]:
-    (found,) = structural.maps(output, target, structural.CONSTANTS_1)
-    return [("ssim", float(found.mean())), ("fssim", weighted_mean(found, weight))]
+    (ssim_map,) = structural.maps(output, target, structural.CONSTANTS_1)
+    return [("ssim", float(ssim_map.mean())), ("fssim", weighted_mean(ssim_map, weight))]
 
 
 def _similarity_cdtnet(output, target, weight) -> list[tuple[str, float]]:
@@ -331,8 +331,8 @@ def _similarity_cdtnet(output, target, weight) -> list[tuple[str, float]]:
     if spread == 0:
         return [("ssim", math.nan), ("fssim", math.nan)]
     constants = (0.01 * spread) ** 2, (0.03 * spread) ** 2
-    (found,) = structural.maps(output, target, constants, window=SMALL_GAUSSIAN)
-    return [("ssim", float(found.mean())), ("fssim", weighted_mean(found, weight))]
+    (ssim_map,) = structural.maps(output, target, constants, window=SMALL_GAUSSIAN)
+    return [("ssim", float(ssim_map.mean())), ("fssim", weighted_mean(ssim_map, weight))]
 
 
 def _similarity_pctnet(output, target, weight) -> list[tuple[str, float]]:
@@ -340,9 +340,9 @@ def _similarity_pctnet(output, target, weight) -> list[tuple[str, float]]:
     if min(target.shape[:2]) < structural.WINDOW:
         return [("ssim", math.nan)]
     pasted = paste(output, target, weight, hard=False)
-    (found,) = structural.maps(pasted, target, structural.CONSTANTS_255)
+    (ssim_map,) = structural.maps(pasted, target, structural.CONSTANTS_255)
     inside = slice(structural.RADIUS, -structural.RADIUS)
-    return [("ssim", float(found[inside, inside].mean()))]
+    return [("ssim", float(ssim_map[inside, inside].mean()))]
 
 
 def _similarity_skimage(output, target, weight) -> list[tuple[str, float]]:
@@ -350,8 +350,8 @@ def _similarity_skimage(output, target, weight) -> list[tuple[str, float]]:
     if min(target.shape[:2]) < 7:
         return [("ssim", math.nan)]
     c1, c2 = structural.CONSTANTS_255
-    (found,) = structural.maps(output, target, (c1, c2 * 48 / 49), window=SMALL_UNIFORM)
-    return [("ssim", float(found[3:-3, 3:-3].mean()))]
+    (ssim_map,) = structural.maps(output, target, (c1, c2 * 48 / 49), window=SMALL_UNIFORM)
+    return [("ssim", float(ssim_map[3:-3, 3:-3].mean()))]
 
 
 SIMILARITIES = {

@@ -57,7 +57,7 @@ def score(
     rows = []
     for protocol in protocols:
         output = np.where(hole[..., None], prediction, image) if protocol.composited else prediction
-        rows += [Row(protocol.name, *one) for one in SCORES[protocol.scores](output, image)]
+        rows += [Row(protocol.name, *score) for score in SCORES[protocol.scores](output, image)]
     return rows
 
 
@@ -78,8 +78,8 @@ def _inpainting_edgeconnect(output, image) -> list[tuple[str, float]]:
 
 
 def _inpainting_lama(output, image) -> list[tuple[str, float]]:
-    (found,) = structural.maps(output, image, structural.CONSTANTS_255)
-    return [("ssim", float(found.mean()))]
+    (ssim_map,) = structural.maps(output, image, structural.CONSTANTS_255)
+    return [("ssim", float(ssim_map.mean()))]
 
 
 SCORES = {"seam": _inpainting_seam, "edgeconnect": _inpainting_edgeconnect, "lama": _inpainting_lama}

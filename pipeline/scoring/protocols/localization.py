@@ -61,7 +61,7 @@ def score(probability: np.ndarray, mask: np.ndarray, protocols: tuple[Protocol, 
     for protocol in protocols:
         foreground = _half(mask, probability.shape, protocol.mask_filter)
         shown = localization_metrics.stretch(probability) if protocol.stretched else probability
-        rows += [Row(protocol.name, *one) for one in _scores(protocol, shown, foreground).items()]
+        rows += [Row(protocol.name, *score) for score in _scores(protocol, shown, foreground).items()]
     return rows
 
 
@@ -69,10 +69,10 @@ def _scores(protocol: Protocol, probability: np.ndarray, mask: np.ndarray) -> di
     if not mask.any() and math.isnan(protocol.empty_ap):
         return dict.fromkeys(("ap", "f1", "iou", "precision", "recall"), math.nan)
     ap = localization_metrics.average_precision(probability, mask) if mask.any() else protocol.empty_ap
-    found = probability > 0.5
+    detected = probability > 0.5
     if not protocol.epsilon:
-        return {"ap": ap, **localization_metrics.at_threshold(found, mask)}
-    both, positives, foreground = (float(np.count_nonzero(one)) for one in (found & mask, found, mask))
+        return {"ap": ap, **localization_metrics.at_threshold(detected, mask)}
+    both, positives, foreground = (float(np.count_nonzero(region)) for region in (detected & mask, detected, mask))
     precision, recall = both / (positives + protocol.epsilon), both / (foreground + protocol.epsilon)
     return {
         "ap": ap,
