@@ -103,8 +103,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         records = Path(folder) / "records"
         records.touch()
-        found = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH", ""), str(peers)]))
-        environment = os.environ | {KEPT_IN: str(records), "PYTHONPATH": found}
+        search_path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH", ""), str(peers)]))
+        environment = os.environ | {KEPT_IN: str(records), "PYTHONPATH": search_path}
         failed = [name for name in arguments.only if not run(name, SUITE[name], environment)]
         when = datetime.datetime.now().isoformat(timespec="seconds").replace(":", "-")
         now = described(records.read_text().splitlines(), when)

@@ -201,22 +201,24 @@ def speed_up(root: Path, pairs: int, rounds: int) -> None:
     )
     for round_ in range(1, rounds + 1):
         load = os.getloadavg()[0]
-        one, two = measure(source, 1), measure(source, 2)
-        walls[1].append(one["wall"])
-        walls[2].append(two["wall"])
-        spent = [f"{1e3 * each[key]:.1f}" for key in ("cpu", "own") for each in (one, two)]
+        one_worker, two_workers = measure(source, 1), measure(source, 2)
+        walls[1].append(one_worker["wall"])
+        walls[2].append(two_workers["wall"])
+        spent = [f"{1e3 * each[key]:.1f}" for key in ("cpu", "own") for each in (one_worker, two_workers)]
         rows.append(
             [
                 str(round_),
                 f"{load:.1f}",
-                f"{one['wall']:.1f}",
-                f"{two['wall']:.1f}",
-                f"{one['wall'] / two['wall']:.2f}",
+                f"{one_worker['wall']:.1f}",
+                f"{two_workers['wall']:.1f}",
+                f"{one_worker['wall'] / two_workers['wall']:.2f}",
                 *spent,
             ]
         )
     ratio = np.median(walls[1]) / np.median(walls[2])
-    rows.append(["median", "", *(f"{np.median(walls[one]):.1f}" for one in (1, 2)), f"{ratio:.2f}", "", "", "", ""])
+    rows.append(
+        ["median", "", *(f"{np.median(walls[workers]):.1f}" for workers in (1, 2)), f"{ratio:.2f}", "", "", "", ""]
+    )
     print(
         f"{pairs} pairs of 256x256; two workers at least 1.7 times one: {'yes' if ratio >= 1.7 else 'NO'}; processor ms are per pair"
     )
@@ -227,9 +229,9 @@ def memory(root: Path, pairs: int) -> dict:
     """Prints the growth and returns what the longer run was measured at."""
     few, many = (measure(crops(root / f"memory{count}", count, 96, 96), 1) for count in (pairs, 10 * pairs))
     rows = [["pairs", "driver MB", "worker MB"]]
-    rows += [[str(one["pairs"]), f"{one['driver']:.0f}", f"{one['worker']:.0f}"] for one in (few, many)]
+    rows += [[str(run["pairs"]), f"{run['driver']:.0f}", f"{run['worker']:.0f}"] for run in (few, many)]
     growth = [many[key] / few[key] for key in ("driver", "worker")]
-    rows.append(["growth", *(f"{one:.2f}" for one in growth)])
+    rows.append(["growth", *(f"{factor:.2f}" for factor in growth)])
     print(f"peak memory, pairs of 96x96; at most 1.2 times: {'yes' if max(growth) <= 1.2 else 'NO'}")
     show(rows)
     return many

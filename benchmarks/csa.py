@@ -94,7 +94,7 @@ def main() -> None:
     print(f"CSA's attention, {shape}, {options.device}, {options.threads} threads")
     print(f"{'':34}{'ours':>10}{'plain':>10}{'ratio':>8}{'difference':>20}")
     for count in options.batch:
-        given = [one.to(options.device) for one in example(options.size, options.channels, count)]
+        given = [tensor.to(options.device) for tensor in example(options.size, options.channels, count)]
         for name, work in (("forward", forward_only), ("forward + backward", forward_backward)):
             first, second = (work(attention, *given) for attention in attentions.values())
             difference = ((first - second).abs().max() / second.abs().max()).item()

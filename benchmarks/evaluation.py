@@ -69,7 +69,7 @@ def build(count: int, side: int) -> dict:
         "n_scored": count,
         "predictions": hashlib.sha256((out / "predictions.parquet").read_bytes()).hexdigest(),
     }
-    truth = [hashlib.sha256(one.read_bytes()).hexdigest() for one in datasets.manifests([data])]
+    truth = [hashlib.sha256(manifest.read_bytes()).hexdigest() for manifest in datasets.manifests([data])]
     return {"task": "harmonization", "model": "drawn", "n_parameters": 0, "trained": False, "data": [str(data)], "options": {}, "truth": truth,
             "splits": {"test": stated}}  # fmt: skip
 
@@ -83,9 +83,9 @@ def seconds(index: dict, side: int, named: list[str] | None, workers: int) -> tu
         with cluster.session():
             list(parallel.ordered_map(function, work[:32], describe="warm up"))
             started = time.perf_counter()
-            found = list(parallel.ordered_map(function, work, describe=f"{workers} workers"))
+            scored = list(parallel.ordered_map(function, work, describe=f"{workers} workers"))
             taken.append(time.perf_counter() - started)
-        return found
+        return scored
 
     scores = evaluation.score("harmonization", [index], Path("predictions"), side, named, spread)
     return taken[0], scores
@@ -109,12 +109,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         index = build(arguments.images, arguments.side)
         for name, named in (("seam-256", []), ("all protocols", None)):
-            (one, alone), (two, shared) = (seconds(index, arguments.side, named, workers) for workers in (1, 2))
+            (one_worker, alone), (two_workers, shared) = (
+                seconds(index, arguments.side, named, workers) for workers in (1, 2)
+            )
             assert all(first.equals(second) for first, second in zip(alone, shared)), (
                 "the number of workers changed a score"
             )
             table.add_row(
-                name, f"{one:.1f}", f"{two:.1f}", f"{one / two:.2f}", f"{two * IHARMONY4 / arguments.images:.0f}"
+                name,
+                f"{one_worker:.1f}",
+                f"{two_workers:.1f}",
+                f"{one_worker / two_workers:.2f}",
+                f"{two_workers * IHARMONY4 / arguments.images:.0f}",
             )
     Console().print(table)
 

@@ -35,8 +35,8 @@ LONGEST = 900
 
 def tables(folder: Path) -> dict[str, str]:
     """SHA-256 of every result table, by its path within the project."""
-    found = sorted((folder / "results").rglob("*.parquet"))
-    return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in found}
+    files = sorted((folder / "results").rglob("*.parquet"))
+    return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 def start(folder: Path) -> subprocess.Popen:
@@ -53,7 +53,7 @@ def stage_of(folder: Path) -> str:
 
 
 def kill(process: subprocess.Popen, target: str) -> bool:
-    """Kill one target of a running command; whether there was one."""
+    """Kill one target of a running command; whether there was a process to kill."""
     if target == "group":
         os.killpg(process.pid, signal.SIGKILL)
         return True
@@ -66,7 +66,7 @@ def kill(process: subprocess.Popen, target: str) -> bool:
             "gcs": lambda line: "gcs_server" in line,
             "dvc": lambda line: re.search(r"bin/dvc\b", line) is not None,
         }
-        fitting = [one for one in below if names[target](" ".join(one.cmdline()))]
+        fitting = [process for process in below if names[target](" ".join(process.cmdline()))]
     except psutil.Error:
         return False
     if not fitting:
@@ -117,8 +117,8 @@ def main() -> None:
                     wrong.append(f"run {runs} waited for over {LONGEST} s in {stage_of(folder)}")
                     break
                 if code == 0:
-                    if (found := tables(folder)) != expected:
-                        odd = sorted(name for name in expected | found if expected.get(name) != found.get(name))
+                    if (hashes := tables(folder)) != expected:
+                        odd = sorted(name for name in expected | hashes if expected.get(name) != hashes.get(name))
                         wrong.append(f"run {runs} ended with other tables: {', '.join(odd[:3])}")
                     break
                 if not in_this_run or kills >= given.kills:

@@ -53,11 +53,14 @@ def plain_localization(probability: np.ndarray, mask: np.ndarray) -> dict[str, f
     }
     stretched = (probability - probability.min()) / (probability.max() - probability.min())
     for end, shown in (("", probability), ("_minmax", stretched)):
-        found = shown > 0.5
-        both = (found & mask).sum()
-        precision, recall = both / found.sum(), both / mask.sum()
+        detected = shown > 0.5
+        both = (detected & mask).sum()
+        precision, recall = both / detected.sum(), both / mask.sum()
         scores |= {f"precision{end}": precision, f"recall{end}": recall}
-        scores |= {f"f1{end}": 2 * precision * recall / (precision + recall), f"iou{end}": both / (found | mask).sum()}
+        scores |= {
+            f"f1{end}": 2 * precision * recall / (precision + recall),
+            f"iou{end}": both / (detected | mask).sum(),
+        }
     return scores
 
 
@@ -135,11 +138,11 @@ def main() -> None:
         for name, (ours, peer, items) in cases(arguments.size, arguments.images).items():
             times, worst = [], 0.0
             for item in items:
-                (one, scores), (other, expected) = seconds(ours, item), seconds(peer, item)
-                times.append((one, other))
+                (own_time, scores), (peer_time, expected) = seconds(ours, item), seconds(peer, item)
+                times.append((own_time, peer_time))
                 worst = max(worst, difference(scores, expected))
             mine, theirs = (statistics.median(column) * 1000 for column in zip(*times))
-            ratio = statistics.median(other / one for one, other in times)
+            ratio = statistics.median(peer_time / own_time for own_time, peer_time in times)
             record("metrics", name, "peer's time / ours", ratio, "higher")
             record("metrics", name, "ms", mine, "lower")
             table.add_row(name, f"{mine:.2f}", f"{theirs:.2f}", f"{ratio:.1f}", f"{worst:.1e}")

@@ -81,10 +81,12 @@ class Subject:
             self.model = self.model.to(memory_format=torch.channels_last)
         self.model.train()
         self.model.enter(self.phase)
-        thawed = {id(one) for one in self.model.parameters() if one.requires_grad}
-        self.moved = {one: [p for p in self.model.parameters_of(one) if id(p) in thawed] for one in self.model.players}
+        thawed = {id(parameter) for parameter in self.model.parameters() if parameter.requires_grad}
+        self.moved = {
+            player: [p for p in self.model.parameters_of(player) if id(p) in thawed] for player in self.model.players
+        }
         self.optimizers = {
-            one: torch.optim.Adam(moved, lr=1e-4, fused=True) for one, moved in self.moved.items() if moved
+            player: torch.optim.Adam(moved, lr=1e-4, fused=True) for player, moved in self.moved.items() if moved
         }
         if compiled:
             self.model.compile()

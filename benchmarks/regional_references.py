@@ -66,7 +66,7 @@ def plain_ptl(layer: PatchTransfer, features: Tensor, mask: Tensor) -> Tensor:
     content = ((features - own_mean) / own_deviation).flatten(2)
     logits = layer.scale * content.transpose(1, 2) @ tokens.transpose(1, 2)
     weights = logits.masked_fill(area < layer.patch**2 / 16, -torch.inf).softmax(2)
-    appearance, spread = (weights @ one.transpose(1, 2) for one in (mean, deviation))
+    appearance, spread = (weights @ statistic.transpose(1, 2) for statistic in (mean, deviation))
     restyled = content * spread.transpose(1, 2) + appearance.transpose(1, 2)
     return torch.where(mask > 0, restyled.view_as(features), features)
 
@@ -165,7 +165,7 @@ def main() -> None:
         with torch.no_grad():
             difference = (runs["plain"](features, mask) - runs["ours"](features, mask)).abs().max().item()
         pairs = zip(*(gradients(run, layer, features, mask) for run in runs.values()))
-        gradient = max(((one - other).abs().max() / one.abs().max()).item() for one, other in pairs)
+        gradient = max(((plain - ours).abs().max() / plain.abs().max()).item() for plain, ours in pairs)
         works = {name: partial(gradients, run, layer, features, mask) for name, run in runs.items()}
         seconds, peak = medians(works, options.repeats), memory[shape]
         print(

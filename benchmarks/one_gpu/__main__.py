@@ -124,7 +124,7 @@ def finish(processes: dict[str, subprocess.Popen], seconds: float | None = None)
 def data_of(parameters: params.Params, name: str) -> list[str]:
     if params.task_of(name) == "inpainting":
         return [f"data/sources/{parameters.inpainting.source}", "data/irregular_masks"]
-    return [f"data/composites/{one}" for one in parameters.composites.subsets]
+    return [f"data/composites/{subset}" for subset in parameters.composites.subsets]
 
 
 def make_data(parameters: params.Params) -> None:
@@ -136,13 +136,13 @@ def make_data(parameters: params.Params) -> None:
         name: stage(
             "synthesize",
             name,
-            f"data/sources/{one.source}",
-            f"data/sources/{one.references}",
+            f"data/sources/{subset.source}",
+            f"data/sources/{subset.references}",
             f"data/composites/{name}",
             cpus=share,
             log=name,
         )
-        for name, one in parameters.composites.subsets.items()
+        for name, subset in parameters.composites.subsets.items()
     }
     running["masks"] = stage(
         "irregular_masks",
@@ -163,11 +163,11 @@ def train(parameters: params.Params, seconds: float, trial: float, only: list[st
     for name, rate in rates.items():
         block = content["models"][name]["training"]
         parts = [block, *block.get("phases", {}).values()]
-        factor = rate * seconds / (sum(one["epochs"] for one in parts) * _epoch(parameters, name))
-        for one in parts:
-            one["epochs"] = max(1, round(one["epochs"] * factor))
+        factor = rate * seconds / (sum(part["epochs"] for part in parts) * _epoch(parameters, name))
+        for part in parts:
+            part["epochs"] = max(1, round(part["epochs"] * factor))
         block["validate_every"] = max(1, block["epochs"] // 12)
-        print(f"{name}: {rate:.0f} images/s beside the others, epochs {[one['epochs'] for one in parts]}", flush=True)
+        print(f"{name}: {rate:.0f} images/s beside the others, epochs {[part['epochs'] for part in parts]}", flush=True)
     text.dump(content, Path("params.yaml"))
     started = time.monotonic()
     with multi_process_service() as more:
@@ -187,7 +187,7 @@ def _epoch(parameters: params.Params, name: str) -> int:
     from pipeline.data import datasets
 
     block, task = parameters.models[name].training, params.task_of(name)
-    data = [Path(one) for one in data_of(parameters, name)]
+    data = [Path(folder) for folder in data_of(parameters, name)]
     if task == "inpainting":
         count = len(datasets.photographs(data[0], "train"))
     else:
@@ -220,17 +220,17 @@ def _rates(parameters: params.Params, names: list[str], seconds: float) -> dict[
         }
         time.sleep(seconds)
         stop(running.values())
-    found = {}
+    rates = {}
     for name in running:
         lines = RATE.findall((LOGS / f"trial-{name}.txt").read_text())
         if lines:
-            found[name] = float(lines[-1])
+            rates[name] = float(lines[-1])
         else:
             print(
                 f"{name} did no {TRIAL_STEPS} steps in {seconds:.0f} s: {(LOGS / f'trial-{name}.txt').read_text().strip().splitlines()[-1:]}",
                 flush=True,
             )
-    return found
+    return rates
 
 
 def alone(parameters: params.Params, names: list[str], size: int, seconds: float) -> None:
