@@ -54,22 +54,24 @@ def test_every_method_builds_as_published_and_keeps_the_contract(name):
         model = models.create(name)
     assert isinstance(model, Model) and model.task == models.task_of(name)
     assert isinstance(model.players, tuple) and isinstance(model.phases, tuple) and model.phases
-    owned = [id(one) for player in model.players for one in model.parameters_of(player)]
+    owned = [id(parameter) for player in model.players for parameter in model.parameters_of(player)]
     assert len(set(owned)) == len(owned), "a parameter moves with one player"
-    assert set(owned) <= {id(one) for one in model.parameters()}
+    assert set(owned) <= {id(parameter) for parameter in model.parameters()}
     if not model.players:
-        assert not [one for one in model.parameters() if one.requires_grad], "without players nothing learns"
+        assert not [parameter for parameter in model.parameters() if parameter.requires_grad], (
+            "without players nothing learns"
+        )
     for phase in model.phases:
         model.enter(phase)
     for refused in (lambda: model.enter("no such phase"), lambda: model.parameters_of("nobody")):
         with pytest.raises(ValueError, match="no such phase|nobody"):
             refused()
-    counted = {id(one) for one in model.predictor_parameters()}
-    assert counted <= {id(one) for one in model.parameters()}
+    counted = {id(parameter) for parameter in model.predictor_parameters()}
+    assert counted <= {id(parameter) for parameter in model.parameters()}
     hints = inspect.signature(type(model).__init__).parameters
     assert all(
-        one.default is not one.empty and one.annotation is not one.empty
-        for key, one in hints.items()
+        hint.default is not hint.empty and hint.annotation is not hint.empty
+        for key, hint in hints.items()
         if key not in ("self", "args", "kwargs")
     )
 

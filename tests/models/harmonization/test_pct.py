@@ -70,7 +70,7 @@ def test_transforms_by_hand():
 def test_sobel_as_scipy_has_it():
     maps = torch.randn(2, 3, 9, 7, generator=torch.Generator().manual_seed(0))
     expected = [
-        [np.hypot(*(ndimage.sobel(one, axis, mode="nearest") / 8 for axis in (0, 1))) for one in item]
+        [np.hypot(*(ndimage.sobel(channel, axis, mode="nearest") / 8 for axis in (0, 1))) for channel in item]
         for item in maps.numpy()
     ]
     np.testing.assert_allclose(sobel_magnitude(maps), np.sqrt(np.square(expected) + 1e-6), rtol=1e-4)

@@ -166,15 +166,15 @@ def test_a_step_draws_once_and_the_generator_learns_what_it_would_have(model):
 
     def gradients(players: tuple[str, ...]) -> list[torch.Tensor]:
         for player in players:
-            for one in network.parameters():  # as the trainer does
-                one.requires_grad_(False)
-            for one in network.parameters_of(player):
-                one.requires_grad_(True)
+            for parameter in network.parameters():  # as the trainer does
+                parameter.requires_grad_(False)
+            for parameter in network.parameters_of(player):
+                parameter.requires_grad_(True)
             network.zero_grad(set_to_none=True)
             network.loss(player, batch)[0].backward()
             for other in set(network.players) - {player}:
-                assert all(one.grad is None for one in network.parameters_of(other))
-        return [one.grad for one in network.parameters_of("generator")]
+                assert all(parameter.grad is None for parameter in network.parameters_of(other))
+        return [parameter.grad for parameter in network.parameters_of("generator")]
 
     alone = gradients(("generator",))
     together = gradients(("discriminator", "generator"))

@@ -90,8 +90,8 @@ def test_the_alternatives_read_the_decoder_alone():
         moments = [
             (x[:, where].mean(1), x[:, where].std(1)) for x, where in ((out[image], inside), (decoded[image], ~inside))
         ]
-        for one, other in zip(*moments):
-            assert torch.allclose(one, other, atol=2e-2)
+        for first, other in zip(*moments):
+            assert torch.allclose(first, other, atol=2e-2)
     assert torch.equal(DecoderRAIN(3)(decoded, encoded, mask), RAIN(3)(decoded, mask))
 
 
@@ -112,11 +112,11 @@ def test_patches_lie_on_cells_of_their_region():
     corners, empty = region_contrastive.draw_corners(mask, 500)
     assert corners.shape == (2, 500, 2) and not empty.any()
     # cells 1-4 by 2-5, corners two pixels up and left of theirs
-    assert {tuple(one) for one in corners[0].tolist()} == {
+    assert {tuple(corner) for corner in corners[0].tolist()} == {
         (4 * r - 2, 4 * c - 2) for r in range(1, 5) for c in range(2, 6)
     }
     # cell row 4, cell columns 1-7, the last of which is shifted inwards
-    assert {tuple(one) for one in corners[1].tolist()} == {(14, min(4 * c - 2, 24)) for c in range(1, 8)}
+    assert {tuple(corner) for corner in corners[1].tolist()} == {(14, min(4 * c - 2, 24)) for c in range(1, 8)}
     image = torch.arange(2 * 3 * 32 * 32.0).view(2, 3, 32, 32)
     patches = region_contrastive.patches_at(image, corners)
     top, left = corners[1, 7].tolist()
@@ -128,19 +128,22 @@ def test_contrastive_losses_by_hand():
     torch.manual_seed(0)
     foreground, background, before = (F.normalize(torch.randn(2, 4, 6), dim=2) for _ in range(3))
     for image in range(2):
-        n, p, c = (one[image].double().numpy() for one in (foreground, background, before))
+        n, p, c = (vectors[image].double().numpy() for vectors in (foreground, background, before))
         query_n, query_p = (x.mean(0) / np.linalg.norm(x.mean(0)) for x in (n, p))
         against = np.exp(n @ query_n / 0.07).sum()
         literal = np.mean(
-            [-np.log(np.exp(query_p @ one / 0.07) / (np.exp(query_p @ one / 0.07) + against)) for one in p]
+            [
+                -np.log(np.exp(query_p @ positive / 0.07) / (np.exp(query_p @ positive / 0.07) + against))
+                for positive in p
+            ]
         )
         assert region_contrastive.contrast_of_means(foreground, background)[image].item() == pytest.approx(
             literal, rel=1e-4
         )
         goal = 0
-        for one, positive in zip(n, p):
-            attraction = np.exp(one @ positive / 0.07)
-            goal -= np.log(attraction / (attraction + np.exp(c @ one / 0.07).sum())) / 4
+        for query, positive in zip(n, p):
+            attraction = np.exp(query @ positive / 0.07)
+            goal -= np.log(attraction / (attraction + np.exp(c @ query / 0.07).sum())) / 4
         ours = region_contrastive.contrast_of_patches(foreground, background, before)[image]
         assert ours.item() == pytest.approx(goal, rel=1e-4)
 
@@ -159,9 +162,9 @@ def test_the_loss_adds_up_and_an_image_without_a_region_has_no_contrast():
         assert torch.isclose(loss, 0.4 * parts["l1"] + 0.5 * parts["pixel"] + 0.1 * parts["contrastive"])
         for share in (0.0, 1.0):
             torch.manual_seed(1)
-            one = {**batch, "mask": batch["mask"].clone()}
-            one["mask"][1] = share
-            both = network._contrastive(drawn, one)
+            altered = {**batch, "mask": batch["mask"].clone()}
+            altered["mask"][1] = share
+            both = network._contrastive(drawn, altered)
             assert both[1] == 0 and both[0] > 0
 
 

@@ -33,7 +33,7 @@ def test_counts_at_published_widths(width, millions):
     """U-Net by arithmetic as the specs have it (6.27, 25.05, 43.76, 66.61M), then what the modules add."""
     channels = [min(width * 2**level, 1024) for level in range(5)]
     down = 16 * (4 * width + sum(a * b for a, b in zip(channels, channels[1:])))
-    inputs = [channels[4], *(2 * one for one in channels[3::-1])]
+    inputs = [channels[4], *(2 * width for width in channels[3::-1])]
     up = 16 * sum(a * b for a, b in zip(inputs, [*channels[3::-1], 3])) + 3
     norms = 2 * sum(channels[1:4]) + 2 * sum(channels[:4])
     unet = {32: 6.27, 64: 25.05, 96: 43.76, 128: 66.61}[width]
@@ -120,16 +120,18 @@ def test_patch_tokens_and_their_gradient_equal_those_of_unfolded_patches(patch, 
         torch.randn(2, 3, rows, columns, dtype=torch.double),
         torch.rand(2, 3, rows, columns).double() + 0.5,
     )
-    inputs = [one.requires_grad_() for one in (x, mean, deviation, torch.randn(4, 3, patch, patch, dtype=torch.double))]
+    inputs = [
+        tensor.requires_grad_() for tensor in (x, mean, deviation, torch.randn(4, 3, patch, patch, dtype=torch.double))
+    ]
     background = (torch.rand(2, 1, 9, 11) > 0.3).double()
     ours = _PatchTokens.apply(x, background, mean, deviation, inputs[3], stride)
-    blocks, kept = (F.unfold(one, patch, stride=stride).unflatten(1, (-1, patch**2)) for one in (x, background))
+    blocks, kept = (F.unfold(picture, patch, stride=stride).unflatten(1, (-1, patch**2)) for picture in (x, background))
     normalized = (blocks - mean.flatten(2)[:, :, None]) / deviation.flatten(2)[:, :, None] * kept
     plain = torch.einsum("ncpk,dcp->nkd", normalized, inputs[3].flatten(2))
     assert torch.allclose(ours, plain)
     gradient = torch.randn_like(plain)
-    for one, other in zip(torch.autograd.grad(ours, inputs, gradient), torch.autograd.grad(plain, inputs, gradient)):
-        assert torch.allclose(one, other)
+    for own, other in zip(torch.autograd.grad(ours, inputs, gradient), torch.autograd.grad(plain, inputs, gradient)):
+        assert torch.allclose(own, other)
 
 
 def test_attention_rows_sum_to_one_over_what_is_usable():
@@ -221,7 +223,7 @@ def test_every_row_of_the_ablation_tables():
     for name, (settings, expected) in rows.items():
         with torch.device("meta"):
             network = models.create("regional_references", **settings)
-        counted = {kind: sum(isinstance(one, kind) for one in network.modules()) for kind in kinds}
+        counted = {kind: sum(isinstance(module, kind) for module in network.modules()) for kind in kinds}
         assert counted == dict.fromkeys(kinds, 0) | expected, name
     for patch, stride, pixels, step in (
         (4, 4, 32, 32),
@@ -233,7 +235,7 @@ def test_every_row_of_the_ablation_tables():
     ):
         with torch.device("meta"):
             network = models.create("regional_references", patch=patch, stride=stride, width=2)
-        (ptl,) = (one for one in network.modules() if isinstance(one, PatchTransfer))
+        (ptl,) = (module for module in network.modules() if isinstance(module, PatchTransfer))
         assert (ptl.patch, ptl.stride) == (pixels, step)
 
 

@@ -58,15 +58,15 @@ def test_means_agree_after_each_step():
     matched = xue.match_luminance(darker, measured, background)
     assert log_luminance(matched) == pytest.approx(log_luminance(background), abs=1e-4)
     mired = [
-        xue.temperature(*xue._chromaticity(one))[0].mean()
-        for one in (background, warmer, xue.match_temperature(warmer, measured, background))
+        xue.temperature(*xue._chromaticity(picture))[0].mean()
+        for picture in (background, warmer, xue.match_temperature(warmer, measured, background))
     ]
     assert mired[1] - mired[0] > 40 and abs(mired[2] - mired[0]) < 5
     kept = rgb2xyz_linear(xue.match_temperature(warmer, measured, background))[:, 1]
     np.testing.assert_allclose(np.median(np.abs(kept - rgb2xyz_linear(warmer)[:, 1])), 0, atol=1e-4)
     grey = colours(1).mean(1, keepdims=True) + 0.1 * (colours(1) - colours(1).mean(1, keepdims=True))
     result = xue.match_saturation(grey.astype(np.float32), measured, background)
-    saturation = [np.log2(rgb2hsv(one)[:, 1]).mean() for one in (background, grey, result)]
+    saturation = [np.log2(rgb2hsv(picture)[:, 1]).mean() for picture in (background, grey, result)]
     assert saturation[0] - saturation[1] > 1 and saturation[2] == pytest.approx(saturation[0], abs=0.02)
     np.testing.assert_allclose(rgb2hsv(result)[:, 2], rgb2hsv(grey)[:, 2], atol=1e-5)
 
@@ -83,7 +83,8 @@ def test_takes_back_most_of_a_shift():
         given = batch([real + shift * mask[..., None]], [mask])
         result = models.create("xue")(given)[0].permute(1, 2, 0).numpy()
         before, after = (
-            np.square(one - real)[mask].mean() for one in (given["composite"][0].permute(1, 2, 0).numpy(), result)
+            np.square(picture - real)[mask].mean()
+            for picture in (given["composite"][0].permute(1, 2, 0).numpy(), result)
         )
         assert after < 0.5 * before
 
@@ -96,8 +97,8 @@ def test_contrast_moves_towards_the_backgrounds():
     linear = xue._LINEAR[np.round(flat * 255).astype(np.uint8)]
     linear[mask] = xue.match_contrast(linear, mask, mask, ~mask)
     spread = [
-        one[mask].std()
-        for one in (xue.luminance(xue._LINEAR[np.round(flat * 255).astype(np.uint8)]), xue.luminance(linear))
+        luminance[mask].std()
+        for luminance in (xue.luminance(xue._LINEAR[np.round(flat * 255).astype(np.uint8)]), xue.luminance(linear))
     ]
     assert spread[1] > 1.03 * spread[0]
 

@@ -50,14 +50,14 @@ def features_and_holes(mean=1.0):
 @pytest.mark.parametrize("mean", [1.0, 0.0])  # at 0 half of the similarities are negative
 def test_attention_equals_the_plain_double_loop(mean):
     features, hole = features_and_holes(mean)
-    wanted, found = features.clone().requires_grad_(), features.clone().requires_grad_()
+    wanted, given = features.clone().requires_grad_(), features.clone().requires_grad_()
     gradient = torch.randn_like(features)
-    expected, out = PlainAttention.apply(wanted, hole), coherent_attention(found, hole)
+    expected, out = PlainAttention.apply(wanted, hole), coherent_attention(given, hole)
     assert not torch.equal(out, features)
     torch.testing.assert_close(out, expected, rtol=0, atol=1e-5)
     expected.backward(gradient)
     out.backward(gradient)
-    torch.testing.assert_close(found.grad, wanted.grad, rtol=0, atol=1e-4)
+    torch.testing.assert_close(given.grad, wanted.grad, rtol=0, atol=1e-4)
 
 
 def test_attention_by_hand():
@@ -134,8 +134,10 @@ def test_losses_with_a_random_vgg(tmp_path):
         tap = lambda image, last: network[: last + 1](image)
         inside, wanted = feature_hole(hole), tap(real, 22)
         expected = {"coarse": F.l1_loss(coarse, real), "fine": F.l1_loss(fine, real)}
-        expected["consistency"] = sum(F.mse_loss(one * inside, wanted * inside) for one in (attended, mirrored))
-        scores = {name: [judge(one) for one in pair] for name, judge, pair in (
+        expected["consistency"] = sum(
+            F.mse_loss(attended_features * inside, wanted * inside) for attended_features in (attended, mirrored)
+        )
+        scores = {name: [judge(judged) for judged in pair] for name, judge, pair in (
             ("adversarial", model.discriminator["image"], (real, fine)),
             ("feature_adversarial", model.discriminator["features"], (tap(real, 16), tap(fine, 16))),
         )}  # fmt: skip

@@ -62,10 +62,12 @@ def test_edge_losses():
         gray = (batch["image"] * torch.tensor([0.2125, 0.7154, 0.0721]).view(3, 1, 1)).sum(1, keepdim=True)
         edges = canny_edges(gray, 2.0)
         drawn = model.draw_edges(gray, edges, batch["hole"]).sigmoid()
-        real, fake = (model.edge_discriminator(torch.cat([gray, one], 1)) for one in (edges, drawn))
+        real, fake = (model.edge_discriminator(torch.cat([gray, edge_map], 1)) for edge_map in (edges, drawn))
     ones, zeros = torch.ones_like(real[-1]), torch.zeros_like(real[-1])
     torch.testing.assert_close(parts["adversarial"], F.binary_cross_entropy(fake[-1].sigmoid(), ones))
-    torch.testing.assert_close(parts["feature_matching"], sum(F.l1_loss(one, other) for one, other in zip(fake, real)))
+    torch.testing.assert_close(
+        parts["feature_matching"], sum(F.l1_loss(given, other) for given, other in zip(fake, real))
+    )
     torch.testing.assert_close(total.detach(), parts["adversarial"] + 10 * parts["feature_matching"])
     loss, _ = model.loss("discriminator", batch)
     expected = (
@@ -96,7 +98,7 @@ def test_painter_losses_with_a_random_vgg(tmp_path):
         for picture in (painted * hole, image * hole):
             taps = [network[: i + 1](picture) for i in (8, 17, 26, 31)]
             grams.append([torch.einsum("nchw,ndhw->ncd", tap, tap) / tap[0].numel() for tap in taps])
-        expected["style"] = sum(F.l1_loss(one, other) for one, other in zip(*grams))
+        expected["style"] = sum(F.l1_loss(given, other) for given, other in zip(*grams))
     for name in expected:
         torch.testing.assert_close(parts[name], expected[name], rtol=1e-3, atol=1e-7)
     weights = {"l1": 1, "adversarial": 0.1, "perceptual": 0.1, "style": 250}
@@ -150,12 +152,12 @@ def test_a_pictures_brightness_reaches_a_painter_that_normalizes_by_batch():
     change = {}
     for norm in ("instance", "batch"):
         painter = tiny(painter_norm=norm).eval().painter
-        assert sum(isinstance(one, torch.nn.InstanceNorm2d) for one in painter.modules()) == (
+        assert sum(isinstance(module, torch.nn.InstanceNorm2d) for module in painter.modules()) == (
             7 if norm == "instance" else 0
         )
         with torch.no_grad():
-            one, other = (painter(torch.cat([dark + shift, nothing], dim=1)) for shift in (0.0, 0.3))
-        change[norm] = ((other - one).abs().mean() / one.std()).item()
+            first, other = (painter(torch.cat([dark + shift, nothing], dim=1)) for shift in (0.0, 0.3))
+        change[norm] = ((other - first).abs().mean() / first.std()).item()
     # a constant leaves convolution (away from the border: padding reflects) as a constant, and the mean takes that away
     assert change["instance"] < 1e-4 < 1e-2 < change["batch"]
 

@@ -30,8 +30,8 @@ def test_state_dict_of_the_released_network():
     assert list(model.state_dict())[:280] == [f"generator.{name}" for name in model.generator.state_dict()]
     assert sum(value.numel() for value in model.generator.state_dict().values()) == 6_035_172
     # what is learned, without u and v; the specification's 3.60 M are the encoder's
-    assert sum(one.numel() for one in model.predictor_parameters()) == 5_978_240
-    assert sum(one.numel() for one in model.generator.encoder.parameters()) == 3_604_224
+    assert sum(parameter.numel() for parameter in model.predictor_parameters()) == 5_978_240
+    assert sum(parameter.numel() for parameter in model.generator.encoder.parameters()) == 3_604_224
 
 
 # -- the released forward pass, written out with functions
@@ -163,10 +163,10 @@ def test_loss_is_the_released_sum():
             "reconstructed": 0,
             "generated": 0,
         }
-        for one, other in zip(reconstructed, generated):
-            scaled, mask = (aligned(given, one.shape[2:]) for given in (real, visible))
-            expected["reconstructed"] += (one - scaled).abs().mean()
-            expected["generated"] += (other * mask - scaled * mask).abs().mean()
+        for reconstruction, generation in zip(reconstructed, generated):
+            scaled, mask = (aligned(given, reconstruction.shape[2:]) for given in (real, visible))
+            expected["reconstructed"] += (reconstruction - scaled).abs().mean()
+            expected["generated"] += (generation * mask - scaled * mask).abs().mean()
         critics = model.discriminator
         expected["adversarial"] = ((critics.generated(generated[-1]) - 1) ** 2).mean()
         expected["matching"] = ((critics.reconstructed(reconstructed[-1]) - critics.reconstructed(real)) ** 2).mean()
@@ -221,7 +221,7 @@ def test_attention_never_holds_the_weights_of_all_pairs():
         def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
             out = function(*arguments, **(keywords or {}))
             several = out if isinstance(out, tuple) else (out,)
-            largest.extend(one.numel() for one in several if isinstance(one, torch.Tensor))
+            largest.extend(tensor.numel() for tensor in several if isinstance(tensor, torch.Tensor))
             return out
 
     with torch.no_grad(), Watch():
@@ -315,7 +315,7 @@ def test_both_turns_of_a_step_share_one_drawing():
     model.loss("discriminator", batch)[0].backward()
     model.loss("generator", batch)[0].backward()
     assert len(drawings) == 1
-    assert all(one.grad is not None for one in model.generator.parameters())
+    assert all(parameter.grad is not None for parameter in model.generator.parameters())
 
 
 def test_refusals():

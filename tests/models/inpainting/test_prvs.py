@@ -70,13 +70,13 @@ def test_structure_layer_equals_its_plain_form(stride, up, kernel):
     first, second = torch.ones(2, 1, 24, 24), torch.ones(2, 1, 24, 24)
     first[:, :, 4:20, 5:21] = second[0, :, 8:16, 8:16] = second[1, :, :20] = 0
     with torch.no_grad():
-        found = layer(features, [first, second], edges * first)
+        outputs = layer(features, [first, second], edges * first)
         channels = torch.cat([first.expand(-1, 3, -1, -1), second.expand(-1, 2, -1, -1)], 1)
         features, mask, reached, edges = plain_structure_layer(layer, features, channels, edges * first)
-    torch.testing.assert_close(found[0], features, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(found[2], edges, rtol=1e-4, atol=1e-5)
-    small = [F.interpolate(one, features.shape[2:], mode="nearest") for one in (mask, reached)]
-    torch.testing.assert_close(found[1], small[0] * small[1])
+    torch.testing.assert_close(outputs[0], features, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(outputs[2], edges, rtol=1e-4, atol=1e-5)
+    small = [F.interpolate(grown, features.shape[2:], mode="nearest") for grown in (mask, reached)]
+    torch.testing.assert_close(outputs[1], small[0] * small[1])
 
 
 def test_edges_grow_by_one_window_a_layer():
@@ -137,7 +137,7 @@ def test_losses_are_the_released_sums(tmp_path):
     total, parts = model.loss("generator", batch)
     image, hole = batch["image"], batch["hole"]
     luminance = gray(image)
-    edges = torch.stack([torch.from_numpy(canny(one[0].numpy(), 2.0)) for one in luminance])[:, None].float()
+    edges = torch.stack([torch.from_numpy(canny(picture[0].numpy(), 2.0)) for picture in luminance])[:, None].float()
     with torch.no_grad():
         raw, half, full = model.draw(image, hole, edges)
         composite = image * (1 - hole) + raw * hole
@@ -145,11 +145,13 @@ def test_losses_are_the_released_sums(tmp_path):
             "hole": F.l1_loss(raw * hole, image * hole),
             "valid": F.l1_loss(raw * (1 - hole), image * (1 - hole)),
         }
-        taps = [[network[: index + 1](one) for index in (4, 9, 16)] for one in (image, raw, composite)]
-        grams = [[torch.einsum("nchw,ndhw->ncd", tap, tap) / tap[0].numel() for tap in of_one] for of_one in taps]
+        taps = [[network[: index + 1](picture) for index in (4, 9, 16)] for picture in (image, raw, composite)]
+        grams = [
+            [torch.einsum("nchw,ndhw->ncd", tap, tap) / tap[0].numel() for tap in of_picture] for of_picture in taps
+        ]
         for name, features in (("perceptual", taps), ("style", grams)):
             expected[name] = sum(
-                F.l1_loss(given, wanted) for one in features[1:] for given, wanted in zip(one, features[0])
+                F.l1_loss(given, wanted) for drawn in features[1:] for given, wanted in zip(drawn, features[0])
             )
         inside = composite * hole
         expected["variation"] = F.l1_loss(inside[..., 1:], inside[..., :-1]) + F.l1_loss(

@@ -15,8 +15,8 @@ from models.layers.manipulation_features import (
 def test_srm_filters_see_one_colour_each_and_no_constant():
     filters = srm_filters()
     assert filters.shape == (9, 3, 5, 5)
-    for number, one in enumerate(filters):
-        assert [bool(colour.any()) for colour in one] == [c == number % 3 for c in range(3)]
+    for number, kernel in enumerate(filters):
+        assert [bool(colour.any()) for colour in kernel] == [c == number % 3 for c in range(3)]
     torch.testing.assert_close(filters.sum((2, 3)), torch.zeros(9, 3), atol=1e-6, rtol=0)
     # centre taps: -4/4, -12/12, -2/2
     assert torch.equal(filters[:, :, 2, 2].sum(1), torch.full((9,), -1.0))
@@ -97,8 +97,8 @@ def test_features_are_those_of_plain_convolutions():
     weights = torch.rand(2, 16, 9, 7)
     ours = torch.autograd.grad((features * weights).sum(), list(network.parameters()))
     theirs = torch.autograd.grad((expected * weights).sum(), list(network.parameters()))
-    for one, other in zip(ours, theirs):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+    for own, other in zip(ours, theirs):
+        torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-4)
 
 
 def test_features_come_from_a_file_of_a_whole_network(tmp_path):

@@ -17,8 +17,8 @@ package = pytest.mark.skipif(
 
 def installed(monkeypatch, folder):
     """As if the package lay in `folder`."""
-    found = SimpleNamespace(origin=str(folder / "__init__.py"))
-    monkeypatch.setattr(packaged_weights.importlib.util, "find_spec", lambda name: found)
+    spec = SimpleNamespace(origin=str(folder / "__init__.py"))
+    monkeypatch.setattr(packaged_weights.importlib.util, "find_spec", lambda name: spec)
 
 
 def test_a_missing_package_says_in_one_line_what_to_install(monkeypatch):

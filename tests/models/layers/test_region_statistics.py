@@ -8,7 +8,7 @@ def test_equals_numpy_and_an_empty_region_gives_nothing():
     x = torch.randn(3, 4, 9, 7, generator=torch.Generator().manual_seed(0)) * 3 + 5
     region = torch.zeros(3, 1, 9, 7)
     region[0, 0, 2:6, 1:5], region[1] = 1, 1
-    mean, deviation = (one[..., 0, 0].numpy() for one in region_statistics(x, region))
+    mean, deviation = (statistic[..., 0, 0].numpy() for statistic in region_statistics(x, region))
     for image in (0, 1):
         pixels = x[image].numpy()[:, region[image, 0].numpy() > 0]
         np.testing.assert_allclose(mean[image], pixels.mean(1), rtol=1e-5)

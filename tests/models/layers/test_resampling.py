@@ -42,7 +42,7 @@ def test_features_are_those_of_a_plain_loop(patch, angles, size):
     assert features.size == size
     given = features(torch.from_numpy(picture).permute(0, 3, 1, 2).float() / 255)
     assert given.shape == (2, 6, size) and given.dtype == torch.float32
-    np.testing.assert_allclose(given, np.stack([plain_features(one, patch, angles) for one in picture]), atol=1e-5)
+    np.testing.assert_allclose(given, np.stack([plain_features(image, patch, angles) for image in picture]), atol=1e-5)
     assert (given[0, 3] == -1).all(), "a patch without detail has no spectrum"
 
 

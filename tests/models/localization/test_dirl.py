@@ -79,10 +79,10 @@ def test_loss_sums_five_supervised_maps():
     with torch.no_grad():
         logits, maps = model._predict(BATCH)
         total, parts = model.loss("network", BATCH)
-    assert [tuple(one.shape[2:]) for one in maps] == [(32, 32), (16, 16), (8, 8), (4, 4), (2, 2)]
+    assert [tuple(logits.shape[2:]) for logits in maps] == [(32, 32), (16, 16), (8, 8), (4, 4), (2, 2)]
     by_hand = sum(
-        model.region_loss(F.interpolate(one, (32, 32), mode="bilinear", align_corners=False), BATCH["mask"])[0]
-        for one in maps
+        model.region_loss(F.interpolate(logits, (32, 32), mode="bilinear", align_corners=False), BATCH["mask"])[0]
+        for logits in maps
     )
     torch.testing.assert_close(parts["attention"], by_hand)
     torch.testing.assert_close(total, parts["final"] + parts["attention"])

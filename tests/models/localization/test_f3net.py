@@ -35,8 +35,8 @@ def test_structure_loss_of_one_pixel_by_hand():
     # one pixel of 1 in a window of 961: its weight is 1 + 5 * 960/961; a probability of 1/2 has cross-entropy log 2
     weight = 1 + 5 * 960 / 961
     expected = math.log(2) + 1 - (weight / 2 + 1) / (weight + 1)
-    one, zero = torch.ones(1, 1, 1, 1), torch.zeros(1, 1, 1, 1)
-    torch.testing.assert_close(structure_loss(zero, one), torch.tensor(expected))
+    foreground, zero = torch.ones(1, 1, 1, 1), torch.zeros(1, 1, 1, 1)
+    torch.testing.assert_close(structure_loss(zero, foreground), torch.tensor(expected))
     # an empty picture: weight 1 everywhere, no intersection, union 1/2
     torch.testing.assert_close(structure_loss(zero, zero), torch.tensor(math.log(2) + 1 - 1 / 1.5))
 
@@ -98,14 +98,14 @@ def test_loss_weighs_the_six_maps():
     model = models.create("f3net", width=2, channels=4).eval()
     for head in (model.first_head, model.second_head, *model.side_heads):
         torch.nn.init.zeros_(head.weight)  # every map is 1/2, every loss the same
-    one = structure_loss(torch.zeros(2, 1, 64, 64), batch()["mask"])
+    loss_of_a_map = structure_loss(torch.zeros(2, 1, 64, 64), batch()["mask"])
     total, parts = model.loss("network", batch())
-    torch.testing.assert_close(total, one * (1 + 1 / 2 + 1 / 4 + 1 / 8 + 1 / 16))
-    torch.testing.assert_close(parts["sides"], one * 15 / 16)
+    torch.testing.assert_close(total, loss_of_a_map * (1 + 1 / 2 + 1 / 4 + 1 / 8 + 1 / 16))
+    torch.testing.assert_close(parts["sides"], loss_of_a_map * 15 / 16)
     region = models.create("f3net", width=2, channels=4, objective="region").eval()
     region.load_state_dict(model.state_dict())
-    one = region.region_loss(torch.zeros(2, 1, 64, 64), batch()["mask"], logits=True)[0]
-    torch.testing.assert_close(region.loss("network", batch())[0], one * (1 + 15 / 16))
+    loss_of_a_map = region.region_loss(torch.zeros(2, 1, 64, 64), batch()["mask"], logits=True)[0]
+    torch.testing.assert_close(region.loss("network", batch())[0], loss_of_a_map * (1 + 15 / 16))
 
 
 def test_the_prediction_is_the_second_pass():

@@ -62,12 +62,12 @@ def test_shut_gates_leave_nothing_of_the_picture(backbone):
         nn.init.zeros_(gate.layers[-1].weight)
         nn.init.constant_(gate.layers[-1].bias, -1000.0)
     with torch.no_grad():
-        one, other = model({"composite": torch.rand(2, 3, 64, 64)})
-        assert torch.equal(one, other)
+        first, other = model({"composite": torch.rand(2, 3, 64, 64)})
+        assert torch.equal(first, other)
         for gate in model.gates:
             nn.init.constant_(gate.layers[-1].bias, 0.0)
-        one, other = model({"composite": torch.rand(2, 3, 64, 64)})
-        assert not torch.equal(one, other)
+        first, other = model({"composite": torch.rand(2, 3, 64, 64)})
+        assert not torch.equal(first, other)
 
 
 def test_prediction_sums_both_branches_and_loss_sums_both_maps():
@@ -82,12 +82,12 @@ def test_prediction_sums_both_branches_and_loss_sums_both_maps():
         torch.testing.assert_close(same, pyramid)
         torch.testing.assert_close(shifted, pyramid + 2)
         total, parts = model.loss("network", batch)
-        expected = [F.binary_cross_entropy_with_logits(one, batch["mask"]) for one in (same, shifted)]
+        expected = [F.binary_cross_entropy_with_logits(logits, batch["mask"]) for logits in (same, shifted)]
         torch.testing.assert_close(total, sum(expected))
         torch.testing.assert_close(list(parts.values()), expected)
         region = models.create("gatenet", width=4, objective="region").eval()
         region.load_state_dict(model.state_dict())
-        expected = sum(region.region_loss(one, batch["mask"], logits=True)[0] for one in (same, shifted))
+        expected = sum(region.region_loss(logits, batch["mask"], logits=True)[0] for logits in (same, shifted))
         torch.testing.assert_close(region.loss("network", batch)[0], expected)
 
 

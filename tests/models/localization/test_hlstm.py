@@ -25,7 +25,7 @@ def test_parameter_count_by_hand():
     lstm = 4 * 64 * (240 + 64) + 4 * 64 * (64 + 64) + 2 * 2 * 4 * 64
     reader = 64 * 64 * 32 + 32 + 2 * 32
     head = 256 * 32 + 2 * 32 + 64 + 2
-    assert sum(one.numel() for one in model.parameters()) == encoder + lstm + reader + head
+    assert sum(parameter.numel() for parameter in model.parameters()) == encoder + lstm + reader + head
     assert round((encoder + lstm + reader + head) / 1e6, 2) == 2.21
 
 
@@ -56,7 +56,7 @@ def test_patches_are_read_along_the_curve_and_put_back():
     changed = features.clone()
     changed[0, 9] += 1  # row 2, column 1: place 13 of the curve
     with torch.no_grad():
-        read = [reader.lstm(one[:, reader.along_curve])[0][:, reader.place] for one in (features, changed)]
+        read = [reader.lstm(sequence[:, reader.along_curve])[0][:, reader.place] for sequence in (features, changed)]
         moved = (read[0] != read[1]).any(2)[0]
         assert torch.equal(moved, hilbert_order(4) >= 13)
         # each place has its own weights: by hand for one of them

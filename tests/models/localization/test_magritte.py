@@ -38,7 +38,7 @@ def test_state_lines_up_with_the_released_one():
     with torch.device("meta"):
         model = models.create("magritte")
     generators = torch.nn.ModuleList([model.retoucher, model.annotator])
-    assert sum(one.numel() for one in generators.parameters()) == 108_829_959
+    assert sum(parameter.numel() for parameter in generators.parameters()) == 108_829_959
     assert released.digest(released.shapes(generators)) == "85a33aeb2ace3d24"
     assert list(model.state_dict())[:164] == [
         f"{name}.{key}" for name in ("retoucher", "annotator") for key in getattr(model, name).state_dict()
@@ -51,9 +51,13 @@ def test_state_lines_up_with_the_released_one():
 def test_counts_of_the_form_that_the_script_trains():
     with torch.device("meta"):
         model = models.create("magritte", **SCRIPT)
-    counts = [round(sum(one.numel() for one in model.parameters_of(name)) / 1e6, 2) for name in model.players]
+    counts = [
+        round(sum(parameter.numel() for parameter in model.parameters_of(name)) / 1e6, 2) for name in model.players
+    ]
     assert counts == [2.77, 2.77, 39.16, 39.16]
-    assert {id(one) for one in model.predictor_parameters()} == {id(one) for one in model.annotator.parameters()}
+    assert {id(parameter) for parameter in model.predictor_parameters()} == {
+        id(parameter) for parameter in model.annotator.parameters()
+    }
 
 
 def test_doubling_by_hand():
@@ -119,17 +123,19 @@ def test_losses_by_hand():
         pictures = {"c": composite, "p": real, "r": retouched}
         annotations = {name: model.annotator(picture).tanh() for name, picture in pictures.items()}
         share = torch.tensor([0.75, 0.25])
-        found = F.softplus(-model.annotation_discriminator(torch.cat([retouched, annotations["r"]], dim=1))).mean()
+        adversarial = F.softplus(
+            -model.annotation_discriminator(torch.cat([retouched, annotations["r"]], dim=1))
+        ).mean()
         wanted = {
             "composite": balanced_l1(annotations["c"], target, share),
             "pristine": balanced_l1(annotations["p"], torch.full_like(target, -1), share),
             "retouched": balanced_l1(annotations["r"], target, share),
-            "adversarial": found,
+            "adversarial": adversarial,
         }
         loss, parts = model.loss("annotator", batch)
         for name, value in wanted.items():
             torch.testing.assert_close(parts[name], value)
-        total = 2 * wanted["composite"] + 3 * wanted["pristine"] + 5 * wanted["retouched"] + 0.5 * found
+        total = 2 * wanted["composite"] + 3 * wanted["pristine"] + 5 * wanted["retouched"] + 0.5 * adversarial
         torch.testing.assert_close(loss, total)
 
         loss, parts = model.loss("retoucher", batch)

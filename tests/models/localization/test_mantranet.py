@@ -39,10 +39,10 @@ def test_z_scores_against_numpy():
     assert scores.shape == (2, 2, 3, 10, 11)
     for n in range(2):
         for c in range(3):
-            one = features[n, c].numpy()
-            local = one[3:6, 4:7].mean()
-            assert scores[n, 0, c, 4, 5] == pytest.approx(abs(local - one[4, 5]) / one.std(), rel=1e-4)
-            np.testing.assert_allclose(scores[n, 1, c], abs(one.mean() - one) / one.std(), atol=1e-4)
+            channel = features[n, c].numpy()
+            local = channel[3:6, 4:7].mean()
+            assert scores[n, 0, c, 4, 5] == pytest.approx(abs(local - channel[4, 5]) / channel.std(), rel=1e-4)
+            np.testing.assert_allclose(scores[n, 1, c], abs(channel.mean() - channel) / channel.std(), atol=1e-4)
 
 
 def test_a_small_deviation_is_replaced_by_the_floor():

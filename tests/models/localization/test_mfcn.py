@@ -42,7 +42,7 @@ def test_linear_layers_of_vgg_become_convolutions(tmp_path, monkeypatch):
     classifier of 4096 channels would take 2 GiB, so the published shape is made small for this test."""
     monkeypatch.setattr("models.localization.mfcn.PUBLISHED_FC", (12, 7, 1))
     torch.manual_seed(0)
-    trunk = make_layers([one if one == "M" else one // 16 for one in cfgs["D"]])
+    trunk = make_layers([width if width == "M" else width // 16 for width in cfgs["D"]])
     classifier = nn.Sequential(nn.Linear(32 * 49, 12), nn.ReLU(), nn.Dropout(), nn.Linear(12, 12), nn.ReLU())
     theirs = nn.ModuleDict({"features": trunk, "classifier": classifier}).eval()
     path = str(tmp_path / "vgg.pth")

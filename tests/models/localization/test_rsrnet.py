@@ -116,7 +116,7 @@ def test_one_assignment_per_iteration_after_the_first(iterations):
 )
 def test_ablations_train_what_they_keep(ablation, absent):
     model = rsrnet(**ablation)
-    kept, whole = ([key for key, _ in one.named_parameters()] for one in (model, rsrnet()))
+    kept, whole = ([key for key, _ in network.named_parameters()] for network in (model, rsrnet()))
     if absent is not None:
         assert any(key.startswith(absent) for key in whole) and not any(key.startswith(absent) for key in kept)
     with torch.no_grad():

@@ -40,7 +40,7 @@ def test_attention_against_a_loop_over_pixels(dilation):
                 values[number] = value[n, own, row, column]
         weights = np.exp(scores) / np.exp(scores).sum()
         expected[n, :, y, x] = weights @ values
-    attended = neighbourhood_attention(*(torch.from_numpy(one).float() for one in (query, key, value)), dilation)
+    attended = neighbourhood_attention(*(torch.from_numpy(array).float() for array in (query, key, value)), dilation)
     np.testing.assert_allclose(attended.numpy(), expected, atol=1e-5)
 
 
@@ -59,11 +59,11 @@ def test_what_is_computed_again_has_the_gradient_of_what_is_kept():
     again = block(features)
     assert torch.equal(kept, again)
     weights = torch.rand(again.shape)
-    for one, other in zip(
+    for own, other in zip(
         torch.autograd.grad((kept * weights).sum(), list(block.parameters())),
         torch.autograd.grad((again * weights).sum(), list(block.parameters())),
     ):
-        torch.testing.assert_close(one, other)
+        torch.testing.assert_close(own, other)
 
 
 @pytest.mark.parametrize("side, size", [(6, 4), (4, 6), (1, 3)])

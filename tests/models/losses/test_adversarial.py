@@ -38,9 +38,9 @@ def test_hinge_by_hand():
 
 def test_cross_entropy_is_that_of_probabilities_and_does_not_overflow():
     real, fake = torch.tensor([2.0, -0.5]), torch.tensor([[0.3], [-1.0]])
-    found = cross_entropy_for_discriminator(real, fake)
-    torch.testing.assert_close(found[0], F.binary_cross_entropy(real.sigmoid(), torch.ones(2)))
-    torch.testing.assert_close(found[1], F.binary_cross_entropy(fake.sigmoid(), torch.zeros(2, 1)))
+    losses = cross_entropy_for_discriminator(real, fake)
+    torch.testing.assert_close(losses[0], F.binary_cross_entropy(real.sigmoid(), torch.ones(2)))
+    torch.testing.assert_close(losses[1], F.binary_cross_entropy(fake.sigmoid(), torch.zeros(2, 1)))
     torch.testing.assert_close(
         cross_entropy_for_generator(fake), F.binary_cross_entropy(fake.sigmoid(), torch.ones(2, 1))
     )

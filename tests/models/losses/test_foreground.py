@@ -22,7 +22,7 @@ def test_squared_error_is_fmse_of_a_pasted_image():
     mask = torch.zeros(1, 1, 24, 24)
     mask[..., 3:15, 4:20] = 1
     pasted = torch.where(mask > 0, torch.randint(0, 256, (1, 3, 24, 24), generator=generator), real)
-    arrays = [one[0].permute(1, 2, 0).byte().numpy() for one in (pasted, real)]
+    arrays = [picture[0].permute(1, 2, 0).byte().numpy() for picture in (pasted, real)]
     fmse = harmonization.score(*arrays, mask[0, 0].numpy() > 0)["fmse"]
     assert foreground_mse(pasted / 255, real / 255, mask).item() == pytest.approx(fmse / 255**2, rel=1e-5)
     small = torch.zeros(1, 1, 24, 24)

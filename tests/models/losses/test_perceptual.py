@@ -60,9 +60,9 @@ def test_terms_against_the_equations(random_vgg16):
         for image in (raw, composite):
             given = features[: index + 1](image)
             expected_perceptual += (given - wanted).abs().sum() / (n * c * h * w)
-            for one, other in zip(given, wanted):
-                one, other = one.reshape(c, h * w), other.reshape(c, h * w)
-                expected_style += ((one @ one.T - other @ other.T) / (c * h * w)).abs().sum() / (c * c) / n
+            for ours, other in zip(given, wanted):
+                ours, other = ours.reshape(c, h * w), other.reshape(c, h * w)
+                expected_style += ((ours @ ours.T - other @ other.T) / (c * h * w)).abs().sum() / (c * c) / n
     torch.testing.assert_close(perceptual_term, expected_perceptual, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(style_term, expected_style, rtol=1e-4, atol=1e-7)
 

@@ -59,9 +59,9 @@ def test_negatives_have_the_colours_of_another_picture_in_the_foreground_alone()
         assert torch.equal(negative[:, :, 20:], real[:, :, 20:])
         for index in range(3):
             means = to_lab(real).mean((2, 3))
-            found = to_lab(negative[index : index + 1])[:, :, :20].mean((2, 3))
-            nearest = (means - found).abs().sum(1).argmin().item()
-            assert nearest != index and (means[nearest] - found).abs().max() < 2
+            colour = to_lab(negative[index : index + 1])[:, :, :20].mean((2, 3))
+            nearest = (means - colour).abs().sum(1).argmin().item()
+            assert nearest != index and (means[nearest] - colour).abs().max() < 2
             seen.add((index, nearest))
     assert len(seen) == 6, "each picture takes a different one in each negative"
     assert recolored_after_others(real[:1], mask[:1], 4) == []
