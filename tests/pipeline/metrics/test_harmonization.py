@@ -27,22 +27,22 @@ def test_by_hand():
     prediction, mask = real.copy(), np.zeros((4, 4), bool)
     mask[:2, :2] = True
     prediction[mask] = (106, 100, 92)  # squared differences 36 + 0 + 64 in each of 4 foreground pixels
-    found = score(prediction, real, mask)
-    assert tuple(found) == METRICS
-    assert found["mse"] == 4 * 100 / 48
-    assert found["fmse"] == 100 / 3
-    assert found["psnr"] == pytest.approx(10 * math.log10(255**2 * 48 / 400))
+    scores = score(prediction, real, mask)
+    assert tuple(scores) == METRICS
+    assert scores["mse"] == 4 * 100 / 48
+    assert scores["fmse"] == 100 / 3
+    assert scores["psnr"] == pytest.approx(10 * math.log10(255**2 * 48 / 400))
 
 
 @pytest.mark.parametrize("pasted", [True, False])
 def test_equals_scikit_image_and_torchmetrics(pasted):
     prediction, real, mask = scene(0, pasted=pasted)
-    found = score(prediction, real, mask)
-    assert found["mse"] == pytest.approx(mean_squared_error(real, prediction), abs=1e-9)
-    assert found["psnr"] == pytest.approx(peak_signal_noise_ratio(real, prediction, data_range=255), abs=1e-9)
+    scores = score(prediction, real, mask)
+    assert scores["mse"] == pytest.approx(mean_squared_error(real, prediction), abs=1e-9)
+    assert scores["psnr"] == pytest.approx(peak_signal_noise_ratio(real, prediction, data_range=255), abs=1e-9)
     both = (torch.from_numpy(image.astype(np.float64)) for image in (prediction, real))
-    assert found["psnr"] == pytest.approx(torch_psnr(*both, data_range=255.0).item(), abs=1e-5)  # float32 logarithm
-    assert found["fmse"] == pytest.approx(mean_squared_error(real[mask], prediction[mask]), abs=1e-9)
+    assert scores["psnr"] == pytest.approx(torch_psnr(*both, data_range=255.0).item(), abs=1e-5)  # float32 logarithm
+    assert scores["fmse"] == pytest.approx(mean_squared_error(real[mask], prediction[mask]), abs=1e-9)
 
 
 @pytest.mark.parametrize("pasted", [True, False])
@@ -59,10 +59,10 @@ def test_foreground_ssim_is_the_masked_mean_of_the_map(pasted, metric, scale):
     vx, vy, cov = mean(x * x) - mx**2, mean(y * y) - my**2, mean(x * y) - mx * my
     similarity = (2 * mx * my + c1) * (2 * cov + c2) / ((mx**2 + my**2 + c1) * (vx + vy + c2))
     expected = np.mean([(similarity[..., c] * mask).sum() / mask.sum() for c in range(3)])
-    found = score(prediction, real, mask)
-    assert found[metric] == pytest.approx(expected, abs=1e-6)
+    scores = score(prediction, real, mask)
+    assert scores[metric] == pytest.approx(expected, abs=1e-6)
     if metric == "fssim":
-        assert found["ssim"] == pytest.approx(similarity.mean(), abs=1e-9)
+        assert scores["ssim"] == pytest.approx(similarity.mean(), abs=1e-9)
 
 
 def test_identical_images():
@@ -92,31 +92,31 @@ def test_foreground_share_zero_and_one():
 def test_constant_prediction():
     """Black against white: the largest error there is, and finite everywhere."""
     black, white, mask = np.zeros((12, 12, 3), np.uint8), np.full((12, 12, 3), 255, np.uint8), np.eye(12, dtype=bool)
-    found = score(black, white, mask)
-    assert found["mse"] == found["fmse"] == 255**2 and found["psnr"] == 0
-    assert all(math.isfinite(value) for value in found.values())
+    scores = score(black, white, mask)
+    assert scores["mse"] == scores["fmse"] == 255**2 and scores["psnr"] == 0
+    assert all(math.isfinite(value) for value in scores.values())
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(1, 100), st.integers(0, 155))
 def test_psnr_of_a_constant_error(error, level):
     real = np.full((5, 6, 3), level, np.uint8)
-    found = score(real + np.uint8(error), real, np.ones((5, 6), bool))
-    assert found["mse"] == error**2
-    assert found["psnr"] == pytest.approx(20 * math.log10(255 / error))
+    scores = score(real + np.uint8(error), real, np.ones((5, 6), bool))
+    assert scores["mse"] == error**2
+    assert scores["psnr"] == pytest.approx(20 * math.log10(255 / error))
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_laws(seed):
     prediction, real, mask = scene(seed, (13, 14))
-    found = score(prediction, real, mask)
+    scores = score(prediction, real, mask)
     # with equal backgrounds all error lies in the foreground
-    assert found["fmse"] * mask.sum() == pytest.approx(found["mse"] * mask.size)
+    assert scores["fmse"] * mask.sum() == pytest.approx(scores["mse"] * mask.size)
     back = score(real, prediction, mask)
-    assert back == pytest.approx(found, abs=1e-9)
+    assert back == pytest.approx(scores, abs=1e-9)
     flipped = score(prediction[::-1], real[::-1], mask[::-1])
-    assert flipped == pytest.approx(found, abs=1e-9)
+    assert flipped == pytest.approx(scores, abs=1e-9)
 
 
 @settings(max_examples=25, deadline=None)

@@ -37,9 +37,9 @@ def test_equals_scikit_image(hole):
         "l1": np.abs(x - y).mean(),
         "ssim_ec": structural_similarity(rgb2gray(x), rgb2gray(y), data_range=1, win_size=51),
     }
-    found = score(prediction, real)
-    assert tuple(found) == METRICS
-    assert found == pytest.approx(expected, abs=1e-9)
+    scores = score(prediction, real)
+    assert tuple(scores) == METRICS
+    assert scores == pytest.approx(expected, abs=1e-9)
 
 
 def test_equals_torchmetrics():
@@ -53,9 +53,9 @@ def test_equals_torchmetrics():
 def test_by_hand():
     real, prediction = np.full((12, 12, 3), 51, np.uint8), np.full((12, 12, 3), 51, np.uint8)
     prediction[:6] = 102  # half of the pixels are off by a fifth of the range
-    found = score(prediction, real)
-    assert found["l1"] == pytest.approx(0.1)
-    assert found["psnr"] == pytest.approx(-10 * math.log10(0.02))
+    scores = score(prediction, real)
+    assert scores["l1"] == pytest.approx(0.1)
+    assert scores["psnr"] == pytest.approx(-10 * math.log10(0.02))
 
 
 def test_identical_images():
@@ -65,17 +65,17 @@ def test_identical_images():
 
 def test_constant_images():
     black, white = np.zeros((51, 51, 3), np.uint8), np.full((51, 51, 3), 255, np.uint8)
-    found = score(black, white)
+    scores = score(black, white)
     c1 = 0.01**2
-    assert found["psnr"] == 0 and found["l1"] == 1
-    assert found["ssim"] == pytest.approx(c1 / (1 + c1), abs=1e-12)
-    assert found["ssim_ec"] == pytest.approx(c1 / (1 + c1), abs=1e-12)
+    assert scores["psnr"] == 0 and scores["l1"] == 1
+    assert scores["ssim"] == pytest.approx(c1 / (1 + c1), abs=1e-12)
+    assert scores["ssim_ec"] == pytest.approx(c1 / (1 + c1), abs=1e-12)
 
 
 def test_small_images():
     """EdgeConnect's 51-pixel window is excluded below its size; the 11-pixel window is a condition."""
-    found = score(*scene(3, (50, 200)))
-    assert math.isnan(found["ssim_ec"]) and all(math.isfinite(found[key]) for key in ("ssim", "psnr", "l1"))
+    scores = score(*scene(3, (50, 200)))
+    assert math.isnan(scores["ssim_ec"]) and all(math.isfinite(scores[key]) for key in ("ssim", "psnr", "l1"))
     assert math.isfinite(score(*scene(3, (51, 51)))["ssim_ec"])
     assert math.isfinite(score(*scene(3, (11, 11)))["ssim"])
     with pytest.raises(ValueError, match="have a side of 10, SSIM needs at least 11"):
@@ -86,21 +86,21 @@ def test_small_images():
 @given(st.integers(0, 2**32 - 1), st.sampled_from(HOLES))
 def test_laws(seed, hole):
     prediction, real = scene(seed, hole=hole)
-    found = score(prediction, real)
-    assert score(real, prediction) == pytest.approx(found, abs=1e-9)
-    assert score(prediction[::-1], real[::-1]) == pytest.approx(found, abs=1e-9)
+    scores = score(prediction, real)
+    assert score(real, prediction) == pytest.approx(scores, abs=1e-9)
+    assert score(prediction[::-1], real[::-1]) == pytest.approx(scores, abs=1e-9)
     # |d| <= 1 gives MSE <= L1, and Jensen's inequality gives L1^2 <= MSE
-    mse = 10 ** (-found["psnr"] / 10)
-    assert found["l1"] ** 2 <= mse * (1 + 1e-9) and mse <= found["l1"] * (1 + 1e-9)
+    mse = 10 ** (-scores["psnr"] / 10)
+    assert scores["l1"] ** 2 <= mse * (1 + 1e-9) and mse <= scores["l1"] * (1 + 1e-9)
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(1, 100), st.integers(0, 155))
 def test_constant_error(error, level):
     real = np.full((11, 11, 3), level, np.uint8)
-    found = score(real + np.uint8(error), real)
-    assert found["l1"] == pytest.approx(error / 255)
-    assert found["psnr"] == pytest.approx(20 * math.log10(255 / error))
+    scores = score(real + np.uint8(error), real)
+    assert scores["l1"] == pytest.approx(error / 255)
+    assert scores["psnr"] == pytest.approx(20 * math.log10(255 / error))
 
 
 IMAGE = np.zeros((12, 13, 3), np.uint8)

@@ -66,15 +66,15 @@ def test_by_hand():
 def test_equals_scikit_learn(kind, dtype):
     for seed in range(5):
         probability, mask = scene(seed, kind=kind, dtype=dtype)
-        truth, found = mask.ravel(), probability.ravel() > 0.5
+        truth, detected = mask.ravel(), probability.ravel() > 0.5
         stretched = stretch(probability).ravel() > 0.5
         expected = {
             "ap": average_precision_score(truth, probability.ravel()),
             "ap_inverted": average_precision_score(truth, -probability.ravel()),
-            "f1": f1_score(truth, found),
-            "iou": jaccard_score(truth, found),
-            "precision": precision_score(truth, found, zero_division=0),
-            "recall": recall_score(truth, found),
+            "f1": f1_score(truth, detected),
+            "iou": jaccard_score(truth, detected),
+            "precision": precision_score(truth, detected, zero_division=0),
+            "recall": recall_score(truth, detected),
             "f1_minmax": f1_score(truth, stretched),
             "iou_minmax": jaccard_score(truth, stretched),
             "precision_minmax": precision_score(truth, stretched, zero_division=0),
@@ -89,10 +89,10 @@ def test_equals_scikit_learn(kind, dtype):
 def test_equals_torchmetrics():
     probability, mask = scene(7, dtype=np.float64)
     values, truth = from_numpy(probability), from_numpy(mask.astype(int))
-    found = score(probability, mask)
-    assert found["ap"] == pytest.approx(binary_average_precision(values, truth).item(), abs=1e-6)
-    assert found["f1"] == pytest.approx(binary_f1_score(values, truth).item(), abs=1e-6)
-    assert found["iou"] == pytest.approx(binary_jaccard_index(values, truth).item(), abs=1e-6)
+    scores = score(probability, mask)
+    assert scores["ap"] == pytest.approx(binary_average_precision(values, truth).item(), abs=1e-6)
+    assert scores["f1"] == pytest.approx(binary_f1_score(values, truth).item(), abs=1e-6)
+    assert scores["iou"] == pytest.approx(binary_jaccard_index(values, truth).item(), abs=1e-6)
 
 
 def test_counting_and_sorting_agree():
@@ -105,7 +105,9 @@ def test_counting_and_sorting_agree():
 
 def test_perfect_and_inverted_map():
     _, mask = scene(1)
-    perfect, inverted = (score(found, mask, 0.5) for found in (mask.astype(np.float32), 1 - mask.astype(np.float32)))
+    perfect, inverted = (
+        score(probability, mask, 0.5) for probability in (mask.astype(np.float32), 1 - mask.astype(np.float32))
+    )
     assert (
         inverted["ap"] == perfect["ap_inverted"] == pytest.approx(mask.mean())
     )  # all foreground comes last: precision is its share
@@ -118,13 +120,13 @@ def test_perfect_and_inverted_map():
 def test_constant_map_has_the_foreground_share_as_ap(value):
     _, mask = scene(2)
     share = mask.mean()
-    found = score(np.full(mask.shape, value, dtype=np.float32), mask)
+    scores = score(np.full(mask.shape, value, dtype=np.float32), mask)
     positive = value > 0.5  # strictly: 0.5 itself is background
-    assert found["ap"] == pytest.approx(share) and found["ap_inverted"] == pytest.approx(share)
-    assert found["f1"] == pytest.approx(2 * share / (1 + share) if positive else 0)
-    assert found["iou"] == pytest.approx(share if positive else 0)
-    assert found["recall"] == positive
-    assert found["f1_minmax"] == found["iou_minmax"] == found["precision_minmax"] == 0
+    assert scores["ap"] == pytest.approx(share) and scores["ap_inverted"] == pytest.approx(share)
+    assert scores["f1"] == pytest.approx(2 * share / (1 + share) if positive else 0)
+    assert scores["iou"] == pytest.approx(share if positive else 0)
+    assert scores["recall"] == positive
+    assert scores["f1_minmax"] == scores["iou_minmax"] == scores["precision_minmax"] == 0
 
 
 def test_foreground_share_zero_is_excluded_and_one_is_perfect():
@@ -142,10 +144,10 @@ def test_stretching_reproduces_the_specification():
     assert score(timid, mask)["iou"] == 0 and score(timid, mask)["iou_minmax"] == 1
 
     noise = (0.2 + np.random.default_rng(0).uniform(-0.01, 0.01, mask.shape)).astype(np.float32)
-    found = score(noise, mask)
+    scores = score(noise, mask)
     share = mask.mean()
-    assert found["f1"] == 0
-    assert found["f1_minmax"] == pytest.approx(2 * 0.5 * share / (0.5 + share), abs=0.02)  # half of the pixels fire
+    assert scores["f1"] == 0
+    assert scores["f1_minmax"] == pytest.approx(2 * 0.5 * share / (0.5 + share), abs=0.02)  # half of the pixels fire
 
     flat = score(np.full(mask.shape, 0.6, dtype=np.float32), mask)
     assert flat["recall"] == 1 and flat["recall_minmax"] == 0
@@ -185,15 +187,15 @@ def test_order_of_pixels_does_not_matter(drawn, random):
 @settings(max_examples=50, deadline=None)
 @given(maps)
 def test_laws_of_overlap(drawn):
-    found = score(*drawn, 0.3)
+    scores = score(*drawn, 0.3)
     for end in ("", "_minmax", "_val"):
-        f1, iou = found[f"f1{end}"], found[f"iou{end}"]
+        f1, iou = scores[f"f1{end}"], scores[f"iou{end}"]
         assert f1 == pytest.approx(2 * iou / (1 + iou))
     for end in ("", "_minmax"):
-        iou = found[f"iou{end}"]
-        assert iou <= min(found[f"precision{end}"], found[f"recall{end}"]) + 1e-12
+        iou = scores[f"iou{end}"]
+        assert iou <= min(scores[f"precision{end}"], scores[f"recall{end}"]) + 1e-12
     undefined = {"auc"} if drawn[1].all() else set()
-    assert {name for name, value in found.items() if not 0 <= value <= 1} == undefined
+    assert {name for name, value in scores.items() if not 0 <= value <= 1} == undefined
 
 
 def test_views_and_negative_zero():
@@ -244,15 +246,15 @@ def test_curves_equal_scikit_learn_at_every_threshold(kind):
     levels, truth = np.rint(probability * 255).astype(np.uint8), mask.ravel()
     curve = localization.curve(levels, mask)
     for level in range(256):
-        found = levels.ravel() > level
+        detected = levels.ravel() > level
         for name, other in (
             ("precision", precision_score),
             ("recall", recall_score),
             ("f1", f1_score),
             ("iou", jaccard_score),
         ):
-            assert curve[name][level] == pytest.approx(other(truth, found, zero_division=0.0), abs=1e-15)
-        assert curve["false_positive_rate"][level] == pytest.approx(found[~truth].mean(), abs=1e-15)
+            assert curve[name][level] == pytest.approx(other(truth, detected, zero_division=0.0), abs=1e-15)
+        assert curve["false_positive_rate"][level] == pytest.approx(detected[~truth].mean(), abs=1e-15)
     # scikit-learn's thresholds are values that the pixels have and its comparison is >=
     rates, hits, values = roc_curve(truth, levels.ravel(), drop_intermediate=False)
     for rate, hit, value in zip(rates[1:], hits[1:], values[1:].astype(int)):

@@ -44,7 +44,7 @@ def build(root: Path, subsets=("HCOCO", "HAdobe5k"), trained: bool = True) -> Pa
             data = (
                 ["data/sources/photos", "data/irregular_masks"]
                 if task == "inpainting"
-                else [f"data/composites/{one}" for one in subsets]
+                else [f"data/composites/{subset}" for subset in subsets]
             )
             for name, is_trained in of.items():
                 _predict(task, name, is_trained, data)
@@ -78,11 +78,13 @@ def evaluate(task: str) -> None:
 def beside(localizers: list[str], harmonizers: list[str]) -> None:
     """What stages.published and stages.detectability write; what was found is made up: less after each harmonizer but
     the composite, which nothing happens to."""
-    found = []
+    measured = []
     for task in METHODS:
         names = ["summary", "intervals", *(["breakdowns"] if task == "inpainting" else [])]
-        found.append(published.measured(*(tables.read(Path("results") / task / f"{name}.parquet") for name in names)))
-    compared = published.compare(pd.concat(found, ignore_index=True))
+        measured.append(
+            published.measured(*(tables.read(Path("results") / task / f"{name}.parquet") for name in names))
+        )
+    compared = published.compare(pd.concat(measured, ignore_index=True))
     for name, table in (
         ("published", published.table()),
         ("compared", compared),
@@ -214,7 +216,7 @@ def _parameters(subsets, methods: dict[str, dict[str, bool]]) -> None:
 def _predict(task: str, name: str, trained: bool, data: list[str]) -> None:
     """Predictions of a known quality: a method without training gives a constant, a trained one the truth with noise."""
     options = {"max_foreground": 0.5} if task == "localization" else {}
-    folders = [Path(one) for one in data]
+    folders = [Path(folder) for folder in data]
     dataset = datasets.for_testing(task, folders, SIZE, "test", **options)
     out = Path("artifacts/predictions") / name / "test"
     out.mkdir(parents=True)
@@ -222,13 +224,13 @@ def _predict(task: str, name: str, trained: bool, data: list[str]) -> None:
     for number, image_id in enumerate(dataset.ids):
         item, noise = dataset.item(number), seeds.rng("prediction", name, image_id).normal(0, 12, (SIZE, SIZE, 3))
         if task == "localization":
-            found = np.where(item["mask"], 170, 60) + 3 * noise[..., 0] if trained else np.full((SIZE, SIZE), 255)
+            picture = np.where(item["mask"], 170, 60) + 3 * noise[..., 0] if trained else np.full((SIZE, SIZE), 255)
         elif task == "harmonization":
-            found = item["real"] + noise if trained else item["composite"]
+            picture = item["real"] + noise if trained else item["composite"]
         else:
-            found = item["image"] + noise if trained else np.full((SIZE, SIZE, 3), 99)
+            picture = item["image"] + noise if trained else np.full((SIZE, SIZE, 3), 99)
         file = out / f"{image_id}.png"
-        images.write_png(file, np.clip(np.rint(found), 0, 255).astype(np.uint8))
+        images.write_png(file, np.clip(np.rint(picture), 0, 255).astype(np.uint8))
         rows.append(
             {"image_id": image_id, "prediction": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
         )
@@ -246,7 +248,7 @@ def _predict(task: str, name: str, trained: bool, data: list[str]) -> None:
         "threshold_from": ("best mean F1 on 3 validation images" if trained else "none: nothing to choose on")
         if task == "localization"
         else None,
-        "truth": [hashlib.sha256(one.read_bytes()).hexdigest() for one in datasets.manifests(folders)],
+        "truth": [hashlib.sha256(manifest.read_bytes()).hexdigest() for manifest in datasets.manifests(folders)],
         "splits": {
             "test": {
                 "n_images": len(rows),

@@ -37,15 +37,15 @@ def test_maps_stand_between_input_and_output(finished, tmp_path):
     tables.write(folder / "maps.parquet", pd.DataFrame(rows))
     with contextlib.chdir(root):
         results = read(Path("."))
-        (one,) = maps.gallery(results, sheets.Shown(results, Path("artifacts/predictions"), SIZE))
-    assert one["model"] == "rainnet" and [tile["name"] for tile in one["rows"][0]["tiles"]] == [
+        (section,) = maps.gallery(results, sheets.Shown(results, Path("artifacts/predictions"), SIZE))
+    assert section["model"] == "rainnet" and [tile["name"] for tile in section["rows"][0]["tiles"]] == [
         "input",
         "reflectance",
         "illumination",
         "output",
         "truth",
     ]
-    assert one["rows"][0]["tiles"][1]["source"] == sheets.encode(np.full((SIZE, SIZE, 3), 40, np.uint8), 192)
+    assert section["rows"][0]["tiles"][1]["source"] == sheets.encode(np.full((SIZE, SIZE, 3), 40, np.uint8), 192)
     html = render(root)
     assert html.count("<h3>Intermediate maps</h3>") == 1 and f"illumination of {image_id} by rainnet" in html
 

@@ -18,29 +18,30 @@ def results_of(rows: dict, intervals=(), differences=()) -> numbers.Results:
     metrics = ["ap", "f1", "iou"]
     summary = pd.DataFrame(
         [
-            {"model": one, "subset": "All", "split": "test", "n_images": 2, "n_parameters": 0} | dict(zip(metrics, row))
-            for one, row in rows.items()
+            {"model": model, "subset": "All", "split": "test", "n_images": 2, "n_parameters": 0}
+            | dict(zip(metrics, row))
+            for model, row in rows.items()
         ]
     )
     scores = pd.DataFrame(
         [
-            {"model": one, "subset": "S", "split": "test", "image_id": str(n), "photograph": "p"}
+            {"model": model, "subset": "S", "split": "test", "image_id": str(n), "photograph": "p"}
             | dict(zip(metrics, row))
-            for one, row in rows.items()
+            for model, row in rows.items()
             for n in (1, 2)
         ]
     )
     frame = pd.DataFrame(
         [
-            {"model": one, "subset": "All", "metric": metric, "low": math.nan, "high": math.nan}
-            for one in rows
+            {"model": model, "subset": "All", "metric": metric, "low": math.nan, "high": math.nan}
+            for model in rows
             for metric in metrics
         ]
     )
     ranks = pd.DataFrame(
-        [{"subset": "All", "metric": "ap", "model": one, "rank": 1, "rank_worst": len(rows)} for one in rows]
+        [{"subset": "All", "metric": "ap", "model": model, "rank": 1, "rank_worst": len(rows)} for model in rows]
     )
-    pairs = [(one, other) for one in rows for other in rows if one != other]
+    pairs = [(model, other) for model in rows for other in rows if model != other]
     paired = pd.DataFrame(
         [
             {
@@ -56,7 +57,7 @@ def results_of(rows: dict, intervals=(), differences=()) -> numbers.Results:
         ],
         columns=["subset", "metric", "first", "second", "mean", "low", "high"],
     )
-    methods = {one: {"trained": False, "origin": "not trained", "n_parameters": 0} for one in rows}
+    methods = {model: {"trained": False, "origin": "not trained", "n_parameters": 0} for model in rows}
     return numbers.Results("localization", methods, scores, summary, frame, paired, ranks, pd.DataFrame())
 
 

@@ -76,7 +76,7 @@ def read(html):
 
 def test_needs_nothing_beside_it(html, read):
     assert read.open == []
-    assert len(read.sources) > 50 and all(one.startswith("data:image/") for one in read.sources)
+    assert len(read.sources) > 50 and all(source.startswith("data:image/") for source in read.sources)
     # the only addresses are the names of markup languages
     assert not re.search(
         r"(?i)(https?:)?//(?!www\.w3\.org/)[a-z0-9.-]+\.[a-z]{2,}", re.sub(r"base64,[A-Za-z0-9+/=]+", "", html)
@@ -85,13 +85,13 @@ def test_needs_nothing_beside_it(html, read):
 
 
 def test_links_lead_to_tables_that_exist(finished, read):
-    outside = [one for one in read.links if not one.startswith(("#", "data:"))]
-    assert len(outside) > 20 and all((finished / "report" / one).resolve().is_file() for one in outside)
-    assert {one[1:] for one in read.links if one.startswith("#")} <= set(read.ids)
+    outside = [link for link in read.links if not link.startswith(("#", "data:"))]
+    assert len(outside) > 20 and all((finished / "report" / link).resolve().is_file() for link in outside)
+    assert {link[1:] for link in read.links if link.startswith("#")} <= set(read.ids)
 
 
 def test_tables_travel_inside_the_page(finished, read):
-    carried = [one for one in read.links if one.startswith("data:text/csv;charset=utf-8,")]
+    carried = [link for link in read.links if link.startswith("data:text/csv;charset=utf-8,")]
     assert len(carried) == 3 * len(page.TABLES)
     for number, task in enumerate(project.METHODS):
         table = tables.read(finished / "results" / task / "intervals.parquet")

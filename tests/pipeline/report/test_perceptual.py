@@ -39,8 +39,8 @@ def test_scores_in_the_order_of_the_page(finished):
         }
     )
     section = perceptual.section(results, pd.DataFrame(rows)[list(COLUMNS)])
-    assert [one["model"] for one in section["rows"]] == results.order
-    first, second = (one["cells"][0] for one in section["rows"])
+    assert [row["model"] for row in section["rows"]] == results.order
+    first, second = (row["cells"][0] for row in section["rows"])
     assert (first["text"], first["best"], second["text"], second["best"]) == (
         "0.2500",
         False,

@@ -21,7 +21,7 @@ def parsed(svg: str) -> xml.Element:
 
 
 def texts(svg: str) -> list[str]:
-    return [one.text for one in parsed(svg).iter("{http://www.w3.org/2000/svg}text")]
+    return [element.text for element in parsed(svg).iter("{http://www.w3.org/2000/svg}text")]
 
 
 def all_charts(finished) -> list[str]:
@@ -62,7 +62,7 @@ def test_colours_are_the_page_s(charts):
 def test_charts_are_whole_and_refer_to_themselves(charts):
     for chart in charts:
         tree = parsed(chart)
-        ids = {one.get("id") for one in tree.iter()} - {None}
+        ids = {element.get("id") for element in tree.iter()} - {None}
         used = set(re.findall(r'xlink:href="#(\w+)"|url\(#(\w+)\)', chart))
         assert {first or second for first, second in used} <= ids
         assert tree.get("viewBox") and tree.get("role") == "img"
@@ -71,9 +71,9 @@ def test_charts_are_whole_and_refer_to_themselves(charts):
 def test_no_id_stands_for_two_things_on_a_page(charts):
     shapes = {}
     for chart in charts:
-        for one in parsed(chart).iter():
-            if one.get("id"):
-                assert shapes.setdefault(one.get("id"), xml.tostring(one)) == xml.tostring(one)
+        for element in parsed(chart).iter():
+            if element.get("id"):
+                assert shapes.setdefault(element.get("id"), xml.tostring(element)) == xml.tostring(element)
     assert len(shapes) > len(charts)
 
 
@@ -95,13 +95,13 @@ def test_text_is_no_formula_and_no_markup(finished):
 
 def test_a_breakdown_with_one_value_is_no_chart(finished):
     results = read(finished)
-    one = results.breakdowns[results.breakdowns["value"].isin(["thing", "0%-5%"])]
+    breakdowns = results.breakdowns[results.breakdowns["value"].isin(["thing", "0%-5%"])]
     single = numbers.Results(
         *(
             getattr(results, name)
             for name in ("task", "methods", "per_image", "summary", "intervals", "differences", "ranks")
         ),
-        one,
+        breakdowns,
     )
     assert plots.by_kind(single, "category", "fmse") is None
     assert plots.by_steps(single, "foreground_share", "fmse") is None
@@ -109,7 +109,7 @@ def test_a_breakdown_with_one_value_is_no_chart(finished):
 
 def test_sizes_need_a_network(finished):
     results = read(finished)
-    methods = {name: one | {"n_parameters": 0, "trained": False} for name, one in results.methods.items()}
+    methods = {name: method | {"n_parameters": 0, "trained": False} for name, method in results.methods.items()}
     without = numbers.Results(results.task, methods, *(getattr(results, name) for name in numbers.RESULT_TABLES))
     assert plots.size_against_quality(without) is None
     assert "rainnet" in texts(plots.size_against_quality(results))
@@ -131,7 +131,7 @@ def test_styles_tell_methods_apart():
     names = [f"network{n:02d}" for n in range(14)]
     methods = {name: {} for name in [*names, "a", "b", "c"]}
     look = plots.styles(SimpleNamespace(trained=names, methods=methods))
-    assert len({(one.colour, one.dashes, one.marker) for one in look.values()}) == 17
+    assert len({(style.colour, style.dashes, style.marker) for style in look.values()}) == 17
     assert all(look[name].variable == "--faint" for name in "abc")
 
 
@@ -142,11 +142,11 @@ def test_labels_do_not_overlap(values):
     axes = figure.add_subplot()
     axes.set_ylim(0, 1)
     places = plots._apart(axes, values)
-    order = sorted(values, key=lambda one: (values[one], one))
-    heights = np.array([places[one] for one in order])
+    order = sorted(values, key=lambda name: (values[name], name))
+    heights = np.array([places[name] for name in order])
     least = 0.118 / 1.8
     assert (np.diff(heights) >= least - 1e-9).all()
-    wanted = np.array([values[one] for one in order])
+    wanted = np.array([values[name] for name in order])
     if len(order) == 1 or (np.diff(wanted) >= least).all():
         np.testing.assert_allclose(heights, wanted, atol=1e-9)  # labels with room stay where their lines end
     np.testing.assert_allclose(heights.mean(), wanted.mean(), atol=1e-9)

@@ -55,9 +55,9 @@ def test_differences_are_leaves(tmp_path):
     block = parameters["models"].pop(name)
     with open(tmp_path / "params.yaml", "w") as file:
         YAML().dump(parameters, file)
-    found = provenance.preset(tmp_path / "params.yaml", PRESETS)
-    assert found["name"] == "embedded"
-    by_key = {one["key"]: (one["preset"], one["here"]) for one in found["differences"]}
+    nearest = provenance.preset(tmp_path / "params.yaml", PRESETS)
+    assert nearest["name"] == "embedded"
+    by_key = {difference["key"]: (difference["preset"], difference["here"]) for difference in nearest["differences"]}
     assert by_key["seed"] == (str(seed), str(seed + 1))
     assert by_key["training.device"] == ("cpu", "auto")
     assert set(by_key) == {"seed", "training.device", f"models.{name}"} and by_key[f"models.{name}"][1] == "not there"

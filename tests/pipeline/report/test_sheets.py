@@ -31,8 +31,14 @@ def shown(finished, task):
 def with_scores(scores: dict[str, float], photographs=None, metric="psnr") -> numbers.Results:
     """Inpainting results of one method from {image_id: score}."""
     rows = [
-        {"model": "a", "split": "test", "image_id": one, "photograph": (photographs or {}).get(one, one), metric: value}
-        for one, value in scores.items()
+        {
+            "model": "a",
+            "split": "test",
+            "image_id": image_id,
+            "photograph": (photographs or {}).get(image_id, image_id),
+            metric: value,
+        }
+        for image_id, value in scores.items()
     ]
     summary = pd.DataFrame([{"model": "a", "subset": "All", "split": "test", metric: 1.0}])
     nothing = pd.DataFrame()
@@ -106,7 +112,7 @@ def test_worst_images_come_worst_first(finished):
     with shown(finished, "harmonization") as view:
         strips = sheets.worst(view, "composite", 3)
         part = view.results.tested[view.results.tested["model"] == "composite"].sort_values("fmse", ascending=False)
-        assert [one.image_id for one in strips] == list(part["image_id"])[:3]
+        assert [strip.image_id for strip in strips] == list(part["image_id"])[:3]
         assert strips[0].note.startswith(f"fMSE {part['fmse'].iloc[0]:.1f} · ")
         assert decoded(strips[0].source).shape == (project.SIZE, 3 * project.SIZE + 8, 3)
 
@@ -131,8 +137,8 @@ def test_error_map_is_black_where_nothing_differs_and_full_at_its_ceiling():
 
 def test_hits_and_misses_have_their_colours():
     composite = np.zeros((2, 2, 3), np.uint8)
-    found, mask = np.array([[True, True], [False, False]]), np.array([[True, False], [True, False]])
-    drawn = sheets.hits_and_misses(composite, found, mask)
+    detected, mask = np.array([[True, True], [False, False]]), np.array([[True, False], [True, False]])
+    drawn = sheets.hits_and_misses(composite, detected, mask)
     for place, colour in (
         ((0, 0), sheets.FOUND),
         ((0, 1), sheets.FALSE_ALARM),
@@ -176,10 +182,11 @@ def test_samples_of_the_data(finished):
     sheet = sheets.transfer_sheet(folder, pairs, references, 3)
     assert list(sheet) == ["reinhard", "xiao"]
     for transfer, samples in sheet.items():
-        assert len({one["pair_id"] for one in samples}) == 3
-        assert set(one["pair_id"] for one in samples) <= set(pairs.loc[pairs["transfer"] == transfer, "pair_id"])
+        assert len({sample["pair_id"] for sample in samples}) == 3
+        assert set(sample["pair_id"] for sample in samples) <= set(pairs.loc[pairs["transfer"] == transfer, "pair_id"])
         assert all(
-            [tile["name"] for tile in one["tiles"]] == ["real", "mask", "composite", "reference"] for one in samples
+            [tile["name"] for tile in sample["tiles"]] == ["real", "mask", "composite", "reference"]
+            for sample in samples
         )
         row = pairs.set_index("pair_id").loc[samples[0]["pair_id"]]
         np.testing.assert_array_equal(decoded(samples[0]["tiles"][1]["source"]), images.read_mask(folder / row["mask"]))

@@ -40,15 +40,15 @@ def results():
 
 def curves():
     levels = np.arange(256) / 255
-    one = {
+    columns = {
         "subset": "All",
         "split": "test",
         "threshold": levels,
         "recall": 1 - levels,
         "false_positive_rate": (1 - levels) ** 2,
     }
-    one |= {"precision": np.where(levels < 1, 0.5 + levels / 2, 0), "f1": levels * (1 - levels), "iou": levels / 4}
-    return pd.concat([pd.DataFrame({"model": name, **one}) for name in ("unet", "theirs")])
+    columns |= {"precision": np.where(levels < 1, 0.5 + levels / 2, 0), "f1": levels * (1 - levels), "iou": levels / 4}
+    return pd.concat([pd.DataFrame({"model": name, **columns}) for name in ("unet", "theirs")])
 
 
 def test_a_row_per_method_with_its_own_threshold_and_the_best_of_each_column():

@@ -8,14 +8,14 @@ def test_the_protocol_table_says_what_the_parquet_says(finished):
     results, table = read(finished), pd.read_parquet(finished / "results/harmonization/protocols.parquet")
     section = variants.protocols(results, table)
     first = section["tables"][0]
-    assert first["metric"] == "PSNR" and [one["model"] for one in first["methods"]] == results.order
+    assert first["metric"] == "PSNR" and [method["model"] for method in first["methods"]] == results.order
     stated = table[(table["subset"] == "All") & (table["metric"] == "psnr")].set_index(["protocol", "model"])
     for row in first["rows"]:
         for model, cell in zip(results.order, row["cells"]):
             assert cell["text"] == f"{stated.loc[(row['protocol'], model), 'mean']:.2f}"
     means = stated["mean"].unstack("model")
     assert section["words"]["low"]["protocol"] == means[section["words"]["first"]].idxmin()
-    assert {one["protocol"] for one in section["caveats"]} == set(table["protocol"])  # 48 pixels in place of 256
+    assert {caveat["protocol"] for caveat in section["caveats"]} == set(table["protocol"])  # 48 pixels in place of 256
     assert variants.protocols(results, table.iloc[:0]) is None
 
 
@@ -41,12 +41,12 @@ def test_resolutions_count_what_is_smaller(finished):
     ]
     object.__setattr__(results, "breakdowns", pd.concat([results.breakdowns, pd.DataFrame(rows)]))
     every, same = variants.resolutions(results)
-    assert [(one["side"], one["n"], one["smaller"]) for one in every["sides"]] == [("48", 8, 0), ("512", 3, 5)]
+    assert [(side["side"], side["n"], side["smaller"]) for side in every["sides"]] == [("48", 8, 0), ("512", 3, 5)]
     own = [row | {"value": "original"} for row in rows if row["by"] == "resolution" and row["value"] == "48"]
     object.__setattr__(results, "breakdowns", pd.concat([results.breakdowns, pd.DataFrame(own)]))
-    assert [(one["side"], one["n"], one["smaller"]) for one in variants.resolutions(results)[0]["sides"]] == [
+    assert [(side["side"], side["n"], side["smaller"]) for side in variants.resolutions(results)[0]["sides"]] == [
         ("48", 8, 0),
         ("512", 3, 5),
         ("original", 8, 0),
     ]
-    assert same["same"] and [one["smaller"] for one in same["sides"]] == [0, 0]
+    assert same["same"] and [side["smaller"] for side in same["sides"]] == [0, 0]

@@ -59,7 +59,7 @@ def index_of(
         }
     truth = [sha256(file) for file in datasets.manifests(data)]
     return {
-        "task": task, "model": model, "repeat": 1, "n_parameters": 7 if model == "a" else 9, "trained": True, "origin": "trained here", "data": [str(one) for one in data],
+        "task": task, "model": model, "repeat": 1, "n_parameters": 7 if model == "a" else 9, "trained": True, "origin": "trained here", "data": [str(folder) for folder in data],
         "options": options, "threshold": None, "threshold_from": None, "truth": truth, "splits": splits,
     }  # fmt: skip
 
@@ -192,8 +192,8 @@ def test_without_ground_truth_harmonization_has_no_row_and_localization_has(tmp_
 def refused(made, message: str) -> None:
     with pytest.raises(UserError) as caught:
         scores_of(made)
-    found = str(caught.value)
-    assert "\n" not in found and message in found, found
+    line = str(caught.value)
+    assert "\n" not in line and message in line, line
 
 
 def test_a_missing_prediction(made):
@@ -293,7 +293,7 @@ def test_indexes_come_by_name_and_must_be_json(tmp_path):
     folder.mkdir()
     for name in ("b", "a"):
         (folder / f"{name}.json").write_text(json.dumps({"task": "inpainting", "model": name} | STATED))
-    assert [one["model"] for one in evaluation.indexes(folder)] == ["a", "b"]
+    assert [method["model"] for method in evaluation.indexes(folder)] == ["a", "b"]
     (folder / "c.json").write_text("{")
     anew = "; `dvc repro models/dvc.yaml:infer-c` makes it anew"
     for text, message in (
@@ -359,18 +359,22 @@ def test_protocols_are_scored_on_the_originals(made):
         full = [images.read_rgb(row[key]) for key in ("composite", "real", "mask")]
         assert full[0].shape == (40, 60, 3)
         drawn = images.read_rgb(predictions / f"b/test/{name}.png")
-        found = by_protocol.set_index(["model", "image_id"]).loc[("b", name)]
+        scored = by_protocol.set_index(["model", "image_id"]).loc[("b", name)]
         for protocol, metric, value in protocols.harmonization.score(
             drawn, *full[:2], full[2][..., 0], protocols.chosen("harmonization", ["saic", "rainnet"])
         ):
-            assert found[f"{protocol} {metric}"] == pytest.approx(value, nan_ok=True)
+            assert scored[f"{protocol} {metric}"] == pytest.approx(value, nan_ok=True)
         per_image = scores.set_index(["model", "image_id"]).loc[("b", name)]
-        assert all(found[f"seam-256 {metric}"] == per_image[metric] for metric in TASKS["harmonization"].seam_metrics)
+        assert all(scored[f"seam-256 {metric}"] == per_image[metric] for metric in TASKS["harmonization"].seam_metrics)
 
 
 @pytest.mark.parametrize(
     "named, expected",
-    [(None, {one.name for one in protocols.localization.PROTOCOLS}), (["dirl"], {"seam-256", "dirl"}), ([], set())],
+    [
+        (None, {record.name for record in protocols.localization.PROTOCOLS}),
+        (["dirl"], {"seam-256", "dirl"}),
+        ([], set()),
+    ],
 )
 def test_protocols_are_those_that_were_named(tmp_path, named, expected):
     data = [subset(tmp_path / "HCOCO", [{"pair_id": "c1_1_1", "split": "test", "foreground_ratio": 0.25}])]
@@ -401,10 +405,10 @@ def test_curves_are_means_over_images_and_the_own_threshold_has_its_scores(tmp_p
     )
     dataset = datasets.for_testing("localization", data, SIZE, "test", max_foreground=1.0)
     for number, name in enumerate(names):
-        found = images.read_rgb(tmp_path / f"p/a/test/{name}.png")[..., 0] > 100
+        detected = images.read_rgb(tmp_path / f"p/a/test/{name}.png")[..., 0] > 100
         mask, row = dataset.item(number)["mask"], scores.set_index("image_id").loc[name]
-        assert row["f1_val"] == pytest.approx(f1_score(mask.ravel(), found.ravel()), abs=1e-15)
-        assert row["iou_val"] == pytest.approx(jaccard_score(mask.ravel(), found.ravel()), abs=1e-15)
+        assert row["f1_val"] == pytest.approx(f1_score(mask.ravel(), detected.ravel()), abs=1e-15)
+        assert row["iou_val"] == pytest.approx(jaccard_score(mask.ravel(), detected.ravel()), abs=1e-15)
     table = summaries.summary("localization", scores, [index | {"threshold_from": "3 images"}])
     assert (table["threshold"] == 100 / 255).all() and (table["threshold_from"] == "3 images").all()
     # a method without a threshold lacks both for every image; its images are not odd for that
@@ -452,17 +456,17 @@ def test_other_sides_leave_out_what_is_smaller_and_say_so(tmp_path):
         for split, n in (("test", 3), ("test@32", 2), ("test@64", 1))
         for subset_ in ("All", "HCOCO")
     }
-    found = summaries.by_resolution("harmonization", scores, methods, SIZE, **OPTIONS).set_index(
+    means = summaries.by_resolution("harmonization", scores, methods, SIZE, **OPTIONS).set_index(
         ["by", "value", "model", "metric"]
     )
-    n = found["n"].unstack("value")[["24", "32", "64", "128"]].loc[(slice(None), "b", "psnr"), :]
+    n = means["n"].unstack("value")[["24", "32", "64", "128"]].loc[(slice(None), "b", "psnr"), :]
     assert n.loc["resolution"].to_numpy().tolist() == [[3, 2, 1, 0]] and n.loc[
         "resolution_same_images"
     ].to_numpy().tolist() == [[1, 1, 1, 0]]
     tested = scores[(scores["model"] == "b") & (scores["split"] == "test")].set_index("image_id")["psnr"]
-    assert found.loc[("resolution", "24", "b", "psnr"), "mean"] == pytest.approx(tested.mean())
-    assert found.loc[("resolution_same_images", "24", "b", "psnr"), "mean"] == pytest.approx(tested["clarge_1_1"])
-    assert np.isnan(found.loc[("resolution", "128", "b", "psnr"), "mean"])
+    assert means.loc[("resolution", "24", "b", "psnr"), "mean"] == pytest.approx(tested.mean())
+    assert means.loc[("resolution_same_images", "24", "b", "psnr"), "mean"] == pytest.approx(tested["clarge_1_1"])
+    assert np.isnan(means.loc[("resolution", "128", "b", "psnr"), "mean"])
     # nothing else takes notice of them
     assert set(summaries.intervals("harmonization", scores, **OPTIONS)["n"]) == {3}
     assert summaries.breakdowns("harmonization", scores, **OPTIONS)["n"].max() == 3
@@ -496,8 +500,8 @@ def test_workers_change_nothing(made, monkeypatch, tmp_path):
         None,
         functools.partial(parallel.ordered_map, describe="score", chunk=1),
     )
-    for one, other in zip(alone, spread):
-        pd.testing.assert_frame_equal(one, other, check_exact=True)
+    for table, other in zip(alone, spread):
+        pd.testing.assert_frame_equal(table, other, check_exact=True)
     (predictions / "b/test/c1_1_2.png").unlink()
     with pytest.raises(UserError, match="b/test/c1_1_2.png is missing$"):
         evaluation.score(
@@ -614,10 +618,10 @@ def test_the_summary_of_a_run_has_the_contracts_columns(made):
 def test_dvcs_metrics_are_one_mean_per_trained_method_over_all_test_images():
     scores, methods = by_hand()
     means = summaries.summary("harmonization", pd.concat([scores, scores.assign(split="rhm", psnr=99.0)]), [
-        one | {"splits": {"test": {"n_scored": 4}, "rhm": {"n_scored": 4}}} for one in methods
+        method | {"splits": {"test": {"n_scored": 4}, "rhm": {"n_scored": 4}}} for method in methods
     ])  # fmt: skip
-    found = summaries.headline("harmonization", means)
-    assert found == {"a": {"fmse": 8.0}, "b": {"fmse": 8.0}}
+    headline = summaries.headline("harmonization", means)
+    assert headline == {"a": {"fmse": 8.0}, "b": {"fmse": 8.0}}
     without = means.assign(n_parameters=means["n_parameters"].where(means["model"] == "b", 0))
     assert list(summaries.headline("harmonization", without)) == ["b"], "no parameter moves a method without training"
 
@@ -643,12 +647,16 @@ def test_differences_by_size_compare_images_of_a_size_alone():
     scores, _ = by_hand()
     better = (scores["model"] == "b") & scores["image_id"].isin(["2", "3"])  # those of 10% and 15%
     table = summaries.differences_by_size("harmonization", scores.assign(psnr=scores["psnr"] + better), **OPTIONS)
-    found = table[table["metric"] == "psnr"].set_index(["first", "value"])
-    assert found.loc["b", "mean"].to_dict() == {"0%-5%": 2, "5%-15%": 3, "15%-100%": 2}
-    assert found.loc["b", "n"].to_dict() == {"0%-5%": 1, "5%-15%": 2, "15%-100%": 1} and set(table["by"]) == {
+    differences = table[table["metric"] == "psnr"].set_index(["first", "value"])
+    assert differences.loc["b", "mean"].to_dict() == {"0%-5%": 2, "5%-15%": 3, "15%-100%": 2}
+    assert differences.loc["b", "n"].to_dict() == {"0%-5%": 1, "5%-15%": 2, "15%-100%": 1} and set(table["by"]) == {
         "foreground_share"
     }
-    assert found.loc["b", "simulated"].to_dict() == {"0%-5%": 0, "5%-15%": 0, "15%-100%": 1}  # image 4 is simulated
+    assert differences.loc["b", "simulated"].to_dict() == {
+        "0%-5%": 0,
+        "5%-15%": 0,
+        "15%-100%": 1,
+    }  # image 4 is simulated
 
 
 def test_ranks_say_which_way_is_better():
@@ -660,11 +668,11 @@ def test_ranks_say_which_way_is_better():
 def test_breakdowns_by_what_kind_of_image_it_is():
     scores, _ = by_hand()
     table = summaries.breakdowns("harmonization", scores, **OPTIONS)
-    found = table[
-        (table["metric"] == "psnr") & (table["model"] == "a") & (table["by"] == "foreground_share")
-    ].set_index("value")
+    rows = table[(table["metric"] == "psnr") & (table["model"] == "a") & (table["by"] == "foreground_share")].set_index(
+        "value"
+    )
     # shares 0.05, 0.10, 0.15, 0.20 of images 1 .. 4; bins hold their upper end
-    assert found["mean"].to_dict() == {"0%-5%": 20, "5%-15%": 35, "15%-100%": 60} and found["n"].to_dict() == {
+    assert rows["mean"].to_dict() == {"0%-5%": 20, "5%-15%": 35, "15%-100%": 60} and rows["n"].to_dict() == {
         "0%-5%": 1,
         "5%-15%": 2,
         "15%-100%": 1,

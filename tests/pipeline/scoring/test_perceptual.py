@@ -117,7 +117,7 @@ def test_lpips_is_the_librarys(accepted, monkeypatch):
     library = LearnedPerceptualImagePatchSimilarity("alex", normalize=True)
     weights = perceptual.choose(str(accepted["lpips"]), None).lpips
     first, second = pictures(2)
-    expected = library(*(torch.from_numpy(one).permute(2, 0, 1)[None].float() / 255 for one in (first, second)))
+    expected = library(*(torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255 for picture in (first, second)))
     assert perceptual.lpips(weights, first, second) == pytest.approx(float(expected), rel=1e-5) and expected > 0
     assert perceptual.lpips(weights, first, first) == 0
 
@@ -127,11 +127,11 @@ def test_lpips_is_the_librarys(accepted, monkeypatch):
 
 def by_definition(first: np.ndarray, second: np.ndarray) -> float:
     """With covariances and scipy's root of their product."""
-    covariances = [np.cov(one, rowvar=False) for one in (first, second)]
+    covariances = [np.cov(features, rowvar=False) for features in (first, second)]
     root = scipy.linalg.sqrtm(covariances[0] @ covariances[1])
     return float(
         np.square(first.mean(0) - second.mean(0)).sum()
-        + sum(np.trace(one) for one in covariances)
+        + sum(np.trace(covariance) for covariance in covariances)
         - 2 * np.trace(root).real
     )
 
@@ -157,8 +157,8 @@ def test_counting_an_item_twice_is_having_it_twice(counts):
     rng = np.random.default_rng(4)
     first, second = rng.normal(size=(9, 6)), rng.normal(size=(9, 6))
     repeated = np.repeat(np.arange(9), counts)
-    found = perceptual.frechet_distance(first, second, np.array(counts, float))
-    assert found == pytest.approx(perceptual.frechet_distance(first[repeated], second[repeated]), abs=1e-8)
+    distance = perceptual.frechet_distance(first, second, np.array(counts, float))
+    assert distance == pytest.approx(perceptual.frechet_distance(first[repeated], second[repeated]), abs=1e-8)
 
 
 def test_features_and_distance_are_those_of_torch_fidelity(accepted):
@@ -170,16 +170,18 @@ def test_features_and_distance_are_those_of_torch_fidelity(accepted):
         "inception-v3-compat", ["2048"], feature_extractor_weights_path=str(accepted["fid"])
     )
     first, second = pictures(2), pictures(2, 1)
-    seen = [np.array([perceptual.features(weights, one) for one in part]) for part in (first, second)]
+    seen = [np.array([perceptual.features(weights, picture) for picture in part]) for part in (first, second)]
     expected = [library(torch.from_numpy(np.array(part)).permute(0, 3, 1, 2))[0] for part in (first, second)]
     for mine, theirs in zip(seen, expected):
         np.testing.assert_allclose(mine, theirs.numpy(), rtol=1e-4, atol=1e-6)
     # of 60 of the features, since theirs takes the root of a 2048 x 2048 matrix
-    part = [one[:, :60].double() for one in expected]
-    theirs = fid_statistics_to_metric(*(fid_features_to_statistics(one) for one in part), False)[
+    part = [features[:, :60].double() for features in expected]
+    theirs = fid_statistics_to_metric(*(fid_features_to_statistics(features) for features in part), False)[
         "frechet_inception_distance"
     ]
-    assert perceptual.frechet_distance(*(one.numpy() for one in part)) == pytest.approx(theirs, rel=1e-3, abs=1e-9)
+    assert perceptual.frechet_distance(*(features.numpy() for features in part)) == pytest.approx(
+        theirs, rel=1e-3, abs=1e-9
+    )
 
 
 def test_the_interval_lies_about_the_estimate_and_narrows_with_n():
@@ -192,9 +194,9 @@ def test_the_interval_lies_about_the_estimate_and_narrows_with_n():
         return perceptual.fid_interval(perceptual._Fid(*work))
 
     few, many = interval(30), interval(3000)
-    for found in (few, many):
-        assert found.low < found.score < found.high and found.n_resamples == perceptual.FID_RESAMPLES
-        assert found.high - found.score == pytest.approx(found.score - found.low)
+    for estimate in (few, many):
+        assert estimate.low < estimate.score < estimate.high and estimate.n_resamples == perceptual.FID_RESAMPLES
+        assert estimate.high - estimate.score == pytest.approx(estimate.score - estimate.low)
     assert many.high - many.low < (few.high - few.low) / 4
     rng = np.random.default_rng(0)
     copied = interval(30, copies=4)  # copies of a photograph are no further evidence
@@ -203,10 +205,10 @@ def test_the_interval_lies_about_the_estimate_and_narrows_with_n():
 
 def test_one_photograph_has_no_interval():
     rng = np.random.default_rng(0)
-    found = perceptual.fid_interval(
+    estimate = perceptual.fid_interval(
         perceptual._Fid(rng.normal(size=(4, 3)), rng.normal(size=(4, 3)), np.array(["p"] * 4), RESAMPLING)
     )
-    assert found.score > 0 and np.isnan([found.low, found.high]).all()
+    assert estimate.score > 0 and np.isnan([estimate.low, estimate.high]).all()
 
 
 # ---- the table

@@ -63,7 +63,7 @@ def test_every_row_says_what_it_can_not_say(table):
     assert (table.loc[("All", "seam-256"), "caveat"] == "").all()
     assert (
         table.loc[("All", "saic", "psnr", "a"), "caveat"]
-        == next(one.caveat for one in protocols.harmonization.PROTOCOLS if one.name == "saic")
+        == next(record.caveat for record in protocols.harmonization.PROTOCOLS if record.name == "saic")
         != ""
     )
     small = protocol_comparison.table("harmonization", scores(), 64, **OPTIONS)

@@ -79,8 +79,8 @@ def test_seam_is_the_adopted_score(soft):
     binary = pil(np.where(mask >= 128, 255, 0).astype(np.uint8), size, "NEAREST") > 0
     pasted = np.where(binary[..., None], prediction, pil(composite, size, "BILINEAR"))
     expected = harmonization_metrics.score(pasted, pil(real, size, "BILINEAR"), binary)
-    found = by_protocol(harmonization(prediction, composite, real, mask))
-    assert found["seam-256"] == pytest.approx(expected, abs=1e-6)
+    scores = by_protocol(harmonization(prediction, composite, real, mask))
+    assert scores["seam-256"] == pytest.approx(expected, abs=1e-6)
 
 
 def test_iharmony4_and_dovenet():
@@ -91,11 +91,11 @@ def test_iharmony4_and_dovenet():
     output = prediction.astype(float)
     mse = mean_squared_error(output, target)
     fmse = mean_squared_error(output * binary, target * binary) * binary.size / binary.sum()
-    found = by_protocol(harmonization(prediction, composite, real, mask))
+    scores = by_protocol(harmonization(prediction, composite, real, mask))
     for name, data_range in (("iharmony4", np.ptp(source)), ("dovenet", np.ptp(output))):
         psnr = peak_signal_noise_ratio(target, output, data_range=data_range)
-        assert found[name] == pytest.approx({"mse": mse, "psnr": psnr, "fmse": fmse})
-    assert found["iharmony4"]["psnr"] != pytest.approx(found["dovenet"]["psnr"], abs=1e-3)
+        assert scores[name] == pytest.approx({"mse": mse, "psnr": psnr, "fmse": fmse})
+    assert scores["iharmony4"]["psnr"] != pytest.approx(scores["dovenet"]["psnr"], abs=1e-3)
 
 
 def test_evaluators_with_bilinear_images():
@@ -104,28 +104,28 @@ def test_evaluators_with_bilinear_images():
     target, source = pil(real, size, "BILINEAR").astype(float), pil(composite, size, "BILINEAR").astype(float)
     binary = pil(mask, size, "NEAREST")[..., None] / 255
     output = prediction.astype(float)
-    found = by_protocol(harmonization(prediction, composite, real, mask))
+    scores = by_protocol(harmonization(prediction, composite, real, mask))
 
     raw = {
         "mse": mean_squared_error(output, target),
         "psnr": peak_signal_noise_ratio(target, output, data_range=np.ptp(output)),
     }
-    assert found["dovenet-test"] == pytest.approx(raw)
+    assert scores["dovenet-test"] == pytest.approx(raw)
     masked = mean_squared_error(output * binary, target * binary) * binary.size / binary.sum()
-    assert found["bargainnet"] == pytest.approx(raw | {"fmse": masked})
+    assert scores["bargainnet"] == pytest.approx(raw | {"fmse": masked})
 
     on_real = np.where(binary > 0, output, target)
     pasted = {
         "mse": mean_squared_error(on_real, target),
         "psnr": peak_signal_noise_ratio(target, on_real, data_range=255),
     }
-    assert found["rainnet"] == pytest.approx(pasted)
-    assert found["hdnet"] == pytest.approx(pasted | {"fmse": pasted["mse"] * binary.size / binary.sum()})
+    assert scores["rainnet"] == pytest.approx(pasted)
+    assert scores["hdnet"] == pytest.approx(pasted | {"fmse": pasted["mse"] * binary.size / binary.sum()})
 
     soft = pil(mask, size, "BILINEAR")[..., None] / 255
     assert np.count_nonzero((soft > 0) & (soft < 1)) > 0
     mixed = np.floor(output * soft + source * (1 - soft) + 1e-9)
-    s2am, s2crnet = found["s2am"], found["s2crnet"]
+    s2am, s2crnet = scores["s2am"], scores["s2crnet"]
     assert s2am["mse"] == s2crnet["mse"] == pytest.approx(mean_squared_error(mixed, target))
     assert s2am["psnr"] == pytest.approx(peak_signal_noise_ratio(target, mixed, data_range=np.ptp(mixed)))
     assert s2crnet["psnr"] == pytest.approx(peak_signal_noise_ratio(target, mixed, data_range=255))
@@ -141,11 +141,11 @@ def test_saic_and_its_descendants():
     squared = (prediction.astype(float) - target) ** 2
     fmse = (squared * weight).sum() / (3 * weight.sum() + 1e-6)
     psnr = 10 * math.log10(target.max() ** 2 / (squared.mean() + 1e-6))
-    found = by_protocol(harmonization(prediction, composite, real, mask))
-    assert found["saic"] == pytest.approx({"mse": squared.mean(), "psnr": psnr, "fmse": fmse})
-    cdtnet = {key: found["cdtnet"][key] for key in ("mse", "psnr", "fmse", "fpsnr")}
-    assert cdtnet == pytest.approx(found["saic"] | {"fpsnr": 10 * math.log10(target.max() ** 2 / (fmse + 1e-6))})
-    pctnet, masked = found["pctnet"], (squared * weight).mean()
+    scores = by_protocol(harmonization(prediction, composite, real, mask))
+    assert scores["saic"] == pytest.approx({"mse": squared.mean(), "psnr": psnr, "fmse": fmse})
+    cdtnet = {key: scores["cdtnet"][key] for key in ("mse", "psnr", "fmse", "fpsnr")}
+    assert cdtnet == pytest.approx(scores["saic"] | {"fpsnr": 10 * math.log10(target.max() ** 2 / (fmse + 1e-6))})
+    pctnet, masked = scores["pctnet"], (squared * weight).mean()
     assert pctnet["mse"] == pytest.approx(masked) and pctnet["fmse"] == pytest.approx(fmse)
     assert pctnet["psnr"] == pytest.approx(10 * math.log10(255**2 / (masked + 1e-6)))
     pasted = prediction * weight + target * (1 - weight)
@@ -167,19 +167,19 @@ def test_iih_reads_jpeg_files_back():
     binary = pil(mask, size, "NEAREST")[..., None] > 0
     output = stored(np.where(binary, prediction, pil(composite, size, "BICUBIC")))
     target = stored(pil(real, size, "BICUBIC"))
-    found = by_protocol(harmonization(prediction, composite, real, mask))["iih"]
-    assert found["mse"] == pytest.approx(mean_squared_error(output, target))
+    scores = by_protocol(harmonization(prediction, composite, real, mask))["iih"]
+    assert scores["mse"] == pytest.approx(mean_squared_error(output, target))
     fmse = mean_squared_error(output * binary, target * binary) * binary.size / binary.sum()
-    assert found["fmse"] == pytest.approx(fmse) and found["fpsnr"] == pytest.approx(10 * math.log10(255**2 / fmse))
+    assert scores["fmse"] == pytest.approx(fmse) and scores["fpsnr"] == pytest.approx(10 * math.log10(255**2 / fmse))
 
 
 def test_truncation_needs_unrounded_predictions():
     flat = np.full((60, 60, 3), 100, np.uint8)
     mask = np.ones((60, 60), bool)
     drawn = np.full((60, 60, 3), 110.9 / 255)
-    found = by_protocol(harmonization(drawn, flat, flat, mask))
-    assert found["seam-256"]["mse"] == 11**2 and found["rainnet"]["mse"] == 10**2
-    assert found["saic"]["mse"] == pytest.approx(10.9**2)
+    scores = by_protocol(harmonization(drawn, flat, flat, mask))
+    assert scores["seam-256"]["mse"] == 11**2 and scores["rainnet"]["mse"] == 10**2
+    assert scores["saic"]["mse"] == pytest.approx(10.9**2)
     saved = by_protocol(harmonization(np.full((60, 60, 3), 111, np.uint8), flat, flat, mask))
     assert saved["rainnet"]["mse"] == saved["seam-256"]["mse"] == 11**2
 
@@ -188,9 +188,9 @@ def test_one_bit_conversion_dithers_grey_masks():
     flat = np.zeros((64, 64, 3), np.uint8)
     prediction = np.full((64, 64, 3), 10, np.uint8)
     grey = np.full((64, 64), 150, np.uint8)
-    found = by_protocol(harmonization(prediction, flat, flat, grey))
-    assert found["seam-256"]["mse"] == 100  # 150 is foreground
-    assert found["iih"]["mse"] == pytest.approx(100 * 150 / 255, rel=0.1)  # about 59% of the pixels are
+    scores = by_protocol(harmonization(prediction, flat, flat, grey))
+    assert scores["seam-256"]["mse"] == 100  # 150 is foreground
+    assert scores["iih"]["mse"] == pytest.approx(100 * 150 / 255, rel=0.1)  # about 59% of the pixels are
 
 
 def test_identical_empty_and_constant():
@@ -218,9 +218,9 @@ def test_equal_sizes_and_backgrounds_leave_only_the_range(seed):
     mask = rng.random((24, 24)) < 0.4
     mask[0, 0] = True
     prediction = np.where(mask[..., None], rng.integers(0, 256, real.shape, dtype=np.uint8), real)
-    found = by_protocol(harmonization(prediction, prediction, real, mask))
-    expected = found["seam-256"]
-    for name, values in found.items():
+    scores = by_protocol(harmonization(prediction, prediction, real, mask))
+    expected = scores["seam-256"]
+    for name, values in scores.items():
         if name != "iih":  # JPEG
             assert values["mse"] == pytest.approx(expected["mse"]), name
             assert values.get("fmse", expected["fmse"]) == pytest.approx(expected["fmse"]), name
@@ -234,8 +234,8 @@ def test_protocols_spread_on_a_real_composite():
         for name in ("composite_images/e0001_1_1.jpg", "real_images/e0001.jpg")
     )
     mask = np.asarray(Image.open(SAMPLE / "RainNetExamples/masks/e0001_1.png").convert("L"))
-    found = by_protocol(harmonization(composite, composite, real, mask))
-    psnr = {name: values["psnr"] for name, values in found.items()}
+    scores = by_protocol(harmonization(composite, composite, real, mask))
+    psnr = {name: values["psnr"] for name, values in scores.items()}
     assert psnr["seam-256"] == pytest.approx(peak_signal_noise_ratio(real, composite), abs=0.05)
     assert 2 < max(psnr.values()) - min(psnr.values()) < 4
 
@@ -247,18 +247,18 @@ def test_localization_protocols():
     truth = cv2.resize((mask > 127).astype(float), (32, 24), interpolation=cv2.INTER_AREA) >= 0.5
     probability = np.clip(0.3 * truth + rng.normal(0.3, 0.1, truth.shape), 0, 1)
     saved = np.rint(probability * 255).astype(np.uint8)
-    found = by_protocol(localization(saved, mask))
+    scores = by_protocol(localization(saved, mask))
 
     ours = localization_metrics.score(saved / 255, truth)
-    assert found["seam-256"] == pytest.approx({key: ours[key] for key in ("ap", "f1", "iou", "precision", "recall")})
+    assert scores["seam-256"] == pytest.approx({key: ours[key] for key in ("ap", "f1", "iou", "precision", "recall")})
     keys = ("f1", "iou", "precision", "recall")
-    assert found["seam-256-minmax"] == pytest.approx({"ap": ours["ap"]} | {key: ours[f"{key}_minmax"] for key in keys})
+    assert scores["seam-256-minmax"] == pytest.approx({"ap": ours["ap"]} | {key: ours[f"{key}_minmax"] for key in keys})
 
     theirs = np.asarray(Image.fromarray(mask).resize((32, 24), Image.Resampling.BILINEAR)) / 255 > 0.5
     shown = (saved - saved.min()) / (saved.max() - saved.min())
     hits = float(((shown > 0.5) & theirs).sum())
     precision, recall = hits / ((shown > 0.5).sum() + 1e-6), hits / (theirs.sum() + 1e-6)
-    assert found["dirl"] == pytest.approx(
+    assert scores["dirl"] == pytest.approx(
         {
             "ap": average_precision_score(theirs.ravel(), shown.ravel()),
             "f1": 2 * precision * recall / (precision + recall + 1e-6),
@@ -271,9 +271,9 @@ def test_localization_protocols():
 
 
 def test_localization_of_an_empty_mask():
-    found = by_protocol(localization(np.full((8, 8), 0.7), np.zeros((16, 16), bool)))
-    assert found["seam-256"] and all(math.isnan(value) for value in found["seam-256"].values())
-    assert set(found["dirl"].values()) == {0.0}  # as the public code counts it
+    scores = by_protocol(localization(np.full((8, 8), 0.7), np.zeros((16, 16), bool)))
+    assert scores["seam-256"] and all(math.isnan(value) for value in scores["seam-256"].values())
+    assert set(scores["dirl"].values()) == {0.0}  # as the public code counts it
 
 
 def test_inpainting_protocols():
@@ -283,12 +283,12 @@ def test_inpainting_protocols():
     hole = np.zeros((64, 72), bool)
     hole[10:40, 20:50] = True
     composed = np.where(hole[..., None], prediction, image)
-    found = by_protocol(inpainting(prediction, image, hole))
+    scores = by_protocol(inpainting(prediction, image, hole))
     for name, picture in (("seam-256", composed), ("unpasted", prediction)):
         ours = inpainting_metrics.score(picture, image)
-        assert found[name] == pytest.approx({key: ours[key] for key in ("ssim", "psnr", "l1")})
+        assert scores[name] == pytest.approx({key: ours[key] for key in ("ssim", "psnr", "l1")})
     grey, truth = rgb2gray(composed / 255), rgb2gray(image / 255)
-    assert found["edgeconnect"] == pytest.approx(
+    assert scores["edgeconnect"] == pytest.approx(
         {
             "ssim": structural_similarity(truth, grey, data_range=1, win_size=51),
             "psnr": peak_signal_noise_ratio(truth, grey, data_range=1),
@@ -297,13 +297,13 @@ def test_inpainting_protocols():
     )
     ones = np.ones(image.shape[:2], bool)
     padded = harmonization_metrics.score(composed, image, ones)["ssim"]
-    assert found["lama"] == pytest.approx({"ssim": padded})
+    assert scores["lama"] == pytest.approx({"ssim": padded})
 
 
 def test_inpainting_of_a_black_and_of_a_perfect_image():
     black = np.zeros((51, 51, 3), np.uint8)
-    found = by_protocol(inpainting(black, black, np.ones((51, 51), bool)))
-    assert found["edgeconnect"] == {"ssim": 1, "psnr": 100, "mae": 0} and found["seam-256"]["psnr"] == 100
+    scores = by_protocol(inpainting(black, black, np.ones((51, 51), bool)))
+    assert scores["edgeconnect"] == {"ssim": 1, "psnr": 100, "mae": 0} and scores["seam-256"]["psnr"] == 100
 
 
 PREDICTION, COMPOSITE, REAL, MASK = scene()
@@ -334,9 +334,9 @@ def test_a_record_is_all_a_new_protocol_needs():
     """seam-256 with another resizing filter: one field differs, and so does the score."""
     ours = HARMONIZATION[0]
     variant = replace(ours, name="seam-bicubic", image_filter="bicubic")
-    found = by_protocol(harmonization(*scene(), protocols=(ours, variant)))
-    assert found["seam-256"].keys() == found["seam-bicubic"].keys()
-    assert found["seam-256"]["mse"] != found["seam-bicubic"]["mse"]
+    scores = by_protocol(harmonization(*scene(), protocols=(ours, variant)))
+    assert scores["seam-256"].keys() == scores["seam-bicubic"].keys()
+    assert scores["seam-256"]["mse"] != scores["seam-bicubic"]["mse"]
 
 
 def test_psnr_of_nothing():

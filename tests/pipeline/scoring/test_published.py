@@ -15,21 +15,21 @@ PRINTED = table()
 
 
 def value(**cell):
-    row = PRINTED[np.logical_and.reduce([PRINTED[key] == one for key, one in cell.items()])]
+    row = PRINTED[np.logical_and.reduce([PRINTED[key] == value for key, value in cell.items()])]
     assert len(row) == 1, cell
     return row["value"].item()
 
 
 def pooled(task, tables, counts):
     """label, metric: the mean of the printed sub-datasets weighted by images, the printed All, All's note."""
-    found = {}
+    means = {}
     part = PRINTED[(PRINTED["task"] == task) & PRINTED["table"].isin(tables) & (PRINTED["condition"] == "")]
     for (_, model, metric), cells in part.groupby(["table", "model", "metric"]):
         cells = cells.set_index("subset")
         if {*counts, "All"} <= set(cells.index):
             mean = np.average(cells.loc[list(counts), "value"], weights=list(counts.values()))
-            found[model, metric] = mean, cells.loc["All", "value"], cells.loc["All", "note"]
-    return found
+            means[model, metric] = mean, cells.loc["All", "value"], cells.loc["All", "note"]
+    return means
 
 
 def test_shape_of_the_table():
@@ -73,10 +73,10 @@ def test_full_resolution_means_are_those_of_the_published_scores_of_each_image()
 
 def test_harmonization_means_pool_but_for_the_cells_with_a_note():
     """Recomputed from the printed tables: of 53 different (row, metric) pairs 44 reproduce to 0.05 or better."""
-    found = {}
+    means = {}
     for name in ("Table 1", "Table II", "Table III"):
-        found |= {(name, *key): cells for key, cells in pooled("harmonization", [name], IHARMONY4).items()}
-    off = {key: cells for key, cells in found.items() if abs(cells[0] - cells[1]) > 0.05}
+        means |= {(name, *key): cells for key, cells in pooled("harmonization", [name], IHARMONY4).items()}
+    off = {key: cells for key, cells in means.items() if abs(cells[0] - cells[1]) > 0.05}
     assert {key[1:] for key in off} == {
         ("dovenet", "fmse"), ("s2am", "fmse"), ("iih", "mse"), ("iih", "fmse"), ("dih", "fmse"),
         ("rainnet", "psnr"), ("rainnet", "mse"), ("rainnet", "fmse"), ("region_contrastive", "fssim"),
@@ -84,7 +84,7 @@ def test_harmonization_means_pool_but_for_the_cells_with_a_note():
     assert len({key[1:] for key in off}) == 53 - 44
     for mean, _, note in off.values():
         assert f"pools to {mean:.2f}" in note
-    assert found["Table II", "rainnet", "mse"][0] == pytest.approx(44.50, abs=0.005)  # closes there, as the spec says
+    assert means["Table II", "rainnet", "mse"][0] == pytest.approx(44.50, abs=0.005)  # closes there, as the spec says
 
 
 def test_readme_composites_pool():
@@ -101,15 +101,15 @@ def test_readme_composites_pool():
 
 def test_localization_means_pool_but_for_three_rows():
     """Recomputed from the printed table: RSRNet, DIRL and SegFormer do not close."""
-    found = pooled("localization", ["poster"], LE50)
+    means = pooled("localization", ["poster"], LE50)
     # rounding explains 0.01; the largest difference that the specification lets pass is 0.027, UNet's IoU
     limit = {"ap": 0.04, "iou": 0.04, "f1": 0.0004}
-    off = {key for key, (mean, printed, _) in found.items() if abs(mean - printed) > limit[key[1]]}
+    off = {key for key, (mean, printed, _) in means.items() if abs(mean - printed) > limit[key[1]]}
     assert off == {(model, metric) for model in ("rsrnet", "dirl", "segformer") for metric in ("ap", "f1", "iou")}
-    recomputed = {metric: found["rsrnet", metric][0] for metric in ("ap", "f1", "iou")}
+    recomputed = {metric: means["rsrnet", metric][0] for metric in ("ap", "f1", "iou")}
     assert recomputed == pytest.approx({"ap": 82.98, "f1": 0.7660, "iou": 72.05}, abs=0.006)
     for model, metric in off:
-        mean, _, note = found[model, metric]
+        mean, _, note = means[model, metric]
         assert f"pool to {mean:.4f}" in note if metric == "f1" else f"pool to {mean:.2f}" in note
 
 
@@ -166,11 +166,11 @@ def ours_like_the_poster(**changed):
 
 
 def test_compare_converts_and_pairs():
-    found = compare(ours_like_the_poster())
-    assert len(found) == 14 * 3 and set(found["metric"]) == {"ap", "f1", "iou"}
-    np.testing.assert_allclose(found["ours"], found["published"])
-    assert found["published"].max() <= 1 and (found["n_images"] == 98).all() and (found["low"] == 0.25).all()
-    ranks = correlations(found)
+    compared = compare(ours_like_the_poster())
+    assert len(compared) == 14 * 3 and set(compared["metric"]) == {"ap", "f1", "iou"}
+    np.testing.assert_allclose(compared["ours"], compared["published"])
+    assert compared["published"].max() <= 1 and (compared["n_images"] == 98).all() and (compared["low"] == 0.25).all()
+    ranks = correlations(compared)
     assert ranks[["n_models", "spearman", "kendall", "why_not"]].values.tolist() == [[14, 1, 1, ""]] * 3
 
 
@@ -179,9 +179,9 @@ def test_correlations_equal_scipy_and_know_their_limits():
     ap = ours["metric"] == "ap"
     ours.loc[ap, "ours"] = np.random.default_rng(0).random(ap.sum())
     ours.loc[ours[ap].index[3], "ours"] = np.nan  # excluded there: one pair fewer, and it shows
-    found = compare(ours)
-    part = found[found["metric"] == "ap"]
-    row = correlations(found).set_index("metric").loc["ap"]
+    compared = compare(ours)
+    part = compared[compared["metric"] == "ap"]
+    row = correlations(compared).set_index("metric").loc["ap"]
     assert row["n_models"] == 13
     assert row["spearman"] == pytest.approx(stats.spearmanr(part["ours"], part["published"])[0])
     assert row["kendall"] == pytest.approx(stats.kendalltau(part["ours"], part["published"])[0])
@@ -211,12 +211,12 @@ def inpainting_tables():
 
 def test_inpainting_is_compared_by_bucket_with_every_printed_set():
     ours = published.measured(*inpainting_tables())
-    found = compare(ours)
-    assert set(found["subset"]) == {"Paris", "CelebA", "Places2"} and set(found["ours_subset"]) == {"All"}
-    assert set(found["condition"]) == {"10-20"}, "no printed number for 20-30; no method's number over all buckets"
-    assert (found["n_images"] == 2).all() and (found["low"] == 21).all()
-    assert found[(found["model"] == "rfr") & (found["subset"] == "Paris")]["published"].item() == 31.71
-    orders = correlations(found).set_index("subset")["spearman"]
+    compared = compare(ours)
+    assert set(compared["subset"]) == {"Paris", "CelebA", "Places2"} and set(compared["ours_subset"]) == {"All"}
+    assert set(compared["condition"]) == {"10-20"}, "no printed number for 20-30; no method's number over all buckets"
+    assert (compared["n_images"] == 2).all() and (compared["low"] == 21).all()
+    assert compared[(compared["model"] == "rfr") & (compared["subset"] == "Paris")]["published"].item() == 31.71
+    orders = correlations(compared).set_index("subset")["spearman"]
     # on CelebA the paper has the same order; on Paris it has EdgeConnect above PConv
     assert orders["CelebA"] == pytest.approx(1.0) and orders["Paris"] == pytest.approx(0.5)
     none = compare(ours, subsets={})
@@ -238,9 +238,9 @@ def test_real_sets_count_where_they_have_sub_datasets_of_their_own():
         ["iHarmony4", "All"],
     ]
     assert ours["low"].tolist()[0] == 29.0 and ours["low"].isna().tolist() == [False, True, True, True]
-    found = compare(ours)
-    assert set(found["split"]) == {"test", "iHarmony4"} and "DIH99" not in set(found["subset"])
-    assert (correlations(found)["n_models"] == 1).all(), "the same method on two splits is not two methods"
+    compared = compare(ours)
+    assert set(compared["split"]) == {"test", "iHarmony4"} and "DIH99" not in set(compared["subset"])
+    assert (correlations(compared)["n_models"] == 1).all(), "the same method on two splits is not two methods"
 
 
 def test_two_rows_of_ours_for_one_cell_are_refused():

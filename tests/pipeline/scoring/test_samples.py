@@ -59,7 +59,7 @@ def stated(predictions: Path, data: list, table: pd.DataFrame, n: int = 3) -> di
     return {
         "task": "inpainting",
         "model": "drawer",
-        "data": [str(one) for one in data],
+        "data": [str(folder) for folder in data],
         "options": {},
         "splits": {"test": {"samples": said}},
     }

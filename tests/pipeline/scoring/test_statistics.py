@@ -19,9 +19,9 @@ from pipeline.scoring.statistics import (
 
 
 def test_mean_counts_and_exclusions():
-    found = mean_interval([1.0, 2.0, np.nan, 6.0], ["a", "a", "b", "c"], resampling=Resampling(0))
-    assert (found.mean, found.n, found.n_excluded, found.n_groups) == (3.0, 3, 1, 2)
-    assert found.low <= 3 <= found.high
+    interval = mean_interval([1.0, 2.0, np.nan, 6.0], ["a", "a", "b", "c"], resampling=Resampling(0))
+    assert (interval.mean, interval.n, interval.n_excluded, interval.n_groups) == (3.0, 3, 1, 2)
+    assert interval.low <= 3 <= interval.high
 
 
 def test_two_groups_by_hand():
@@ -37,10 +37,10 @@ def test_two_groups_by_hand():
 
 def test_agrees_with_scipy():
     values = np.random.default_rng(0).gamma(2, 3, 300)
-    found = mean_interval(values, resampling=Resampling(1, 5000))
+    interval = mean_interval(values, resampling=Resampling(1, 5000))
     theirs = stats.bootstrap((values,), np.mean, n_resamples=5000, method="percentile", rng=2).confidence_interval
-    assert found.low == pytest.approx(theirs.low, abs=0.05)
-    assert found.high == pytest.approx(theirs.high, abs=0.05)
+    assert interval.low == pytest.approx(theirs.low, abs=0.05)
+    assert interval.high == pytest.approx(theirs.high, abs=0.05)
 
 
 def test_intervals_cover_the_truth():
@@ -50,10 +50,10 @@ def test_intervals_cover_the_truth():
     covered, ignoring_groups = 0, 0
     for seed in range(200):
         values = 5 + rng.normal(0, 1, 30)[groups] + rng.normal(0, 0.3, 90)
-        found = mean_interval(values, groups, resampling=Resampling(seed, 300))
-        covered += found.low <= 5 <= found.high
-        found = mean_interval(values, resampling=Resampling(seed, 300))
-        ignoring_groups += found.low <= 5 <= found.high
+        interval = mean_interval(values, groups, resampling=Resampling(seed, 300))
+        covered += interval.low <= 5 <= interval.high
+        interval = mean_interval(values, resampling=Resampling(seed, 300))
+        ignoring_groups += interval.low <= 5 <= interval.high
     assert 0.88 <= covered / 200 <= 0.99
     assert ignoring_groups / 200 < 0.82  # what treating images as independent would claim
 
@@ -118,19 +118,19 @@ def test_paired_difference_is_sharper_than_its_parts():
     rng = np.random.default_rng(0)
     easy = rng.normal(30, 5, 200)
     first, second = easy + 0.1 + rng.normal(0, 0.05, 200), easy
-    found = paired_difference(first, second, resampling=Resampling(0))
-    assert 0.08 < found.low < 0.1 < found.high < 0.12 and found.p == pytest.approx(2 / 1001)
-    one, other = (mean_interval(scores, resampling=Resampling(0)) for scores in (first, second))
-    assert one.low < other.high  # apart from each other the two intervals overlap
+    difference = paired_difference(first, second, resampling=Resampling(0))
+    assert 0.08 < difference.low < 0.1 < difference.high < 0.12 and difference.p == pytest.approx(2 / 1001)
+    first_mean, second_mean = (mean_interval(scores, resampling=Resampling(0)) for scores in (first, second))
+    assert first_mean.low < second_mean.high  # apart from each other the two intervals overlap
     back = paired_difference(second, first, resampling=Resampling(0))
-    assert back[:3] == pytest.approx((-found.mean, -found.high, -found.low))
+    assert back[:3] == pytest.approx((-difference.mean, -difference.high, -difference.low))
 
 
 def test_paired_edges():
     values = np.array([1.0, 2.0, np.nan, 4.0])
     other = np.array([1.0, np.nan, 3.0, 3.0])
-    found = paired_difference(values, other, resampling=Resampling(0))
-    assert (found.mean, found.n, found.n_excluded) == (0.5, 2, 2)
+    difference = paired_difference(values, other, resampling=Resampling(0))
+    assert (difference.mean, difference.n, difference.n_excluded) == (0.5, 2, 2)
     same = paired_difference(values, values, resampling=Resampling(0))
     assert (same.mean, same.low, same.high, same.p, same.n) == (0, 0, 0, 1, 3)
     constant = paired_difference(np.arange(5.0) + 2, np.arange(5.0), resampling=Resampling(0))
@@ -149,29 +149,29 @@ def test_ranks_share_what_the_data_cannot_tell_apart():
             "other twin": image + 1.01 + noise[:, 3],
         }
     )
-    found = rank(table, higher_is_better=True, resampling=Resampling(0)).set_index("model")
-    assert found["rank"].to_dict() == {"best": 1, "twin": 2, "other twin": 2, "worst": 4}
-    assert found["rank_worst"].to_dict() == {"best": 1, "twin": 3, "other twin": 3, "worst": 4}
-    assert found.index[0] == "best" and found.index[-1] == "worst"
+    ranked = rank(table, higher_is_better=True, resampling=Resampling(0)).set_index("model")
+    assert ranked["rank"].to_dict() == {"best": 1, "twin": 2, "other twin": 2, "worst": 4}
+    assert ranked["rank_worst"].to_dict() == {"best": 1, "twin": 3, "other twin": 3, "worst": 4}
+    assert ranked.index[0] == "best" and ranked.index[-1] == "worst"
     reversed_ = rank(-table, higher_is_better=False, resampling=Resampling(0)).set_index("model")
-    assert reversed_["rank"].to_dict() == found["rank"].to_dict()
+    assert reversed_["rank"].to_dict() == ranked["rank"].to_dict()
 
 
 def test_ties_need_not_be_transitive():
     """a beats c, b is tied with both: b may be first or last, and c can't be first."""
     step = np.array([1.0, -1.0] * 50)
     table = pd.DataFrame({"a": np.full(100, 0.5), "b": 0.25 + 2 * step, "c": np.zeros(100)})
-    found = rank(table, higher_is_better=True, resampling=Resampling(0)).set_index("model")
-    assert found["rank"].to_dict() == {"a": 1, "b": 1, "c": 2}
-    assert found["rank_worst"].to_dict() == {"a": 2, "b": 3, "c": 3}
+    ranked = rank(table, higher_is_better=True, resampling=Resampling(0)).set_index("model")
+    assert ranked["rank"].to_dict() == {"a": 1, "b": 1, "c": 2}
+    assert ranked["rank_worst"].to_dict() == {"a": 2, "b": 3, "c": 3}
 
 
 def test_identical_models_share_a_rank():
     values = np.arange(10.0)
-    found = rank(
+    ranked = rank(
         pd.DataFrame({"a": values, "copy": values, "b": values - 1}), higher_is_better=True, resampling=Resampling(0)
     )
-    assert found[["model", "rank", "rank_worst"]].values.tolist() == [["a", 1, 2], ["copy", 1, 2], ["b", 3, 3]]
+    assert ranked[["model", "rank", "rank_worst"]].values.tolist() == [["a", 1, 2], ["copy", 1, 2], ["b", 3, 3]]
 
 
 def test_rank_of_one_model_and_of_a_model_without_scores():
@@ -255,8 +255,8 @@ def test_a_single_training_changes_nothing():
     table = pd.concat([trainings(1, 1, 0), trainings(2, 1, 0, model="other")], ignore_index=True)
     without, resampling = table.drop(columns="repeat"), Resampling(3, 200)
     for made in (
-        lambda one: statistics.intervals_table(one, ["x"], ["model"], "photograph", resampling=resampling),
-        lambda one: statistics.paired_table(one, "x", "image_id", "photograph", resampling=resampling),
+        lambda scores: statistics.intervals_table(scores, ["x"], ["model"], "photograph", resampling=resampling),
+        lambda scores: statistics.paired_table(scores, "x", "image_id", "photograph", resampling=resampling),
     ):
         pd.testing.assert_frame_equal(made(table), made(without), check_exact=True)
 
@@ -301,9 +301,9 @@ def test_differences_pair_every_training_with_every_other():
     table = pd.concat([trainings(1, 3, 0.5), trainings(2, 2, 0.1, 1.0, "other")], ignore_index=True)
     pairs = statistics.paired_table(table, "x", "image_id", "photograph", resampling=Resampling(1, 500))
     means = table.groupby(["model", "repeat"])["x"].mean().groupby("model").mean()
-    one, two = pairs.set_index(["first", "second"]).loc[[("net", "other"), ("other", "net")]].itertuples()
-    assert one.mean == pytest.approx(means["net"] - means["other"]) and one.n == 40
-    assert (two.mean, two.low, two.high) == pytest.approx((-one.mean, -one.high, -one.low))
+    forward, backward = pairs.set_index(["first", "second"]).loc[[("net", "other"), ("other", "net")]].itertuples()
+    assert forward.mean == pytest.approx(means["net"] - means["other"]) and forward.n == 40
+    assert (backward.mean, backward.low, backward.high) == pytest.approx((-forward.mean, -forward.high, -forward.low))
 
 
 def test_two_methods_that_differ_by_their_seeds_alone_are_tied():
@@ -314,8 +314,8 @@ def test_two_methods_that_differ_by_their_seeds_alone_are_tied():
     first = table[table["repeat"] == 1]
     for part, ranks in ((first, [1, 2]), (table, [1, 1])):
         wide, groups = statistics.wide(part, "x", "image_id", "photograph")
-        found = statistics.rank(wide, groups, higher_is_better=True, resampling=Resampling(1, 500))
-        assert found["rank"].tolist() == ranks
+        ranked = statistics.rank(wide, groups, higher_is_better=True, resampling=Resampling(1, 500))
+        assert ranked["rank"].tolist() == ranks
 
 
 def test_trainings_of_other_images_are_refused():

@@ -41,7 +41,7 @@ class Page:
         os.close(from_browser)
         self.write, self.read = os.fdopen(ours, "wb", buffering=0), os.fdopen(theirs, "rb", buffering=0)
         self.count, self.rest, self.session = 0, b"", None
-        tab = next(one for one in self.call("Target.getTargets")["targetInfos"] if one["type"] == "page")
+        tab = next(target for target in self.call("Target.getTargets")["targetInfos"] if target["type"] == "page")
         self.session = self.call("Target.attachToTarget", targetId=tab["targetId"], flatten=True)["sessionId"]
         self.call("Page.enable")
 
@@ -81,9 +81,9 @@ class Page:
         self.wait(f"document.readyState === 'complete' && location.href === {json.dumps(address)}")
 
     def evaluate(self, script: str):
-        found = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in found, found["exceptionDetails"]
-        return found["result"].get("value")
+        answer = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
+        return answer["result"].get("value")
 
     def wait(self, script: str, seconds: float = 20) -> None:
         until = time.monotonic() + seconds

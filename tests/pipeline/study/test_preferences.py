@@ -26,21 +26,23 @@ def test_the_founding_papers_table_comes_out_of_its_counts():
     ballots = list(itertools.chain.from_iterable([name] * count for name, count in counts.items()))
     assert len(ballots) == 28 * 99 == 2772
     votes = cast(*((f"rater {number % 28}", name, ",".join(counts)) for number, name in enumerate(ballots)))
-    found = preferences.shares(votes, **OPTIONS).set_index("model")
-    assert found["n_votes"].to_dict() == counts and (found["n_shown"] == 2772).all() and (found["n_raters"] == 28).all()
+    shares = preferences.shares(votes, **OPTIONS).set_index("model")
+    assert (
+        shares["n_votes"].to_dict() == counts and (shares["n_shown"] == 2772).all() and (shares["n_raters"] == 28).all()
+    )
     printed = published.table()
     printed = printed[printed["metric"] == "vote_share"].set_index("model")["value"]
     assert set(printed.index) == set(counts)
     for model, share in printed.items():
-        assert f"{100 * found.loc[model, 'share']:.2f}" == f"{share:.2f}"
-    assert found["share"].sum() == pytest.approx(1) and list(found.index)[0] == "region_contrastive"
-    assert ((found["low"] <= found["share"]) & (found["share"] <= found["high"])).all()
+        assert f"{100 * shares.loc[model, 'share']:.2f}" == f"{share:.2f}"
+    assert shares["share"].sum() == pytest.approx(1) and list(shares.index)[0] == "region_contrastive"
+    assert ((shares["low"] <= shares["share"]) & (shares["share"] <= shares["high"])).all()
 
 
 def test_two_methods_by_hand():
     # 3 to 1: odds of 3, scores half of log 3 on either side of 0
-    found = preferences.bradley_terry(np.array([[0.0, 3.0], [1.0, 0.0]]))
-    np.testing.assert_allclose(found, [np.log(3) / 2, -np.log(3) / 2], atol=1e-7)
+    strengths = preferences.bradley_terry(np.array([[0.0, 3.0], [1.0, 0.0]]))
+    np.testing.assert_allclose(strengths, [np.log(3) / 2, -np.log(3) / 2], atol=1e-7)
 
 
 def test_a_one_sided_pair_gets_half_a_win_each_way():
@@ -66,12 +68,12 @@ def test_the_scores_are_the_most_likely_ones(counts):
     k = round((1 + np.sqrt(1 + 4 * len(counts))) / 2)
     won = np.zeros((k, k))
     won[~np.eye(k, dtype=bool)] = counts
-    found = preferences.bradley_terry(won)
-    best = optimize.minimize(lambda one: -likelihood(one, won), np.zeros(k), method="BFGS").x
-    np.testing.assert_allclose(found, best - best.mean(), atol=1e-3)
-    assert found.mean() == pytest.approx(0, abs=1e-12)
+    strengths = preferences.bradley_terry(won)
+    best = optimize.minimize(lambda candidate: -likelihood(candidate, won), np.zeros(k), method="BFGS").x
+    np.testing.assert_allclose(strengths, best - best.mean(), atol=1e-3)
+    assert strengths.mean() == pytest.approx(0, abs=1e-12)
     # many sets at once are each as if alone
-    np.testing.assert_allclose(preferences.bradley_terry(np.stack([won, won.T]))[0], found, atol=1e-6)
+    np.testing.assert_allclose(preferences.bradley_terry(np.stack([won, won.T]))[0], strengths, atol=1e-6)
 
 
 def test_known_strengths_are_found_again():
@@ -81,28 +83,34 @@ def test_known_strengths_are_found_again():
         for i, j in list(itertools.combinations(range(3), 2)) * 10:
             first = rng.random() < 1 / (1 + np.exp(truth[j] - truth[i]))
             votes.append((f"r{rater}", names[i if first else j], f"{names[i]},{names[j]}"))
-    found = preferences.scores(cast(*votes), names, **OPTIONS).set_index("model")
-    assert list(found.index) == names and (found["n_comparisons"] == 600).all() and (found["n_resamples"] == 200).all()
+    scored = preferences.scores(cast(*votes), names, **OPTIONS).set_index("model")
+    assert (
+        list(scored.index) == names and (scored["n_comparisons"] == 600).all() and (scored["n_resamples"] == 200).all()
+    )
     for name, score in zip(names, truth):
-        assert found.loc[name, "low"] < score < found.loc[name, "high"]
-        assert found.loc[name, "high"] - found.loc[name, "low"] < 0.5
+        assert scored.loc[name, "low"] < score < scored.loc[name, "high"]
+        assert scored.loc[name, "high"] - scored.loc[name, "low"] < 0.5
     counted = preferences.pairs(cast(*votes), names).set_index(["first", "second"])
     assert (counted["n"] == 300).all() and counted.loc[("a", "b"), "wins"] + counted.loc[("b", "a"), "wins"] == 300
 
 
 def test_shares_of_pairs_by_hand():
     votes = cast(("r1", "a", "a,b"), ("r1", "a", "c,a"), ("r2", "b", "a,b"), ("r2", "c", "b,c"))
-    found = preferences.shares(votes, **OPTIONS).set_index("model")
-    assert found["share"].to_dict() == {"a": pytest.approx(2 / 3), "b": pytest.approx(1 / 3), "c": pytest.approx(1 / 2)}
-    assert found["n_shown"].to_dict() == {"a": 3, "b": 3, "c": 2}
+    shares = preferences.shares(votes, **OPTIONS).set_index("model")
+    assert shares["share"].to_dict() == {
+        "a": pytest.approx(2 / 3),
+        "b": pytest.approx(1 / 3),
+        "c": pytest.approx(1 / 2),
+    }
+    assert shares["n_shown"].to_dict() == {"a": 3, "b": 3, "c": 2}
 
 
 def test_one_rater_gives_scores_and_no_interval():
-    found = preferences.scores(cast(("r", "a", "a,b"), ("r", "b", "b,a")), ["a", "b"], **OPTIONS)
+    scored = preferences.scores(cast(("r", "a", "a,b"), ("r", "b", "b,a")), ["a", "b"], **OPTIONS)
     assert (
-        found["score"].tolist() == [0, 0]
-        and found[["low", "high"]].isna().all(axis=None)
-        and (found["n_resamples"] == 0).all()
+        scored["score"].tolist() == [0, 0]
+        and scored[["low", "high"]].isna().all(axis=None)
+        and (scored["n_resamples"] == 0).all()
     )
 
 
@@ -115,5 +123,5 @@ def test_methods_that_no_vote_connects_are_refused():
 
 def test_resamples_that_connect_nothing_are_counted_out():
     # without rater 2 nobody compared c
-    found = preferences.scores(cast(("1", "a", "a,b"), ("2", "b", "b,c")), ["a", "b", "c"], **OPTIONS)
-    assert 0 < found["n_resamples"].iloc[0] < 200 and found["low"].notna().all()
+    scored = preferences.scores(cast(("1", "a", "a,b"), ("2", "b", "b,c")), ["a", "b", "c"], **OPTIONS)
+    assert 0 < scored["n_resamples"].iloc[0] < 200 and scored["low"].notna().all()
