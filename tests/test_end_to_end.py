@@ -127,14 +127,14 @@ def test_what_stands_beside_the_scores(undisturbed):
     summary = pd.read_parquet(undisturbed / "results/localization/summary.parquet").set_index(["model", "subset"])
     ours = printed[(printed["model"] == "unet") & (printed["subset"] == "All") & (printed["metric"] == "iou")]["ours"]
     assert ours.item() == summary.loc[("unet", "All"), "iou_minmax"]
-    found = pd.read_parquet(undisturbed / "results/detectability/per_image.parquet")
-    assert set(found["localizer"]) == {"unet"} and set(found["model"]) == {"composite", "rainnet"}
+    credits = pd.read_parquet(undisturbed / "results/detectability/per_image.parquet")
+    assert set(credits["localizer"]) == {"unet"} and set(credits["model"]) == {"composite", "rainnet"}
     # before harmonization it sees what it was evaluated on, and the composite as a method changes nothing
     scores = pd.read_parquet(undisturbed / "results/localization/per_image.parquet")
     scores = scores[scores["model"] == "unet"].set_index("image_id")["ap"]
-    for model, part in found.groupby("model"):
+    for model, part in credits.groupby("model"):
         assert part.set_index("image_id")["ap_before"].to_dict() == pytest.approx(scores.to_dict())
-    assert (found[found["model"] == "composite"]["ap_credit"] == 0).all()
+    assert (credits[credits["model"] == "composite"]["ap_credit"] == 0).all()
 
 
 @pytest.mark.parametrize(

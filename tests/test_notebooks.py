@@ -31,10 +31,10 @@ def executed(file: Path, folder: Path) -> nbformat.NotebookNode:
 
 def outputs(notebook) -> tuple[str, int]:
     """What was printed, and the number of plots."""
-    made = [one for cell in notebook.cells if cell.cell_type == "code" for one in cell.outputs]
-    assert not [one for one in made if one.output_type == "stream" and one.name == "stderr"]
-    return "".join(one.text for one in made if one.output_type == "stream"), sum(
-        "image/png" in one.get("data", {}) for one in made
+    made = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    assert not [output for output in made if output.output_type == "stream" and output.name == "stderr"]
+    return "".join(output.text for output in made if output.output_type == "stream"), sum(
+        "image/png" in output.get("data", {}) for output in made
     )
 
 

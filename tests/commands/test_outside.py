@@ -168,8 +168,8 @@ def test_released_weights_run_without_training_and_tables_say_so(project):
     assert done.code == 0, done.err
     assert f"released.pth.tar: theirs_0 {list(next(iter(state.values())).shape)} -> {next(iter(state))}" in done.out
     assert f"{len(state)} entries of unet, paired by position" in done.out
-    found = load_file(project.folder / "w.safetensors")
-    assert set(found) == set(state) and all(torch.equal(found[name], value) for name, value in state.items())
+    weights = load_file(project.folder / "w.safetensors")
+    assert set(weights) == set(state) and all(torch.equal(weights[name], value) for name, value in state.items())
     project.content["models"]["unet"] = {"hyperparameters": block["hyperparameters"], "weights": "w.safetensors"}
     project.write()
     assert project.run("infer", "unet", "--weights", "w.safetensors", "--imported", "--data", *data).code == 0

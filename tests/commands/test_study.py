@@ -72,9 +72,9 @@ def test_every_pair_of_methods_on_every_image(harmonized):
     assert dict(page["comparisons"]) == key["comparisons"] and set(page["pictures"]) == set(key["pictures"])
     met = Counter()
     for group in key["comparisons"].values():
-        about = [key["pictures"][one] for one in group]
+        about = [key["pictures"][picture] for picture in group]
         assert about[0]["image_id"] == about[1]["image_id"]
-        met[tuple(sorted(one["model"] for one in about)), about[0]["image_id"]] += 1
+        met[tuple(sorted(picture["model"] for picture in about)), about[0]["image_id"]] += 1
     assert len(met) == 9 and set(met.values()) == {1}
 
 
@@ -120,10 +120,10 @@ def test_best_of_all_fewer_images_and_fewer_comparisons(harmonized):
     _, key = make(harmonized, "--design", "best", "--images", "2")
     assert len(key["comparisons"]) == 2 and all(len(group) == 3 for group in key["comparisons"].values())
     _, key = make(harmonized, "--choose", "c5_1_1", out="two.html")
-    assert {one["image_id"] for one in key["pictures"].values()} == {"c5_1_1"}
+    assert {picture["image_id"] for picture in key["pictures"].values()} == {"c5_1_1"}
     _, key = make(harmonized, "--comparisons", "7", out="three.html")
     met = Counter(
-        tuple(sorted(key["pictures"][one]["model"] for one in group)) for group in key["comparisons"].values()
+        tuple(sorted(key["pictures"][picture]["model"] for picture in group)) for group in key["comparisons"].values()
     )
     assert sorted(met.values()) == [2, 2, 3]
 
@@ -180,8 +180,10 @@ def test_what_is_missing_is_named(harmonized):
 
 def test_from_votes_to_tables(harmonized):
     _, key = make(harmonized)
-    model = lambda one: key["pictures"][one]["model"]
-    poisson_first = lambda _, shown: max(shown, key=lambda one: (model(one) == "poisson", model(one) == "composite"))
+    model = lambda picture: key["pictures"][picture]["model"]
+    poisson_first = lambda _, shown: max(
+        shown, key=lambda picture: (model(picture) == "poisson", model(picture) == "composite")
+    )
     files = [
         cast(harmonized, key, "one", poisson_first),
         cast(harmonized, key, "two", poisson_first),
@@ -379,7 +381,7 @@ def test_voted_through_in_a_browser(harmonized, tmp_path, design):
     done = harmonized.run("study", "score", *saved)
     assert done.code == 0, done.err
     cast_votes = pd.read_parquet(harmonized.folder / "results/study/votes.parquet")
-    assert Counter(cast_votes["chosen"]) == Counter(key["pictures"][one]["model"] for one in chosen)
+    assert Counter(cast_votes["chosen"]) == Counter(key["pictures"][picture]["model"] for picture in chosen)
     assert (
         set(cast_votes["comparison"]) == set(key["comparisons"])
         and (cast_votes["position"] == len(MODELS if design == "best" else "ab")).all()

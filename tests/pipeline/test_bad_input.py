@@ -36,7 +36,7 @@ def bomb(path: Path, width: int = 10_000, height: int = 10_000) -> None:
     chunks = [b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0), b"IDAT" + b"rubbish"]
     path.write_bytes(
         b"\x89PNG\r\n\x1a\n"
-        + b"".join(struct.pack(">I", len(one) - 4) + one + struct.pack(">I", zlib.crc32(one)) for one in chunks)
+        + b"".join(struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) for chunk in chunks)
     )
 
 
@@ -77,7 +77,7 @@ def write_set(root: Path) -> Path:
     for key, name in (good | odd).items():
         entries.append({"id": key, "file_name": name, "height": making.HEIGHT, "width": making.WIDTH})
         annotations.append({"id": f"{key}_1", "image_id": key, "category_id": 1, "segmentation": segmentation})
-    by_id = {one["image_id"]: one for one in annotations}
+    by_id = {annotation["image_id"]: annotation for annotation in annotations}
     by_id["notrle"]["segmentation"] = {"size": [making.HEIGHT, making.WIDTH], "counts": "}{"}
     by_id["short"]["segmentation"] = {"size": [making.HEIGHT, making.WIDTH], "counts": [10, 20]}
     by_id["smaller"]["segmentation"] = {"size": [30, 40], "counts": [600, 600]}

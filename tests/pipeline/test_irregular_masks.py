@@ -529,7 +529,7 @@ def test_folders_that_hold_no_masks(tmp_path):
 @pytest.mark.skipif(not SAMPLE.is_dir(), reason="the shared data are not here")
 def test_the_published_examples():
     """../shared/data/README.md: white is the hole, 17% to 55% of the image."""
-    folders = [read_folder(one) for one in sorted(SAMPLE.glob("*/masks"))]
+    folders = [read_folder(folder) for folder in sorted(SAMPLE.glob("*/masks"))]
     shares = [folder.read(name).mean() for folder in folders for name in folder.names]
     assert len(shares) == 16 and {folder.polarity for folder in folders} == {"white"}
     assert min(shares) > 0.16 and max(shares) < 0.56

@@ -125,8 +125,8 @@ def test_numbers_as_people_write_them(tmp_path, text, number):
     changed = content.replace("max_hue_rotation: 60", f"max_hue_rotation: {text}", 1)
     assert changed != content
     file.write_text(changed)
-    found = params.load(file).composites.rendering.filters.max_hue_rotation
-    assert found == number and type(found) is float
+    rotation = params.load(file).composites.rendering.filters.max_hue_rotation
+    assert rotation == number and type(rotation) is float
 
 
 def test_blocks_cannot_be_changed(load):
@@ -145,7 +145,7 @@ def test_names_spelled_out_here_are_those_of_the_code():
     assert typing.get_args(schema.TransferMethod) == color_transfer.METHODS
     for task, records in protocols.RECORDS.items():
         spelled = schema.Protocols.model_fields[task].annotation.__args__[0].__args__[0]
-        assert typing.get_args(spelled) == tuple(one.name for one in records)
+        assert typing.get_args(spelled) == tuple(record.name for record in records)
     assert typing.get_args(schema.MaskKind) == irregular_masks.KINDS + irregular_masks.REGULAR_KINDS
 
 
@@ -316,8 +316,8 @@ def test_several_faults_are_counted(load):
 
 def test_protocols_and_resolutions(load):
     assert load("inference.resolutions", [512, "original"]).inference.resolutions == [512, "original"]
-    found = load("evaluation.protocols.harmonization", ["saic", "iih"]).evaluation.protocols
-    assert found.harmonization == ["saic", "iih"] and found.inpainting is None
+    protocols = load("evaluation.protocols.harmonization", ["saic", "iih"]).evaluation.protocols
+    assert protocols.harmonization == ["saic", "iih"] and protocols.inpainting is None
     for place, value, message in (
         (
             "evaluation.protocols.harmonization",

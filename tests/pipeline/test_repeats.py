@@ -41,12 +41,12 @@ def test_what_a_training_lacks_is_the_mean_of_the_others():
 
 
 def test_pairs_whose_order_depends_on_the_training():
-    table = scores(one=[10.0, 13.0, 16.0], other=[12.0, 11.0, 12.0], far=[1.0, 2.0, 3.0], fixed=[12.5])
-    # one is ahead of other with 13 and 16 against all three, and with 10 against none: 6 of 9
-    # one is ahead of fixed with 13 and 16; fixed is ahead of other always; far is behind everywhere
-    found = repeats.order_by_seed(table, "psnr", higher_is_better=True).to_dict("records")
-    assert found == [
-        {"first": "one", "second": "fixed", "ahead": 2, "pairs": 3},
-        {"first": "one", "second": "other", "ahead": 6, "pairs": 9},
+    table = scores(near=[10.0, 13.0, 16.0], other=[12.0, 11.0, 12.0], far=[1.0, 2.0, 3.0], fixed=[12.5])
+    # near is ahead of other with 13 and 16 against all three, and with 10 against none: 6 of 9
+    # near is ahead of fixed with 13 and 16; fixed is ahead of other always; far is behind everywhere
+    pairs = repeats.order_by_seed(table, "psnr", higher_is_better=True).to_dict("records")
+    assert pairs == [
+        {"first": "near", "second": "fixed", "ahead": 2, "pairs": 3},
+        {"first": "near", "second": "other", "ahead": 6, "pairs": 9},
     ]
     assert repeats.order_by_seed(table[table["repeat"] == 1], "psnr", higher_is_better=True).empty

@@ -81,7 +81,8 @@ class Project:
         self.stages = {stage.addressing: stage for stage in self.repo.index.stages}
         # what dvc.yaml takes from params.yaml for its commands and paths, such as composites.subsets
         self.interpolated = [
-            tuple(one.split(".")) for one in re.findall(r"\$\{([\w.]+)\}", (folder / "dvc.yaml").read_text())
+            tuple(reference.split("."))
+            for reference in re.findall(r"\$\{([\w.]+)\}", (folder / "dvc.yaml").read_text())
         ]
         self._make_up_outputs()
         with self.repo.lock:
@@ -146,10 +147,10 @@ def project(tmp_path_factory):
 
 
 def leaves(content: dict, place: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
-    found = []
+    paths = []
     for key, value in content.items():
-        found += leaves(value, (*place, key)) if isinstance(value, dict) and value else [(*place, key)]
-    return found
+        paths += leaves(value, (*place, key)) if isinstance(value, dict) and value else [(*place, key)]
+    return paths
 
 
 def edited(content: dict, place: tuple[str, ...]) -> dict:
@@ -274,9 +275,9 @@ def test_every_leaf_of_the_parameters_marks_what_it_can_affect_and_nothing_else(
     for place in places:
         # a source is a path in models/dvc.yaml, which `make preset` writes anew
         project.write(edited(project.parameters, place), graph_too=place[0] == "inpainting")
-        interpolated = any(place[: len(one)] == one for one in project.interpolated)
-        if (found := project.marked(interpolated)) != (expected := affected(place) | ALWAYS):
-            wrong[".".join(place)] = {"not marked": expected - found, "marked": found - expected}
+        interpolated = any(place[: len(prefix)] == prefix for prefix in project.interpolated)
+        if (marked := project.marked(interpolated)) != (expected := affected(place) | ALWAYS):
+            wrong[".".join(place)] = {"not marked": expected - marked, "marked": marked - expected}
         project.write(project.parameters, graph_too=place[0] == "inpainting")
         if interpolated:
             project.repo._reset()
@@ -309,8 +310,8 @@ def test_every_file_marks_the_stages_that_import_it_and_nothing_else(project):
         file = project.folder / name
         text = file.read_text()
         file.write_text(text + "# edited\n")
-        if (found := project.marked()) != expected:
-            wrong[name] = {"not marked": expected - found, "marked": found - expected}
+        if (marked := project.marked()) != expected:
+            wrong[name] = {"not marked": expected - marked, "marked": marked - expected}
         file.write_text(text)
     assert not wrong
 

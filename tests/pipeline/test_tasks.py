@@ -50,7 +50,7 @@ def test_errors_are_better_when_lower_and_likeness_when_higher():
         for name in first:
             if np.isfinite(first[name]):
                 assert (first[name] > second[name]) == METRICS[name].higher_is_better, name
-    found = np.where(given["mask"], 255, 0).astype(np.uint8)
-    first, second = (image_scores.score("localization", drawn, given, 0.5) for drawn in (found, 255 - found))
+    detected = np.where(given["mask"], 255, 0).astype(np.uint8)
+    first, second = (image_scores.score("localization", drawn, given, 0.5) for drawn in (detected, 255 - detected))
     for name in first:
         assert (first[name] > second[name]) == METRICS[name].higher_is_better, name

@@ -66,12 +66,12 @@ class Campaign:
 
     def files(self) -> set[str]:
         """All files and folders but those of .runs, where training keeps unfinished work on purpose."""
-        found = {
+        paths = {
             os.path.join(parent, name)
             for parent, folders, names in os.walk(self.project.folder)
             for name in (*folders, *names)
         }
-        return {name for name in found if "/.runs" not in name}
+        return {name for name in paths if "/.runs" not in name}
 
     def remove(self, path) -> None:
         if path.is_dir():

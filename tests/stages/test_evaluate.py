@@ -274,8 +274,8 @@ def test_three_trainings_of_two_networks(project):
         done = project.run("evaluate", task)
         assert done.code == 0, done.err
         read = {
-            one: pd.read_parquet(project.folder / f"results/{task}/{one}.parquet")
-            for one in ("per_image", "summary", "intervals", "differences")
+            name: pd.read_parquet(project.folder / f"results/{task}/{name}.parquet")
+            for name in ("per_image", "summary", "intervals", "differences")
         }
         assert read["per_image"].groupby("model")["repeat"].agg(["nunique", "size"]).loc[name].tolist() == [3, 9]
         assert read["per_image"].groupby("model")["repeat"].agg(["nunique", "size"]).loc[untrained].tolist() == [1, 3]

@@ -28,17 +28,17 @@ def test_predictions_their_manifest_and_the_index(project):
     assert np.array_equal(
         shown, images.resize(images.read_rgb(project.folder / data[0] / "composite_images/c5_1_1.png"), (32, 32))
     )
-    found = index(project, "harmonization", "composite")
+    stated = index(project, "harmonization", "composite")
     sha256 = hashlib.sha256((out / "predictions.parquet").read_bytes()).hexdigest()
-    assert found["splits"] == {"test": {"n_images": 3, "n_scored": 3, "predictions": sha256}}
-    assert (found["task"], found["model"], found["n_parameters"], found["trained"], found["data"]) == (
+    assert stated["splits"] == {"test": {"n_images": 3, "n_scored": 3, "predictions": sha256}}
+    assert (stated["task"], stated["model"], stated["n_parameters"], stated["trained"], stated["data"]) == (
         "harmonization",
         "composite",
         0,
         False,
         data,
     )
-    assert found["truth"] == [hashlib.sha256((project.folder / data[0] / "pairs.parquet").read_bytes()).hexdigest()]
+    assert stated["truth"] == [hashlib.sha256((project.folder / data[0] / "pairs.parquet").read_bytes()).hexdigest()]
 
 
 def test_other_sides_are_splits_of_their_own(project):
@@ -53,7 +53,7 @@ def test_other_sides_are_splits_of_their_own(project):
         "predictions.parquet"
     ]  # the pictures have 40 x 60 pixels
     splits = index(project, "harmonization", "composite")["splits"]
-    assert {split: (one["n_images"], one["n_scored"]) for split, one in splits.items()} == {
+    assert {split: (manifest["n_images"], manifest["n_scored"]) for split, manifest in splits.items()} == {
         "test": (3, 3),
         "test@40": (3, 3),
         "test@64": (0, 0),
@@ -65,8 +65,8 @@ def test_a_trained_network_predicts_with_its_weights(project):
     project.run("train", "unet", "--data", *data)
     weights = "artifacts/models/unet/weights.safetensors"
     assert project.run("infer", "unet", "--weights", weights, "--data", *data).code == 0
-    found = index(project, "localization", "unet")
-    assert found["trained"] and found["n_parameters"] > 1000 and found["options"] == {"max_foreground": 0.5}
+    stated = index(project, "localization", "unet")
+    assert stated["trained"] and stated["n_parameters"] > 1000 and stated["options"] == {"max_foreground": 0.5}
     with Image.open(project.folder / "artifacts/predictions/unet/test/c4_1_1.png") as picture:
         assert picture.mode == "L" and picture.size == (32, 32)
 

@@ -20,7 +20,7 @@ def test_masks_of_every_bucket_and_their_assignment(project):
     assert set(assigned["mask_id"]) <= tested
     for row in masks.itertuples():
         hole = np.asarray(Image.open(project.folder / out / row.mask)) > 127
-        low, high = (float(one) / 100 for one in row.hole_ratio_bucket.rstrip("%").split("-"))
+        low, high = (float(bound) / 100 for bound in row.hole_ratio_bucket.rstrip("%").split("-"))
         assert hole.shape == (32, 32) and low <= hole.mean() < high
 
 

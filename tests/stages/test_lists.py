@@ -16,12 +16,12 @@ def subset(root: Path, name: str, composites: dict[str, tuple[str, float]]) -> P
     """A sub-dataset's table: composite -> (split, foreground share)."""
     rows = {
         "subset": name,
-        "split": [one[0] for one in composites.values()],
-        "foreground_ratio": [one[1] for one in composites.values()],
+        "split": [properties[0] for properties in composites.values()],
+        "foreground_ratio": [properties[1] for properties in composites.values()],
     }
     tables.write(
         root / name / "pairs.parquet",
-        pd.DataFrame({"composite": [f"composite_images/{one}" for one in composites], **rows}),
+        pd.DataFrame({"composite": [f"composite_images/{path}" for path in composites], **rows}),
     )
     return root / name
 

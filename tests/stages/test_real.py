@@ -75,7 +75,7 @@ def test_localization_scores_every_set(workplace):
     per_image, summary = results("localization")
     index = json.loads(Path("artifacts/index/localization/gaussian_map.json").read_text())
     tested = index["splits"]["test"]["n_images"]
-    assert {split: (one["n_images"], one["n_scored"]) for split, one in index["splits"].items()} == {
+    assert {split: (manifest["n_images"], manifest["n_scored"]) for split, manifest in index["splits"].items()} == {
         "test": (tested, tested), "Plain": (2, 2), "Published": (4, 4),
     }  # fmt: skip
     assert counts(summary, "gaussian_map") == counts(summary, "constant_map") == {

@@ -25,7 +25,7 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
 def test_writes_one_file(finished):
     done = run(finished)
     assert (done.returncode, done.stderr) == (0, "")
-    assert [one.name for one in (finished / "report").iterdir()] == ["index.html"]
+    assert [path.name for path in (finished / "report").iterdir()] == ["index.html"]
     assert (finished / "report/index.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     assert not list(finished.glob(".report*"))
 

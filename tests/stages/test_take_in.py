@@ -137,14 +137,14 @@ def test_probability_maps_of_8_and_16_bits_and_arrays(project):
     name_outputs(project, "localization")
     done = project.run("take_in", "theirs", "--data", *data)
     assert done.code == 0, done.err
-    found = [
+    maps = [
         np.asarray(Image.open(project.folder / f"artifacts/predictions/theirs/test/{name}.png")).astype(int)
         for name in IDS
     ]
-    for one in found:
-        assert np.abs(one - np.rint(255 * ramp)).max() <= 1 and one.shape == (32, 32) and one.max() == 255
-    assert np.array_equal(found[0], np.rint(255 * ramp)) and np.array_equal(
-        found[2], np.rint(255 * ramp.astype(np.float32))
+    for picture in maps:
+        assert np.abs(picture - np.rint(255 * ramp)).max() <= 1 and picture.shape == (32, 32) and picture.max() == 255
+    assert np.array_equal(maps[0], np.rint(255 * ramp)) and np.array_equal(
+        maps[2], np.rint(255 * ramp.astype(np.float32))
     )
     assert list(taken(project)["format"]) == ["PNG", "PNG", "NumPy"]
 
@@ -289,8 +289,8 @@ def test_what_is_no_probability_map(project, write, said):
 def test_blocks_that_contradict_themselves(project, block, said):
     training = project.content["models"]["unet"]["training"]
     project.content["models"] |= {
-        name: {key: training if value == "TRAINING" else value for key, value in one.items()}
-        for name, one in block.items()
+        name: {key: training if value == "TRAINING" else value for key, value in settings.items()}
+        for name, settings in block.items()
     }
     project.write()
     code, line = project.refused("take_in", "theirs", "--data", "data/composites/HCOCO")

@@ -32,12 +32,12 @@ def stored():
 @pytest.mark.parametrize("method", METHODS)
 def test_results_are_those_that_are_stored(method, exact, stored):
     given = {name: stored[name] for name in ("target", "reference", "target_mask", "reference_mask")}
-    found = transfer(method, **given, seed=3, exact=exact).astype(int)
+    result = transfer(method, **given, seed=3, exact=exact).astype(int)
     wanted = stored["target"] + stored[method + " exact" * exact]  # modulo 256
     changed = (wanted != stored["target"]).any(axis=2)
     assert changed[given["target_mask"]].mean() > 0.9
     # another processor may round a value that lies halfway to the other side
-    assert np.abs(found - wanted).max() <= 1, f"if that is meant, `{golden.COMMAND}` writes the results anew"
+    assert np.abs(result - wanted).max() <= 1, f"if that is meant, `{golden.COMMAND}` writes the results anew"
 
 
 def read(name):

@@ -23,7 +23,7 @@ def jpeg(array: np.ndarray, quality: int) -> np.ndarray:
     return np.asarray(Image.open(buffer))
 
 
-def found(*pictures, near=True):
+def links_of(*pictures, near=True):
     return [
         (link.first, link.second, link.kind)
         for link in copies.links([copies.fingerprint(each) for each in pictures], near)
@@ -31,8 +31,8 @@ def found(*pictures, near=True):
 
 
 def test_equal_pixels_are_found_whatever_the_file():
-    assert found(picture(0), picture(1), picture(0), picture(0)) == [(0, 2, "equal"), (0, 3, "equal")]
-    assert found(picture(0), picture(1), picture(0), near=False) == [(0, 2, "equal")]
+    assert links_of(picture(0), picture(1), picture(0), picture(0)) == [(0, 2, "equal"), (0, 3, "equal")]
+    assert links_of(picture(0), picture(1), picture(0), near=False) == [(0, 2, "equal")]
 
 
 @pytest.mark.parametrize("quality", [60, 90])
@@ -44,15 +44,15 @@ def test_saved_again_and_resized_is_near(quality, scale):
         other = jpeg(
             cv2.resize(original, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC), quality
         )
-        assert found(original, picture(100 + seed), other) == [(0, 2, "near")]
-        assert found(original, other, near=False) == []
+        assert links_of(original, picture(100 + seed), other) == [(0, 2, "near")]
+        assert links_of(original, other, near=False) == []
 
 
 def test_other_photographs_mirror_images_and_other_shapes_are_not():
-    assert found(*(picture(seed) for seed in range(200))) == []
-    assert found(picture(0), picture(0)[:, ::-1].copy(), cv2.resize(picture(0), (96, 96))) == []
+    assert links_of(*(picture(seed) for seed in range(200))) == []
+    assert links_of(picture(0), picture(0)[:, ::-1].copy(), cv2.resize(picture(0), (96, 96))) == []
     flat = [np.full((64, 64, 3), level, np.uint8) for level in (10, 30, 200)]
-    assert found(*flat) == [], "flat pictures share their hash and not their colour"
+    assert links_of(*flat) == [], "flat pictures share their hash and not their colour"
 
 
 def test_near_agrees_with_comparing_every_pair():
@@ -67,10 +67,10 @@ def test_near_agrees_with_comparing_every_pair():
         )
         for place, each in enumerate(prints)
     ]
-    pairs = [(one, other) for other in range(60) for one in range(other)]
+    pairs = [(first, other) for other in range(60) for first in range(other)]
     expected = [
-        (one, other) for one, other in pairs
-        if (noisy[one].perceptual ^ noisy[other].perceptual).bit_count() <= copies.BITS and (noisy[one].thumbnail == noisy[other].thumbnail).all()
+        (first, other) for first, other in pairs
+        if (noisy[first].perceptual ^ noisy[other].perceptual).bit_count() <= copies.BITS and (noisy[first].thumbnail == noisy[other].thumbnail).all()
     ]  # fmt: skip
     assert [(link.first, link.second) for link in copies.links(noisy)] == expected and expected
 

@@ -112,15 +112,17 @@ def test_localization_masks_are_resized_by_area(composites):
 @pytest.mark.parametrize("augmentation", [CROP, PLAIN])
 def test_augmentation_belongs_to_its_seed_alone(composites, augmentation):
     rows = datasets.pairs(composites, "train")
-    one, other = datasets.Composites(rows, 24), datasets.Composites(rows, 24)
+    fresh, other = datasets.Composites(rows, 24), datasets.Composites(rows, 24)
     for index in (2, 0, 1):
         other.augmented(index, augmentation, 9, index)
     for index in range(3):
-        first, second = one.augmented(index, augmentation, 5, index), other.augmented(index, augmentation, 5, index)
+        first, second = fresh.augmented(index, augmentation, 5, index), other.augmented(index, augmentation, 5, index)
         assert first.keys() == second.keys() == {"composite", "mask", "real"}
         assert all(np.array_equal(first[key], second[key]) for key in first)
     if augmentation is CROP:
-        assert not np.array_equal(one.augmented(0, CROP, 5, 0)["composite"], one.augmented(0, CROP, 6, 0)["composite"])
+        assert not np.array_equal(
+            fresh.augmented(0, CROP, 5, 0)["composite"], fresh.augmented(0, CROP, 6, 0)["composite"]
+        )
 
 
 @given(seed=st.integers(0, 10**6))
@@ -259,9 +261,9 @@ def test_variants_of_masks_are_those_asked_for_and_never_too_large(inpainting):
 
 
 def test_holes_belong_to_their_seed(inpainting):
-    one, other = (datasets.for_training("inpainting", inpainting, 16)[0] for _ in range(2))
+    fresh, other = (datasets.for_training("inpainting", inpainting, 16)[0] for _ in range(2))
     other.augmented(1, CROP, 3)
-    first, second = one.augmented(0, CROP, 7), other.augmented(0, CROP, 7)
+    first, second = fresh.augmented(0, CROP, 7), other.augmented(0, CROP, 7)
     assert all(np.array_equal(first[key], second[key]) for key in first)
     assert first["image"].shape == (16, 16, 3) and first["hole"].shape == (16, 16)
 
@@ -335,9 +337,9 @@ def test_a_split_may_be_of_the_pictures_own_sizes(composites, inpainting):
 
 def test_a_walk_keeps_the_latest_pictures_alone():
     read, latest = [], datasets.Latest(2)
-    one = lambda file, max_pixels: read.append(file) or np.zeros(1)
+    decode = lambda file, max_pixels: read.append(file) or np.zeros(1)
     for file in "aabacab":
-        latest(one, file)
+        latest(decode, file)
     assert "".join(read) == "abcb" and len(latest.kept) == 2
 
 

@@ -426,7 +426,7 @@ def copied(tmp_path, split=None):
 @pytest.mark.parametrize("seed", range(5))
 def test_copies_never_cross_splits(tmp_path, seed):
     lines = ingest(copied(tmp_path), [], tmp_path / "out", **OPTIONS | {"seed": seed})
-    table, found = (tables.read(tmp_path / f"out/{name}.parquet") for name in ("photographs", "copies"))
+    table, pairs = (tables.read(tmp_path / f"out/{name}.parquet") for name in ("photographs", "copies"))
     splits = table.groupby(table["image_id"].str[1:])["split"]
     assert (splits.nunique() == 1).all() and splits.first().value_counts().to_dict() == {
         "train": 4,
@@ -434,8 +434,8 @@ def test_copies_never_cross_splits(tmp_path, seed):
         "val": 1,
     }
     assert set(table["group"]) == set(table["image_id"]), "groups stay what the source says: they mean renditions too"
-    assert found["kind"].value_counts().to_dict() == {"equal": 6, "near": 6}
-    assert set(zip(found["image_id"], found["copy_of"])) == {
+    assert pairs["kind"].value_counts().to_dict() == {"equal": 6, "near": 6}
+    assert set(zip(pairs["image_id"], pairs["copy_of"])) == {
         (f"{name}{number}", f"a{number}") for number in range(6) for name in "bc"
     }
     assert lines == [

@@ -229,7 +229,7 @@ def test_items_without_truth_have_no_real_image_and_are_not_scored_in_harmonizat
         "mask",
         "real",
     }
-    assert {split: datasets.scored("harmonization", one) for split, one in sets.items()} == {
+    assert {split: datasets.scored("harmonization", dataset) for split, dataset in sets.items()} == {
         "test": 2,
         "Plain": 0,
         "Published": 3,

@@ -70,7 +70,7 @@ def planck(kelvin):
     x = lobe(1.056, 599.8, 37.9, 31.0) + lobe(0.362, 442.0, 16.0, 26.7) + lobe(-0.065, 501.1, 20.4, 26.2)
     y = lobe(0.821, 568.8, 46.9, 40.5) + lobe(0.286, 530.9, 16.3, 31.1)
     z = lobe(1.217, 437.0, 11.8, 36.0) + lobe(0.681, 459.0, 26.0, 13.8)
-    total = np.array([(power * one).sum() for one in (x, y, z)])
+    total = np.array([(power * response).sum() for response in (x, y, z)])
     return total[:2] / total.sum()
 
 
@@ -121,11 +121,11 @@ def test_corners_lose_the_stated_ev():
 def test_noise_has_the_variance_of_shots_and_reading(level):
     full_well, read_noise = 4000.0, 8.0
     flat = np.full((200, 200, 3), level, np.float32)
-    found = (noisy(flat, full_well, read_noise, np.random.default_rng(3)) - flat).std()
+    noise = (noisy(flat, full_well, read_noise, np.random.default_rng(3)) - flat).std()
     # a blur of white noise scales its deviation by the root of the kernel's squared weights
     weights = np.exp(-0.5 * (np.arange(-3, 4) / 0.7) ** 2)
     kept = (weights**2).sum() / weights.sum() ** 2
-    assert found == pytest.approx(np.sqrt(level * full_well + read_noise**2) / full_well * kept, rel=0.03)
+    assert noise == pytest.approx(np.sqrt(level * full_well + read_noise**2) / full_well * kept, rel=0.03)
 
 
 # ---- development

@@ -106,9 +106,9 @@ def test_an_override_arrives_as_it_was_meant(tmp_path, value):
     file = tmp_path / "params.yaml"
     file.write_text("models: {net: {hyperparameters: {there: 1}, rate: 1e-3}}\n")
     for key in ("there", "new"):
-        found = to_path_overrides([dvc_queue.override(f"models.net.hyperparameters.{key}", value)])
-        assert list(found) == ["params.yaml"]
-        apply_overrides(file, found["params.yaml"])
+        overrides = to_path_overrides([dvc_queue.override(f"models.net.hyperparameters.{key}", value)])
+        assert list(overrides) == ["params.yaml"]
+        apply_overrides(file, overrides["params.yaml"])
     block = YAML(typ="safe", pure=True).load(file.read_text())["models"]["net"]
     assert block == {"hyperparameters": {"there": value, "new": value}, "rate": 1e-3}
     assert type(block["hyperparameters"]["new"]) is type(value)
@@ -215,16 +215,18 @@ def queue(monkeypatch):
             self.waits[name] = "Queued"
 
         def run(self, jobs):
-            self.done |= {name: name[-6:] for name in self.waits if not any(one in name for one in self.failing)}
+            self.done |= {
+                name: name[-6:] for name in self.waits if not any(failure in name for failure in self.failing)
+            }
             self.waits.clear()
 
-    found = Queue()
-    monkeypatch.setattr(dvc_queue, "finished", lambda: dict(found.done))
-    monkeypatch.setattr(dvc_queue, "waiting", lambda: dict(found.waits))
+    experiments = Queue()
+    monkeypatch.setattr(dvc_queue, "finished", lambda: dict(experiments.done))
+    monkeypatch.setattr(dvc_queue, "waiting", lambda: dict(experiments.waits))
     monkeypatch.setattr(dvc_queue, "stale_stages", lambda *_, **__: [])
-    monkeypatch.setattr(dvc_queue, "enqueue", found.enqueue)
-    monkeypatch.setattr(dvc_queue, "run_queue", found.run)
-    return found
+    monkeypatch.setattr(dvc_queue, "enqueue", experiments.enqueue)
+    monkeypatch.setattr(dvc_queue, "run_queue", experiments.run)
+    return experiments
 
 
 def test_what_is_done_or_queued_is_not_queued_again(parameters, queue):
@@ -241,7 +243,7 @@ def test_what_is_done_or_queued_is_not_queued_again(parameters, queue):
     queue.failing = ()
     assert list(ablations.run("rain_placement", table, rows, 1, parameters)) == list(rows)
     assert [name.rsplit("-", 1)[0] for name, *_ in queue.enqueued] == [
-        f"rain_placement-{one}" for one in ("Baseline", "RAIN-1", "RAIN-3", "RAIN-3")
+        f"rain_placement-{row}" for row in ("Baseline", "RAIN-1", "RAIN-3", "RAIN-3")
     ]
 
 
@@ -298,10 +300,10 @@ def test_ours_stand_beside_what_is_printed(parameters, monkeypatch):
         dvc_queue, "read", lambda commit, path: b"models: {rfr: {hyperparameters: {width: 8, down_samp: 1}}}"
     )
     monkeypatch.setattr(params, "load", lambda *path: parameters)
-    found = ablations.collect("rfr_placement", TABLES["rfr_placement"], {"DownSamp 1": "abc"}, parameters)
-    assert list(found.columns) == list(ablations.COLUMNS) and set(found["row"]) == {"DownSamp 1"}
-    assert json.loads(found["hyperparameters"].iloc[0]) == {"width": 8, "down_samp": 1}
-    rows = found.set_index(["metric", "condition"])
+    collected = ablations.collect("rfr_placement", TABLES["rfr_placement"], {"DownSamp 1": "abc"}, parameters)
+    assert list(collected.columns) == list(ablations.COLUMNS) and set(collected["row"]) == {"DownSamp 1"}
+    assert json.loads(collected["hyperparameters"].iloc[0]) == {"width": 8, "down_samp": 1}
+    rows = collected.set_index(["metric", "condition"])
     assert rows.loc[("psnr", ""), ["mean", "low", "high", "n_images"]].tolist() == [25.0, 24.0, 26.0, 12]
     assert rows.loc[("parameters", ""), "mean"] == 2.0
     assert rows.loc[("l1", "30-40"), ["mean", "published"]].tolist() == [0.03, 0.0279]
@@ -309,7 +311,7 @@ def test_ours_stand_beside_what_is_printed(parameters, monkeypatch):
     memory = rows.loc[("memory", "")]
     assert np.isnan(memory["mean"]) and memory["published"] == 1122 and memory["n_images"] == 0
     assert rows.loc[("psnr", "10-20"), "published"] == 31.72 and np.isnan(rows.loc[("psnr", "10-20"), "mean"])
-    assert "DownSamp 1" in ablations.shown(found, "inpainting") and "25" in ablations.shown(found, "inpainting")
+    assert "DownSamp 1" in ablations.shown(collected, "inpainting") and "25" in ablations.shown(collected, "inpainting")
 
 
 def test_per_cents_are_shown_as_shares(parameters):
@@ -325,7 +327,7 @@ def test_per_cents_are_shown_as_shares(parameters):
         }
     )
     table = TABLES["rsrnet_parts"]
-    found = ablations.beside_published(ours, table, table.rows["whole"]).set_index("metric")
+    compared = ablations.beside_published(ours, table, table.rows["whole"]).set_index("metric")
     printed = published.table()
     cell = printed[
         (printed["table"] == "poster")
@@ -333,7 +335,7 @@ def test_per_cents_are_shown_as_shares(parameters):
         & (printed["subset"] == "All")
         & (printed["metric"] == "iou")
     ]
-    assert cell["unit"].item() == "percent" and found.loc["iou_minmax", "published"] == pytest.approx(
+    assert cell["unit"].item() == "percent" and compared.loc["iou_minmax", "published"] == pytest.approx(
         cell["value"].item() / 100
     )
 

@@ -13,9 +13,9 @@ ROOT = Path(__file__).resolve().parents[3]
 
 def test_every_method_has_its_licences():
     page = (ROOT / "docs/licences.md").read_text()
-    found = cost.licences(page, {name: models.task_of(name) for name in models.names()})
-    assert all(set(row) == {"code_licence", "weights_licence", "data_licence"} for row in found.values())
-    assert found["mantranet"]["code_licence"] == "non-commercial" and found["rfr"]["code_licence"] == "MIT"
+    licences = cost.licences(page, {name: models.task_of(name) for name in models.names()})
+    assert all(set(row) == {"code_licence", "weights_licence", "data_licence"} for row in licences.values())
+    assert licences["mantranet"]["code_licence"] == "non-commercial" and licences["rfr"]["code_licence"] == "MIT"
     with pytest.raises(UserError, match="its table of methods lacks another"):
         cost.licences(page, {"another": "inpainting"})
 
@@ -31,8 +31,10 @@ def test_a_measured_row_and_what_could_not_be_measured():
     assert late["why_not"] == "took longer than 0.01 s" and late["ms"] != late["ms"]
     table = cost.table(
         [
-            {"task": "harmonization"} | one | dict.fromkeys(("code_licence", "weights_licence", "data_licence"), "")
-            for one in (row, late)
+            {"task": "harmonization"}
+            | measured
+            | dict.fromkeys(("code_licence", "weights_licence", "data_licence"), "")
+            for measured in (row, late)
         ]
     )
     assert list(table) == list(cost.COLUMNS) and table["height"].tolist() == [256, 256]

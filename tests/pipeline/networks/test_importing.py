@@ -67,14 +67,14 @@ def imported(tmp_path, *files, model=None, **options) -> torch.Tensor:
     """The prediction of the network once the files were imported."""
     with torch.device("meta"):
         empty = (model or Painter)()
-    found = importing.pair(
+    pairing = importing.pair(
         empty,
         [importing.read(file, options.get("key")) for file in files],
         [file.suffix != ".safetensors" for file in files],
         options.get("kernels", "detect"),
     )
     (tmp_path / "out.safetensors").unlink(missing_ok=True)
-    importing.write(tmp_path / "out.safetensors", found, {"network": "painter"})
+    importing.write(tmp_path / "out.safetensors", pairing, {"network": "painter"})
     ready = (model or Painter)().eval()
     weights.load_weights(ready, tmp_path / "out.safetensors")
     with torch.no_grad():
@@ -192,7 +192,9 @@ def changed(**changes) -> dict[str, torch.Tensor]:
     for name, value in changes.items():
         name = f"net.{name.replace('__', '.')}"
         released = (
-            {key: one for key, one in released.items() if key != name} if value is None else released | {name: value}
+            {key: tensor for key, tensor in released.items() if key != name}
+            if value is None
+            else released | {name: value}
         )
     return released
 

@@ -100,12 +100,12 @@ def test_the_forward_pass_equals_that_of_the_values_put_in_by_hand(tmp_path, nam
         tmp_path / "released.pth.tar",
     )
     model = build(name)
-    found = importing.pair(model, [importing.read(tmp_path / "released.pth.tar")], [True])
+    pairing = importing.pair(model, [importing.read(tmp_path / "released.pth.tar")], [True])
     (tmp_path / "released.pth.tar").unlink()
     imported = tmp_path / "imported.safetensors"
-    importing.write(imported, found, {})
-    n_paired, by = len(found.pairs), found.by
-    del found
+    importing.write(imported, pairing, {})
+    n_paired, by = len(pairing.pairs), pairing.by
+    del pairing
     gc.collect()
     weights.load_weights(model, imported)
     batch = batch_of(model)

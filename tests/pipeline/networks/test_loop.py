@@ -31,15 +31,15 @@ ROOT = Path(__file__).resolve().parents[3]
 RESULTS = ("weights.safetensors", "last.safetensors", "history.csv", "history.parquet")
 
 
-def result(one: Job, out: Path) -> dict[str, bytes]:
-    publish(one, out)
+def result(training: Job, out: Path) -> dict[str, bytes]:
+    publish(training, out)
     return {name: (out / name).read_bytes() for name in RESULTS}
 
 
 def trained(folder: Path, *arguments, **options) -> dict[str, bytes]:
-    one = job(folder, *arguments, **options)
-    train_plain(one)
-    return result(one, folder / "out")
+    training = job(folder, *arguments, **options)
+    train_plain(training)
+    return result(training, folder / "out")
 
 
 def history(folder: Path) -> pd.DataFrame:
@@ -70,7 +70,10 @@ def test_channels_last_changes_the_memory_format_alone(tmp_path, monkeypatch, ne
     seen, forward = set(), Network.forward
 
     def watched(model, batch):
-        for value in (batch["composite"], *(one for one in model.parameters() if one.dim() == 4 and one.shape[2] > 1)):
+        for value in (
+            batch["composite"],
+            *(weight for weight in model.parameters() if weight.dim() == 4 and weight.shape[2] > 1),
+        ):
             seen.add((value.is_contiguous(memory_format=torch.channels_last), value.is_contiguous()))
         return forward(model, batch)
 
@@ -95,23 +98,23 @@ def test_channels_last_is_refused_where_a_cpu_would_write_outside_its_memory(tmp
             super().__init__()
             self.extra = nn.Conv2d(*layer)
 
-    one = job(tmp_path, Strided, epochs=0, channels_last=True)
+    training = job(tmp_path, Strided, epochs=0, channels_last=True)
     if not refused:
-        train_plain(one)
+        train_plain(training)
         return
     with pytest.raises(
         ParameterError, match=r"models.tiny.training.channels_last: its convolution extra \(1x1, strided"
     ):
-        train_plain(one)
+        train_plain(training)
     train_plain(job(tmp_path, Strided, epochs=0))
 
 
 @pytest.mark.parametrize("cost, precision, told", [(1.8, "bf16", True), (0.5, "bf16", False), (1.8, "fp32", False)])
 def test_a_cpu_that_is_slower_in_bfloat16_is_told_of(tmp_path, monkeypatch, cost, precision, told):
     monkeypatch.setattr(loop_module, "bfloat16_cost", lambda: cost)
-    one = job(tmp_path, Network, epochs=1)
-    train_plain(dataclasses.replace(one, shared=one.shared.model_copy(update={"precision": precision})))
-    assert ("take 1.8 times as long as in fp32" in (one.folder / "training.log").read_text()) == told
+    training = job(tmp_path, Network, epochs=1)
+    train_plain(dataclasses.replace(training, shared=training.shared.model_copy(update={"precision": precision})))
+    assert ("take 1.8 times as long as in fp32" in (training.folder / "training.log").read_text()) == told
 
 
 def test_the_cost_of_bfloat16_is_a_ratio():
@@ -119,8 +122,8 @@ def test_the_cost_of_bfloat16_is_a_ratio():
 
 
 def test_players_take_turns_and_rest_as_the_phase_says(tmp_path):
-    one = job(tmp_path, Adversarial)
-    loop = Loop(one, "cpu", 0, 1)
+    training = job(tmp_path, Adversarial)
+    loop = Loop(training, "cpu", 0, 1)
     before = {key: value.clone() for key, value in loop.model.state_dict().items()}
     loop.phases = loop.phases[:1]
     loop.run()
@@ -146,13 +149,13 @@ def test_a_player_moves_only_its_own_parameters(tmp_path):
         }
         assert moved and others not in moved
         if player == "discriminator":
-            assert all(one.grad is None for one in loop.model.parameters_of("generator"))
+            assert all(parameter.grad is None for parameter in loop.model.parameters_of("generator"))
 
 
 def test_learning_rates_follow_phase_player_and_schedule(tmp_path):
     optimization = {"learning_rate": 0.01, "schedule": {"name": "step", "milestones": [0.5], "factor": 0.1}}
-    one = job(tmp_path, Adversarial, players={"discriminator": {"learning_rate": 0.04}}, optimization=optimization)
-    loop = Loop(one, "cpu", 0, 1)
+    training = job(tmp_path, Adversarial, players={"discriminator": {"learning_rate": 0.04}}, optimization=optimization)
+    loop = Loop(training, "cpu", 0, 1)
     loop.run()
     table = pd.DataFrame(loop.history)
     # the first player that learns in the phase: warm = generator, 0.01; joint = discriminator, four times 0.005
@@ -192,9 +195,9 @@ def test_gradients_are_clipped(tmp_path):
         "schedule": {"name": "constant"},
     }
     loop = Loop(job(tmp_path, optimization=settings, epochs=1, max_steps_per_epoch=1), "cpu", 0, 1)
-    before = torch.cat([one.detach().flatten().clone() for one in loop.model.parameters()])
+    before = torch.cat([parameter.detach().flatten().clone() for parameter in loop.model.parameters()])
     loop.run()
-    after = torch.cat([one.detach().flatten() for one in loop.model.parameters()])
+    after = torch.cat([parameter.detach().flatten() for parameter in loop.model.parameters()])
     assert float((after - before).norm()) == pytest.approx(
         0.01, rel=1e-3
     )  # SGD without momentum: step = rate * gradient
@@ -214,18 +217,18 @@ def test_optimizers_are_those_of_the_parameters(name, kind):
 
 
 def test_the_best_epoch_is_kept_by_its_validation_score(tmp_path, monkeypatch):
-    one = job(tmp_path, epochs=4)
+    training = job(tmp_path, epochs=4)
     scores = iter([9.0, math.nan, 4.0, 6.0])  # fmse: less is better; NaN never counts
     monkeypatch.setattr(Loop, "_validate", lambda self: {"validation_fmse": next(scores)})
     kept = []
     write = loop_module.save_weights
     monkeypatch.setattr(loop_module, "save_weights", lambda model, file: (kept.append(file.name), write(model, file)))
-    train_plain(one)
+    train_plain(training)
     assert kept == ["best.safetensors", "best.safetensors", "last.safetensors"]
     assert json.loads(json.dumps(torch.load(tmp_path / "checkpoint.pt", weights_only=True)["best"])) == 4.0
-    best = result(one, tmp_path / "a")
+    best = result(training, tmp_path / "a")
     assert best["weights.safetensors"] == (tmp_path / "best.safetensors").read_bytes() != best["last.safetensors"]
-    last = result(dataclasses.replace(one, own=one.own.model_copy(update={"keep": "last"})), tmp_path / "b")
+    last = result(dataclasses.replace(training, own=training.own.model_copy(update={"keep": "last"})), tmp_path / "b")
     assert last["weights.safetensors"] == last["last.safetensors"]
 
 
@@ -243,7 +246,7 @@ def test_a_first_score_that_is_undefined_does_not_stand_for_the_best(tmp_path):
 def test_validation_scores_what_evaluation_will_score(tmp_path, limit, scored):
     loop = Loop(job(tmp_path, shared={"validation_images": limit}), "cpu", 0, 1)
     loop.model.train()
-    found = loop._validate()
+    scores = loop._validate()
     assert loop.model.training
     loop.model.eval()
     rows = []
@@ -253,15 +256,15 @@ def test_validation_scores_what_evaluation_will_score(tmp_path, limit, scored):
         with torch.no_grad():
             drawn = loop.model(batch)[0].numpy()
         rows.append(image_scores.score("harmonization", images.to_uint8(drawn), item))
-    assert found["validation_psnr"] == pytest.approx(np.mean([row["psnr"] for row in rows]), abs=0.02)
-    assert set(found) == {f"validation_{key}" for key in TASKS["harmonization"].metrics}
+    assert scores["validation_psnr"] == pytest.approx(np.mean([row["psnr"] for row in rows]), abs=0.02)
+    assert set(scores) == {f"validation_{key}" for key in TASKS["harmonization"].metrics}
 
 
 def test_no_epochs_leave_the_first_weights(tmp_path):
     made = trained(tmp_path, epochs=0)
     first = Loop(job(tmp_path / "other"), "cpu", 0, 1).model.state_dict()
-    found = load_file(tmp_path / "out" / "weights.safetensors")
-    assert all(torch.equal(found[key], value) for key, value in first.items()) and made["history.csv"].strip() == b""
+    stored = load_file(tmp_path / "out" / "weights.safetensors")
+    assert all(torch.equal(stored[key], value) for key, value in first.items()) and made["history.csv"].strip() == b""
 
 
 # ---- interrupted and taken up again
@@ -271,7 +274,7 @@ class Killed(BaseException):
     """Like a signal: nothing in the code under test may catch it."""
 
 
-def interrupted(monkeypatch, owner, name: str, at: int, one: Job, after: bool = False) -> bool:
+def interrupted(monkeypatch, owner, name: str, at: int, training: Job, after: bool = False) -> bool:
     """Train until call number `at` of owner.name; whether it came so far."""
     original, calls = getattr(owner, name), 0
 
@@ -288,7 +291,7 @@ def interrupted(monkeypatch, owner, name: str, at: int, one: Job, after: bool = 
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, counting)
         try:
-            train_plain(one)
+            train_plain(training)
         except Killed:
             return True
     return False
@@ -302,11 +305,11 @@ def test_interrupted_in_any_turn_and_resumed_equals_uninterrupted(tmp_path, monk
     at = 0
     while True:
         at += 1
-        one = job(tmp_path / f"at{at}", network)
-        if not interrupted(monkeypatch, network, "loss", at, one):
+        training = job(tmp_path / f"at{at}", network)
+        if not interrupted(monkeypatch, network, "loss", at, training):
             break
-        train_plain(one)
-        assert result(one, tmp_path / f"at{at}" / "out") == whole, f"interrupted in loss number {at}"
+        train_plain(training)
+        assert result(training, tmp_path / f"at{at}" / "out") == whole, f"interrupted in loss number {at}"
     assert at - 1 == (6 if network is Network else 6 + 12)
 
 
@@ -318,11 +321,11 @@ def test_interrupted_at_any_file_it_writes_and_resumed_equals_uninterrupted(tmp_
     at = 0
     while True:
         at += 1
-        one = job(tmp_path / f"at{at}", Adversarial, **short)
-        if not interrupted(monkeypatch, atomic.os, "replace", at, one, after):
+        training = job(tmp_path / f"at{at}", Adversarial, **short)
+        if not interrupted(monkeypatch, atomic.os, "replace", at, training, after):
             break
-        train_plain(one)
-        assert result(one, tmp_path / f"at{at}" / "out") == whole, f"interrupted at file number {at}"
+        train_plain(training)
+        assert result(training, tmp_path / f"at{at}" / "out") == whole, f"interrupted at file number {at}"
     # a checkpoint after each of 4 steps and 2 epochs (all but the first move the one before aside), best weights, and the
     # 4 files that a finished run leaves
     assert at - 1 in (6 + 5 + 1 + 4, 6 + 5 + 2 + 4)
@@ -351,16 +354,18 @@ def other(file: Path) -> None:
 def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_taken(tmp_path, monkeypatch, capsys, damage, damaged):
     monkeypatch.setattr(checkpoints, "SECONDS_BETWEEN", 0.0)
     whole = trained(tmp_path / "whole")
-    one = job(tmp_path / "one")
-    assert interrupted(monkeypatch, Network, "loss", 5, one)
+    training = job(tmp_path / "one")
+    assert interrupted(monkeypatch, Network, "loss", 5, training)
     for name in damaged:
-        damage(one.folder / name)
+        damage(training.folder / name)
     capsys.readouterr()
-    train_plain(one)
+    train_plain(training)
     said = capsys.readouterr().err
-    assert result(one, tmp_path / "one" / "out") == whole
+    assert result(training, tmp_path / "one" / "out") == whole
     for name in damaged:
-        assert said.count(f"{one.folder / name} is damaged") == 1 and (one.folder / f"{name}.damaged").exists()
+        assert (
+            said.count(f"{training.folder / name} is damaged") == 1 and (training.folder / f"{name}.damaged").exists()
+        )
     assert ("going on from" in said) == (len(damaged) == 1)
 
 
@@ -368,10 +373,10 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_taken(tmp_path,
 def test_interrupted_again_and_again(tmp_path, monkeypatch, channels_last):
     monkeypatch.setattr(checkpoints, "SECONDS_BETWEEN", 0.0)
     whole = trained(tmp_path / "whole", Adversarial, channels_last=channels_last)
-    one, times = job(tmp_path / "bits", Adversarial, channels_last=channels_last), 0
-    while interrupted(monkeypatch, Adversarial, "loss", 4, one):
+    training, times = job(tmp_path / "bits", Adversarial, channels_last=channels_last), 0
+    while interrupted(monkeypatch, Adversarial, "loss", 4, training):
         times += 1
-    assert times > 4 and result(one, tmp_path / "bits" / "out") == whole
+    assert times > 4 and result(training, tmp_path / "bits" / "out") == whole
 
 
 def test_how_often_a_checkpoint_is_written_changes_nothing(tmp_path, monkeypatch):
@@ -409,16 +414,16 @@ def test_a_process_killed_with_sigkill_is_taken_up_where_it_stopped(tmp_path):
     assert killed.poll() is None, "it ended before it could be killed"
     killed.send_signal(signal.SIGKILL)
     assert killed.wait() == -signal.SIGKILL
-    one = job(tmp_path / "killed", Adversarial, epochs=40, data={"train": 24})
-    train_plain(one)
-    assert result(one, tmp_path / "a") == trained(tmp_path / "whole", Adversarial, epochs=40, data={"train": 24})
+    training = job(tmp_path / "killed", Adversarial, epochs=40, data={"train": 24})
+    train_plain(training)
+    assert result(training, tmp_path / "a") == trained(tmp_path / "whole", Adversarial, epochs=40, data={"train": 24})
 
 
 # ---- what is refused
 
 
 def test_a_loss_that_is_not_finite_names_model_player_phase_step_and_batch(tmp_path, monkeypatch):
-    one = job(tmp_path)
+    training = job(tmp_path)
     loss, calls = Network.loss, []
 
     def poisoned(self, player, batch):
@@ -427,12 +432,12 @@ def test_a_loss_that_is_not_finite_names_model_player_phase_step_and_batch(tmp_p
         return (value * math.inf if len(calls) == 5 else value), parts
 
     monkeypatch.setattr(Network, "loss", poisoned)
-    loop = Loop(one, "cpu", 0, 1)
+    loop = Loop(training, "cpu", 0, 1)
     loop.order.epoch = 1
     (second,) = [batch for number, batch in enumerate(loop.order) if number == 1]
     expected = ", ".join(loop.training_set.ids[index] for _, _, index in second)
     with pytest.raises(UserError) as caught:
-        train_plain(one)
+        train_plain(training)
     assert str(caught.value) == f"training tiny: network in phase train, epoch 2, step 2: loss is inf, batch {expected}"
     assert not (tmp_path / "last.safetensors").exists()
 
@@ -497,16 +502,16 @@ def test_a_gpu_that_is_not_there_is_refused_in_words(tmp_path):
 
 
 def two_phases(folder: Path, ends: Path, joint: int = 2) -> Job:
-    one = job(folder, Adversarial, phases={"joint": {"epochs": joint, "learning_rate": 0.005}})
-    return dataclasses.replace(one, phase_ends=(ends,))
+    training = job(folder, Adversarial, phases={"joint": {"epochs": joint, "learning_rate": 0.005}})
+    return dataclasses.replace(training, phase_ends=(ends,))
 
 
-def losses_counted(monkeypatch, one: Job) -> int:
+def losses_counted(monkeypatch, training: Job) -> int:
     calls = []
     original = Adversarial.loss
     with monkeypatch.context() as patch:
         patch.setattr(Adversarial, "loss", lambda self, *arguments: calls.append(1) or original(self, *arguments))
-        train_plain(one)
+        train_plain(training)
     return len(calls)
 
 
@@ -531,10 +536,10 @@ def test_interrupted_around_the_end_of_a_phase_and_resumed_equals_uninterrupted(
     expected = result(whole, tmp_path / "out")
     for owner, name in ((Loop, "_keep_phase_end"), (Loop, "_latest_phase_end"), (loop_module.shutil, "copyfile")):
         for after in (False, True):
-            one = two_phases(tmp_path / f"{name}{after}", tmp_path / f"{name}{after}_end")
-            assert interrupted(monkeypatch, owner, name, 1, one, after=after)
-            train_plain(one)
-            assert result(one, tmp_path / f"{name}{after}" / "out") == expected
+            training = two_phases(tmp_path / f"{name}{after}", tmp_path / f"{name}{after}_end")
+            assert interrupted(monkeypatch, owner, name, 1, training, after=after)
+            train_plain(training)
+            assert result(training, tmp_path / f"{name}{after}" / "out") == expected
             other = two_phases(tmp_path / f"{name}{after}_other", tmp_path / f"{name}{after}_end")
             train_plain(other)
             assert result(other, tmp_path / f"{name}{after}_other" / "out") == expected
@@ -572,21 +577,21 @@ def test_a_file_without_the_discriminator_is_enough_to_start_from(tmp_path, caps
         {key: value + 1 for key, value in model.state_dict().items() if not key.startswith("critic")},
         tmp_path / "released.safetensors",
     )
-    one = dataclasses.replace(
+    training = dataclasses.replace(
         job(tmp_path / "run", Judged, epochs=0, phases={"joint": {"epochs": 0, "learning_rate": 0.1}}),
         start_from=tmp_path / "released.safetensors",
     )
-    train_plain(one)
+    train_plain(training)
     assert (
         "released.safetensors has no critic.0.weight (4 entries in all); what it lacks begins at random"
         in capsys.readouterr().err
     )
-    found, random = (
+    stored, random = (
         load_file(tmp_path / "run/last.safetensors"),
-        Loop(dataclasses.replace(one, folder=tmp_path, start_from=None), "cpu", 0, 1).model.state_dict(),
+        Loop(dataclasses.replace(training, folder=tmp_path, start_from=None), "cpu", 0, 1).model.state_dict(),
     )
-    assert torch.equal(found["critic.0.weight"], random["critic.0.weight"])
-    assert torch.equal(found["body.0.weight"], load_file(tmp_path / "released.safetensors")["body.0.weight"])
+    assert torch.equal(stored["critic.0.weight"], random["critic.0.weight"])
+    assert torch.equal(stored["body.0.weight"], load_file(tmp_path / "released.safetensors")["body.0.weight"])
 
 
 # ---- weights
@@ -620,8 +625,8 @@ def test_tensors_that_share_memory_are_written_too(tmp_path):
     loop = Loop(job(tmp_path), "cpu", 0, 1)
     loop.model.twin = loop.model.body[0]
     weights.save_weights(loop.model, tmp_path / "w.safetensors")
-    found = load_file(tmp_path / "w.safetensors")
-    assert torch.equal(found["twin.weight"], found["body.0.weight"])
+    stored = load_file(tmp_path / "w.safetensors")
+    assert torch.equal(stored["twin.weight"], stored["body.0.weight"])
 
 
 def test_weights_that_do_not_fit_are_refused_in_one_line(tmp_path):
@@ -695,11 +700,11 @@ def test_warmup_climbs_from_almost_nothing_to_one_and_then_the_schedule_goes_on(
 def test_one_cpu_worker_trains_in_this_process_without_a_cluster(tmp_path):
     import ray
 
-    one = job(tmp_path / "ray", Adversarial)
-    ray_train.train(one)
+    training = job(tmp_path / "ray", Adversarial)
+    ray_train.train(training)
     assert not ray.is_initialized()
-    assert result(one, tmp_path / "a") == trained(tmp_path / "plain", Adversarial)
-    assert not (one.folder / "ray").exists()
+    assert result(training, tmp_path / "a") == trained(tmp_path / "plain", Adversarial)
+    assert not (training.folder / "ray").exists()
 
 
 def test_what_a_lone_worker_refuses_comes_through_as_it_was(tmp_path):
@@ -760,12 +765,12 @@ def test_a_worker_leaves_its_refusal_for_the_driver_and_no_later_attempt_trains(
         get_world_size = staticmethod(lambda: 2)
 
     monkeypatch.setattr(ray.train, "get_context", Context)
-    one = {"job": job(tmp_path, batch_size=3), "device": "cpu"}
+    config = {"job": job(tmp_path, batch_size=3), "device": "cpu"}
     with pytest.raises(ParameterError, match="not divisible by training.workers = 2"):
-        ray_train._ray_worker(one)
+        ray_train._ray_worker(config)
     said = "2\nmodels.tiny.training.batch_size = 3 is not divisible by training.workers = 2"
     assert (tmp_path / "failure.txt").read_text() == said
-    assert ray_train._ray_worker(one) is None
+    assert ray_train._ray_worker(config) is None
 
 
 def test_lines_that_workers_add_to_a_log_are_printed(tmp_path, capsys):

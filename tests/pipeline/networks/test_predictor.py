@@ -75,14 +75,14 @@ def test_networks_predict_in_evaluation_mode(tmp_path):
     assert np.abs(saved.astype(int) - images.to_uint8(drawn)).max() <= 1  # dropout would move far more
 
 
-@pytest.mark.parametrize("by, found", [(1.5, r"\[0\.\d+, 1\.\d+\]"), (-0.5, r"\[-0\.\d+, 0?\.?-?\d*\.?\d*\]")])
-def test_a_prediction_outside_its_range_is_named(tmp_path, by, found):
+@pytest.mark.parametrize("by, extremes", [(1.5, r"\[0\.\d+, 1\.\d+\]"), (-0.5, r"\[-0\.\d+, 0?\.?-?\d*\.?\d*\]")])
+def test_a_prediction_outside_its_range_is_named(tmp_path, by, extremes):
     class Off(Drawing):
         def forward(self, batch):
             return super().forward(batch) * by
 
     with pytest.raises(
-        UserError, match=f"^the network's prediction for p0[01] has values in {found}, expected \\[0, 1\\]$"
+        UserError, match=f"^the network's prediction for p0[01] has values in {extremes}, expected \\[0, 1\\]$"
     ):
         predictor.predict_plain(Off, lambda: Pictures("p", 2), tmp_path, batch_size=2)
 

@@ -45,7 +45,7 @@ def test_what_is_no_file_of_weights(tmp_path):
 
 
 def test_round_trip(tmp_path):
-    one, other = network(depth=2), network(depth=2)
-    save_weights(one, tmp_path / "w.safetensors")
+    saved, other = network(depth=2), network(depth=2)
+    save_weights(saved, tmp_path / "w.safetensors")
     load_weights(other, tmp_path / "w.safetensors")
-    assert all(torch.equal(value, other.state_dict()[key]) for key, value in one.state_dict().items())
+    assert all(torch.equal(value, other.state_dict()[key]) for key, value in saved.state_dict().items())

@@ -162,9 +162,9 @@ def test_a_run_listens_on_loopback_only_and_wants_its_token(tmp_path):
     told = json.loads(done.stdout)
     addresses = {ip for _, ip in told["sockets"]}
     assert all(
-        (ip := ipaddress.ip_address(one)).is_loopback
+        (ip := ipaddress.ip_address(address)).is_loopback
         or (ip.version == 6 and ip.ipv4_mapped and ip.ipv4_mapped.is_loopback)
-        for one in addresses
+        for address in addresses
     ), told
     assert {"gcs_server", "raylet"} <= {name for name, _ in told["sockets"]} and len(told["sockets"]) >= 6
     assert told["strangers"] == [[True, ""]] * 3
@@ -203,10 +203,10 @@ def test_the_documented_cluster_takes_who_has_the_token_and_refuses_others_in_on
             assert (home / ".ray" / "auth_token").stat().st_mode & 0o077 == 0
             head = psutil.Process(shell.pid)
             open_to = {
-                one.laddr.ip
+                connection.laddr.ip
                 for process in head.children(recursive=True)
-                for one in process.net_connections("inet")
-                if one.status == psutil.CONN_LISTEN
+                for connection in process.net_connections("inet")
+                if connection.status == psutil.CONN_LISTEN
             }
             assert open_to <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"} and open_to
             # another shell, which has the address alone

@@ -34,14 +34,14 @@ def definition(stage: str) -> dict:
 
 def imports(file: Path) -> set[str]:
     """Dotted names of all that a file imports, wherever in the file."""
-    found = set()
+    modules = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            modules |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file}: a relative import, which the closure doesn't follow"
-            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+            modules |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return modules
 
 
 # ---- closures
@@ -58,8 +58,8 @@ def test_closures_by_hand():
         "pipeline/tables.py",
     ]
     assert graph.closure("models.base") == ["models/__init__.py", "models/base.py"]
-    found = graph.closure("models.harmonization.composite", "pipeline.seeds")
-    assert found == [
+    closure = graph.closure("models.harmonization.composite", "pipeline.seeds")
+    assert closure == [
         "models/__init__.py",
         "models/base.py",
         "models/harmonization/composite.py",
@@ -74,15 +74,15 @@ def test_imports_inside_functions_count():
 
 
 def test_a_package_with_code_of_its_own_counts_and_an_empty_one_does_not():
-    found = graph.closure("pipeline.irregular_masks.recipes")
-    assert "pipeline/irregular_masks/__init__.py" in found and "pipeline/running/__init__.py" not in graph.closure(
+    closure = graph.closure("pipeline.irregular_masks.recipes")
+    assert "pipeline/irregular_masks/__init__.py" in closure and "pipeline/running/__init__.py" not in graph.closure(
         "pipeline.running.cluster"
     )
 
 
 def test_a_networks_closure_holds_its_own_layers_and_no_other_network():
-    found = graph.closure("models.inpainting.rfr")
-    assert "models/layers/partial_conv.py" in found and "models/inpainting/pconv.py" not in found
+    closure = graph.closure("models.inpainting.rfr")
+    assert "models/layers/partial_conv.py" in closure and "models/inpainting/pconv.py" not in closure
     assert "models/layers/partial_conv.py" not in graph.closure("models.localization.unet")
 
 
@@ -108,7 +108,7 @@ def test_what_python_loads_for_a_stage_is_in_its_closure(stage):
 
 @pytest.mark.parametrize("stage", sorted(HAND_WRITTEN))
 def test_code_deps_of_a_hand_written_stage_are_its_closure(stage):
-    deps = [one for one in definition(stage)["deps"] if one.endswith(".py")]
+    deps = [file for file in definition(stage)["deps"] if file.endswith(".py")]
     assert len(deps) == len(set(deps)), "no file twice"
     assert set(deps) == set(graph.closure(f"stages.{stage}"))
 
@@ -140,7 +140,7 @@ def test_code_deps_of_the_written_stages_are_fresh(embedded):
     }
     for stage, written in committed.items():
         kind, *network = per_method.get(stage, (stage,))
-        code = [one for one in written["deps"] if one.endswith(".py")]
+        code = [file for file in written["deps"] if file.endswith(".py")]
         assert code == graph.closure(f"stages.{kind}", *network), f"{stage}: run `python -m commands.graph`"
 
 
@@ -242,8 +242,8 @@ def test_methods_that_are_no_longer_named_leave_nothing_behind(embedded, tmp_pat
         (tmp_path / f"artifacts/detectability/{name}.parquet").touch()
     for name in ("rfr", "gone"):
         (tmp_path / f"artifacts/index/inpainting/{name}.json").write_text('{"splits": {"test": {"predictions": "0"}}}')
-    found = {str(path.relative_to(tmp_path)) for path in graph.stale_outputs(embedded)[0]}
-    assert found == {
+    stale = {str(path.relative_to(tmp_path)) for path in graph.stale_outputs(embedded)[0]}
+    assert stale == {
         "artifacts/models/gone",
         "artifacts/predictions/gone",
         "artifacts/index/inpainting/gone.json",
@@ -310,11 +310,11 @@ def test_what_inference_did_not_write_stays(embedded, tmp_path, monkeypatch):
 
 def leaves(block) -> set[str]:
     """Names of the leaves of a block of params.yaml."""
-    found = set()
+    names = set()
     for name, field in block.model_fields.items():
         inner = wording._blocks_in(field.annotation)
-        found |= set().union(*(leaves(one) for one in inner)) if inner else {name}
-    return found
+        names |= set().union(*(leaves(inner_block) for inner_block in inner)) if inner else {name}
+    return names
 
 
 def declared_leaves(key: str, of_subset=schema.Subset) -> set[str]:
@@ -413,7 +413,7 @@ def test_the_library_knows_no_network_by_name():
         }
         if file.parent.name == "protocols" or file.parent.name == "params":
             # the evaluation code of publications, after which the networks are called too
-            constants -= {one.name for records in protocols.RECORDS.values() for one in records}
+            constants -= {record.name for records in protocols.RECORDS.values() for record in records}
         if file.name == "recipes.py" or file.parent.name == "params":
             # the mask generators of publications: PIC's code has one
             constants -= set(irregular_masks.KINDS)

@@ -40,7 +40,7 @@ def test_what_reads_a_stale_output_at_second_hand_is_chosen_and_nothing_else():
         stage("d", "true", "b", stale=False),
         stage("e", "true", "d", "c", stale=False),
     ]
-    assert [one.name for one in jobs.to_run(graph)] == ["b", "d", "e"]
+    assert [stage.name for stage in jobs.to_run(graph)] == ["b", "d", "e"]
 
 
 @pytest.mark.parametrize(
@@ -117,10 +117,10 @@ def write(folder: Path, **commands: str) -> None:
     for name, upstream in after.items():
         file, up = ("models/dvc.yaml", "../") if "/" in name else ("dvc.yaml", "")
         name = name.rpartition("/")[2]
-        command = f"cat {up}in.txt {' '.join(f'{up}{one}.txt' for one in upstream)} > {name}.txt"
+        command = f"cat {up}in.txt {' '.join(f'{up}{stage}.txt' for stage in upstream)} > {name}.txt"
         files[file][name] = {
             "cmd": commands.get(name, command),
-            "deps": [f"{up}in.txt", *(f"{up}{one}.txt" for one in upstream)],
+            "deps": [f"{up}in.txt", *(f"{up}{stage}.txt" for stage in upstream)],
             "outs": [f"{name}.txt"],
         }
     (folder / "models").mkdir(exist_ok=True)

@@ -59,7 +59,7 @@ def test_little_work_stays_here_and_much_is_handed_on(monkeypatch, capsys):
     numbers = list(range(1, 12))  # 5 and 10 take 0.3 s
     assert (
         list(parallel.spread(slow_square, numbers, describe="squares", unit="numbers"))
-        == [one * one for one in numbers]
+        == [number * number for number in numbers]
         and not handed
     )
     assert "squares: 11/11 numbers" in capsys.readouterr().err
@@ -67,7 +67,7 @@ def test_little_work_stays_here_and_much_is_handed_on(monkeypatch, capsys):
     monkeypatch.setattr(parallel, "START_SECONDS", 0.15)
     monkeypatch.setenv("SEAMBENCH_CPUS", "2")
     assert list(parallel.spread(slow_square, numbers, describe="squares", unit="numbers", chunk=3)) == [
-        one * one for one in numbers
+        number * number for number in numbers
     ]
     assert handed == [
         (5, {"describe": "squares", "unit": "numbers", "chunk": 3})
@@ -93,7 +93,7 @@ def test_without_ray_a_pool_of_processes_does_the_same(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setattr(cluster, "session", None)
     assert list(parallel.ordered_map(slow_square, range(12), first=2, describe="squares", chunk=3)) == [
-        one * one for one in range(2, 12)
+        number * number for number in range(2, 12)
     ]
     with pytest.raises(images.BadImage, match=r"^7\.png: can't be decoded$"):
         list(parallel.ordered_map(refuse_seven, range(9), describe="some", chunk=2))
@@ -108,7 +108,7 @@ def test_without_ray_a_pool_of_processes_does_the_same(monkeypatch):
 def test_results_come_in_the_order_of_the_items(session, capsys):
     numbers = list(range(23))
     assert list(parallel.ordered_map(slow_square, numbers, describe="squares", unit="numbers", chunk=2)) == [
-        one * one for one in numbers
+        number * number for number in numbers
     ]
     assert "squares: 23/23 numbers" in capsys.readouterr().err
     assert list(parallel.ordered_map(slow_square, [], describe="none")) == []
@@ -141,8 +141,8 @@ def test_exceptions_come_through_as_they_were(session):
     results = parallel.ordered_map(refuse_seven, list(range(20)), describe="some", chunk=2)
     got = []
     with pytest.raises(images.BadImage, match=r"^7\.png: can't be decoded$") as caught:
-        for one in results:
-            got.append(one)
+        for result in results:
+            got.append(result)
     assert got == list(range(6)) and caught.value.reason == "can't be decoded" and isinstance(caught.value, UserError)
     with pytest.raises(ZeroDivisionError):
         list(parallel.ordered_map(break_at_three, list(range(5)), describe="some"))

@@ -36,7 +36,7 @@ def test_whatever_the_result_depends_on_makes_another_folder(tmp_path):
     data = tmp_path / "data"
     data.write_bytes(b"1")
     base = (1, "a", BLOCK, {"max": 0.5, "block": BLOCK}, data)
-    found = {run_folders.run_folder("unet", *base).name}
+    names = {run_folders.run_folder("unet", *base).name}
     for place, other in [
         (0, 2),
         (0, "1"),
@@ -48,11 +48,11 @@ def test_whatever_the_result_depends_on_makes_another_folder(tmp_path):
     ]:
         parts = list(base)
         parts[place] = other
-        found.add(run_folders.run_folder("unet", *parts).name)
+        names.add(run_folders.run_folder("unet", *parts).name)
     data.write_bytes(b"2")
-    found.add(run_folders.run_folder("unet", *base).name)
-    found.add(run_folders.run_folder("rfr", *base).name)
-    assert len(found) == 10
+    names.add(run_folders.run_folder("unet", *base).name)
+    names.add(run_folders.run_folder("rfr", *base).name)
+    assert len(names) == 10
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):

@@ -141,11 +141,11 @@ with cluster.session():
 def test_a_signal_ends_the_command_and_the_head_and_leaves_nothing(short, tmp_path, number):
     process = under_a_head(WORK, tmp_path, "working-0", "working-1")
     tree = psutil.Process(process.pid).children(recursive=True)
-    assert {"gcs_server", "raylet", "sleep"} <= {one.name() for one in tree}
+    assert {"gcs_server", "raylet", "sleep"} <= {child.name() for child in tree}
     process.send_signal(number)
     code, last = ended(process, tmp_path)
     assert (code, last) == (128 + number, f"ended by {number.name}; finished work is kept")
-    assert [one for one in tree if cluster.is_alive(one)] == []
+    assert [child for child in tree if cluster.is_alive(child)] == []
     assert "***" not in (tmp_path / "said").read_text() and not list(Path(short).iterdir())
 
 
@@ -169,7 +169,7 @@ def test_a_second_signal_ends_at_once(short, tmp_path):
     assert process.poll() is None
     process.terminate()
     assert ended(process, tmp_path) == (143, "ended by SIGTERM; finished work is kept")
-    assert [one for one in tree if cluster.is_alive(one)] == []
+    assert [child for child in tree if cluster.is_alive(child)] == []
 
 
 def test_a_command_that_does_not_end_is_killed_after_its_grace(tmp_path, monkeypatch):
@@ -197,10 +197,10 @@ def test_a_command_that_does_not_end_is_killed_after_its_grace(tmp_path, monkeyp
 def test_a_server_of_the_head_that_is_killed_ends_the_run_in_one_line(short, tmp_path, server):
     process = under_a_head(WORK, tmp_path, "working-0", "working-1")
     tree = psutil.Process(process.pid).children(recursive=True)
-    next(one for one in tree if one.name() == server).kill()
+    next(child for child in tree if child.name() == server).kill()
     code, last = ended(process, tmp_path)
     assert code == 1 and last.startswith("Ray's head ended (") and "start again, and finished work is kept" in last
-    assert [one for one in tree if cluster.is_alive(one)] == []
+    assert [child for child in tree if cluster.is_alive(child)] == []
 
 
 @pytest.fixture

@@ -120,8 +120,8 @@ def test_loaders_written_for_iharmony4_find_every_file(made):
 @pytest.fixture
 def whole(hcoco, hadobe, hday2night, tmp_path):
     """All sub-datasets in one folder with the lists over them, as `data/composites`."""
-    for one in (hcoco, hadobe[0], hday2night[0]):
-        (tmp_path / one.name).symlink_to(one)
+    for folder in (hcoco, hadobe[0], hday2night[0]):
+        (tmp_path / folder.name).symlink_to(folder)
     write_joint_lists(tmp_path, [tmp_path / name for name in ("HCOCO", "HAdobe5k", "Hday2night")])
     return tmp_path
 
@@ -130,16 +130,19 @@ def whole(hcoco, hadobe, hday2night, tmp_path):
 def test_loaders_of_the_whole_read_what_those_of_a_sub_dataset_read(whole, kind):
     largest = 1.0 if kind == "IHD" else 0.5
     for split in ("train", "test"):
-        found = {loaded_as_dovenet_does(line, whole) for line in (whole / f"{kind}_{split}.txt").open()}
+        loaded = {loaded_as_dovenet_does(line, whole) for line in (whole / f"{kind}_{split}.txt").open()}
         own = [
             triple
             for name in ("HCOCO", "HAdobe5k", "Hday2night")
             for triple in loaded_as_others_do(whole / name, split)
         ]
-        assert found == {tuple(map(str, one)) for one in own if images.read_mask(one[1]).mean() <= largest} and found
-        for composite, mask, real in sorted(found)[:5]:
+        assert (
+            loaded == {tuple(map(str, paths)) for paths in own if images.read_mask(paths[1]).mean() <= largest}
+            and loaded
+        )
+        for composite, mask, real in sorted(loaded)[:5]:
             pictures = [
-                cv2.imread(one) for one in (composite, mask, real)
+                cv2.imread(path) for path in (composite, mask, real)
             ]  # colour, of masks the first channel: so do both
             assert pictures[0].shape == pictures[1].shape == pictures[2].shape
             share = (pictures[1][:, :, 0].astype(np.float32) / 255).mean()
@@ -439,9 +442,9 @@ def backwards(function, items):
 def in_chunks(function, items):
     order = np.random.default_rng(1).permutation(len(items))
     return [
-        function(one)
+        function(item)
         for start in range(0, len(order), 5)
-        for one in [items[int(index)] for index in order[start : start + 5]]
+        for item in [items[int(index)] for index in order[start : start + 5]]
     ]
 
 

@@ -27,11 +27,11 @@ def plan_of(source, name="HCOCO", seed=3, references=None, filters=None, **chang
 def crowd(tmp_path_factory):
     """2000 objects of four categories on 1000 photographs, three to a scene, in three splits."""
     rng = np.random.default_rng(8)
-    number = np.arange(2000)
+    numbers = np.arange(2000)
     objects = pd.DataFrame({
-        "image_id": [f"p{one // 2:04d}" for one in number], "instance_id": [str(one % 2 + 1) for one in number],
-        "category": rng.choice(["car", "cup", "dog", "sky"], 2000), "group": [f"g{one // 6}" for one in number],
-        "split": [("train", "train", "val", "test")[one // 6 % 4] for one in number],
+        "image_id": [f"p{number // 2:04d}" for number in numbers], "instance_id": [str(number % 2 + 1) for number in numbers],
+        "category": rng.choice(["car", "cup", "dog", "sky"], 2000), "group": [f"g{number // 6}" for number in numbers],
+        "split": [("train", "train", "val", "test")[number // 6 % 4] for number in numbers],
         "area": np.rint(np.exp(rng.uniform(np.log(60), np.log(8500), 2000))).astype(int),
     })  # fmt: skip
     return making.write_tables(tmp_path_factory.mktemp("crowd"), objects)
@@ -77,7 +77,7 @@ def test_every_object_that_may_lend_is_drawn_and_no_other(tmp_path):
     groups = "a" + "abbacdeafgha"
     objects = pd.DataFrame(
         {
-            "image_id": [f"p{one:02d}" for one in range(13)],
+            "image_id": [f"p{number:02d}" for number in range(13)],
             "instance_id": "1",
             "category": "cup",
             "group": list(groups),
@@ -89,7 +89,7 @@ def test_every_object_that_may_lend_is_drawn_and_no_other(tmp_path):
         making.write_tables(tmp_path, objects), composites_per_object=3, max_per_object=3, filters={"attempts": 100}
     )
     drawn = Counter(draw.reference_image for draws in plan[0].draws for draw in draws)
-    assert set(drawn) == {f"p{one:02d}" for one in range(1, 13) if groups[one] != "a"}
+    assert set(drawn) == {f"p{number:02d}" for number in range(1, 13) if groups[number] != "a"}
     # 300 uniform draws of eight: 37.5 each, standard deviation 5.7
     assert all(abs(count - 37.5) < 4 * 5.7 for count in drawn.values())
 
@@ -149,7 +149,7 @@ def test_the_only_object_of_a_category_has_no_reference(tmp_path):
     })  # fmt: skip
     source = making.write_tables(tmp_path, objects)
     draws = {target.image_id: target.draws for target in plan_of(source, composites_per_object=2, max_per_object=2)}
-    assert draws["p1"] == ((), ()) and all(len(one) == 8 for one in draws["p2"])
+    assert draws["p1"] == ((), ()) and all(len(draw) == 8 for draw in draws["p2"])
     other = {
         target.image_id: target.draws
         for target in plan_of(source, same_category=False, composites_per_object=2, max_per_object=2)
@@ -209,7 +209,7 @@ def test_one_rendition_is_real_and_the_others_lend_in_iharmony4s_order(fivek):
     for target in plan:
         own = target.image_id.removeprefix(f"{target.real}-")
         lenders = [draws[0].reference_image.removeprefix(f"{target.real}-") for draws in target.draws]
-        assert lenders == [one for one in order if one != own]
+        assert lenders == [rendition for rendition in order if rendition != own]
         assert all(
             len(draws) == 1 and draws[0].transfer == RENDITION and not draws[0].simulated for draws in target.draws
         )
@@ -236,7 +236,7 @@ def test_every_frame_with_a_mask_takes_other_moments_of_its_camera(timelapse):
     for target in plan:
         lenders = [draw.reference_image for draws in target.draws for draw in draws]
         assert len(target.draws) == 3 and len(lenders) == len(set(lenders)) == 4
-        assert {one.rpartition("-")[0] for one in lenders} == {
+        assert {moment.rpartition("-")[0] for moment in lenders} == {
             target.real[1:].rpartition("-")[0]
         } and target.image_id not in lenders
         assert {draw.transfer for draws in target.draws for draw in draws} == {MOMENT}

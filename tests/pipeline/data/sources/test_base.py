@@ -92,6 +92,6 @@ def test_a_missing_folder_is_named(tmp_path):
 
 
 def test_names_of_thousands_of_letters_become_ids_that_fit_a_file_name():
-    one, other = base.identifier("n" * 5000), base.identifier("n" * 4999)
-    assert one != other and len(one) <= base.LONGEST_ID and one.startswith("nnn")
+    name, other = base.identifier("n" * 5000), base.identifier("n" * 4999)
+    assert name != other and len(name) <= base.LONGEST_ID and name.startswith("nnn")
     assert base.identifier("n" * base.LONGEST_ID) == "n" * base.LONGEST_ID

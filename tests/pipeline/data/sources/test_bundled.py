@@ -100,9 +100,9 @@ def test_every_split_has_a_supercategory_in_two_photographs_within_the_area_limi
     paired = {
         split
         for (split, _), group in objects.items()
-        for one in group
+        for instance in group
         for other in group
-        if one["image_id"] != other["image_id"] and 1 / 16 <= one["area"] / other["area"] <= 16
+        if instance["image_id"] != other["image_id"] and 1 / 16 <= instance["area"] / other["area"] <= 16
     }
     assert paired == {"train", "val", "test"}
 

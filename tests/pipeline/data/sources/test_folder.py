@@ -15,20 +15,20 @@ def pictures(root: Path, *names: str) -> Path:
 
 
 def splits(root: Path, lists=None) -> dict[str, str | None]:
-    found, _ = folder.read(root, lists)
-    return {photograph.file.relative_to(root).as_posix(): photograph.split for photograph in found}
+    photographs, _ = folder.read(root, lists)
+    return {photograph.file.relative_to(root).as_posix(): photograph.split for photograph in photographs}
 
 
 def test_any_depth_and_no_splits(tmp_path):
     pictures(tmp_path, "b.JPG", "deep/er/a_1.png", ".hidden/c.png", "__MACOSX/d.png")
     (tmp_path / "notes.txt").write_text("hello")
-    found, rejected = folder.read(tmp_path)
-    assert [(one.image_id, one.split, one.group) for one in found] == [
+    photographs, rejected = folder.read(tmp_path)
+    assert [(photograph.image_id, photograph.split, photograph.group) for photograph in photographs] == [
         ("b", None, "b"),
         ("deep-er-a-1", None, "deep-er-a-1"),
     ]
     assert [(row["file"], row["reason"]) for row in rejected] == [("notes.txt", "not a picture file that is read")]
-    assert all(one.instances == () for one in found)
+    assert all(photograph.instances == () for photograph in photographs)
 
 
 @pytest.mark.parametrize(
@@ -71,8 +71,12 @@ def test_lists_by_name(tmp_path):
     pictures(tmp_path, "a/1.jpg", "a/2.jpg", "b/my 1.jpg", "b/4.jpg")
     (tmp_path / "places365_train_standard.txt").write_text("/a/1.jpg 0\nb/my 1.jpg\n")
     (tmp_path / "test.flist").write_text("/home/somebody/photographs/a/2.jpg\n")
-    found, rejected = folder.read(tmp_path)
-    assert {one.file.name: one.split for one in found} == {"1.jpg": "train", "my 1.jpg": "train", "2.jpg": "test"}
+    photographs, rejected = folder.read(tmp_path)
+    assert {photograph.file.name: photograph.split for photograph in photographs} == {
+        "1.jpg": "train",
+        "my 1.jpg": "train",
+        "2.jpg": "test",
+    }
     assert [(row["file"], row["reason"]) for row in rejected] == [
         ("b/4.jpg", "one of 1 photographs that no list names")
     ]
@@ -139,10 +143,10 @@ def test_link_loops_end(tmp_path):
 
 
 def complete(root: Path, **shares) -> tuple[dict[str, int], list[str]]:
-    found, lines = folder.with_all_splits(
+    photographs, lines = folder.with_all_splits(
         folder.read(root)[0], 1, **{"validation_share": 0.2, "test_share": 0.1} | shares
     )
-    counted = [one.split for one in found]
+    counted = [photograph.split for photograph in photographs]
     return {split: counted.count(split) for split in set(counted)}, lines
 
 

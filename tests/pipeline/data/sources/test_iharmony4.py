@@ -93,19 +93,19 @@ def test_windows_paths_and_the_lists_of_one_sub_dataset():
 
 
 def test_rows(small):
-    found = iharmony4.read(small)
-    assert found.root == small and found.rejected == [] and found.colour_masks == 0
-    assert [(row["pair_id"], row["split"]) for row in found.rows] == [
+    contents = iharmony4.read(small)
+    assert contents.root == small and contents.rejected == [] and contents.colour_masks == 0
+    assert [(row["pair_id"], row["split"]) for row in contents.rows] == [
         ("c49_123_1", "train"),
         ("c49_123_2", "train"),
         ("c49_5_1", "test"),
         ("c7_8_1", "test"),
     ]
-    row = found.rows[0]
+    row = contents.rows[0]
     assert row["composite"] == "composite_images/c49_123_1.jpg"
     assert row["mask"] == "masks/c49_123.png" and row["real"] == "real_images/c49.jpg"
     assert row["foreground_ratio"] == 12 / 54 and row["source_image"] == "c49"
-    assert len(tables.frame(found.rows, iharmony4.PAIRS)) == 4
+    assert len(tables.frame(contents.rows, iharmony4.PAIRS)) == 4
 
 
 def test_overlap_is_counted(small):
@@ -130,8 +130,8 @@ def test_cameras_of_day2night():
 
 
 def test_one_sub_dataset_alone(small):
-    found = iharmony4.read(small / "HCOCO")
-    assert found.root == small and found.rows == iharmony4.read(small).rows
+    contents = iharmony4.read(small / "HCOCO")
+    assert contents.root == small and contents.rows == iharmony4.read(small).rows
 
 
 def test_the_lists_of_the_whole_and_folders_that_are_not_here(small):
@@ -139,9 +139,9 @@ def test_the_lists_of_the_whole_and_folders_that_are_not_here(small):
     lists(small, whole=True, test=["c49_5_1"], train=["c49_123_1"])
     with (small / "IHD_test.txt").open("a", newline="") as stream:
         stream.write("\r\nHFlickr/composite_images/f1_1_1.jpg\r\nHFlickr/composite_images/f2_1_1.jpg\r\n")
-    found = iharmony4.read(small)
-    assert [row["pair_id"] for row in found.rows] == ["c49_123_1", "c49_5_1"]
-    (row,) = found.rejected
+    contents = iharmony4.read(small)
+    assert [row["pair_id"] for row in contents.rows] == ["c49_123_1", "c49_5_1"]
+    (row,) = contents.rejected
     assert (row["file"], row["reason"]) == ("HFlickr", "2 lines for test name this folder, which isn't here")
 
 
@@ -151,8 +151,8 @@ def test_a_list_of_composites_alone(small):
     with pytest.raises(UserError, match="no list of composites: expected IHD_train.txt"):
         iharmony4.read(small)
     (small / "mine.txt").write_text("HCOCO/composite_images/c7_8_1.jpg\n")
-    found = iharmony4.read(small, lists={"test": "mine.txt"})
-    assert [(row["pair_id"], row["split"]) for row in found.rows] == [("c7_8_1", "test")]
+    contents = iharmony4.read(small, lists={"test": "mine.txt"})
+    assert [(row["pair_id"], row["split"]) for row in contents.rows] == [("c7_8_1", "test")]
     with pytest.raises(UserError, match="none.txt: no such file"):
         iharmony4.read(small, lists={"test": "none.txt"})
     (small / "blank.txt").write_text("\n \n")
@@ -166,8 +166,8 @@ def test_masks_stored_as_rgb_are_used_and_counted(tmp_path):
     triple(tmp_path, "a0002_1_4", "HAdobe5k", mask="RGB")
     triple(tmp_path, "a0002_1_5", "HAdobe5k", mask="RGB")
     lists(tmp_path, "HAdobe5k", test=["a0002_1_4", "a0002_1_5"])
-    found = iharmony4.read(tmp_path)
-    assert found.colour_masks == 1 and found.rows[1]["foreground_ratio"] == 12 / 54
+    contents = iharmony4.read(tmp_path)
+    assert contents.colour_masks == 1 and contents.rows[1]["foreground_ratio"] == 12 / 54
 
 
 def break_composite(root):
@@ -203,9 +203,9 @@ def new_mask(root, size, value):
 )
 def test_bad_triples_are_rejected_with_their_reason(small, spoil, reason):
     spoil(small)
-    found = iharmony4.read(small, max_rejected=0.25)
-    assert [row["pair_id"] for row in found.rows] == ["c49_123_1", "c49_123_2", "c49_5_1"]
-    (row,) = found.rejected
+    contents = iharmony4.read(small, max_rejected=0.25)
+    assert [row["pair_id"] for row in contents.rows] == ["c49_123_1", "c49_123_2", "c49_5_1"]
+    (row,) = contents.rejected
     assert row["item"] == "photograph c7_8_1" and reason in row["reason"] and str(small) not in row["reason"]
     with pytest.raises(UserError, match=r"1 of 4 photographs rejected \(25.0%, the limit max_rejected is 20.0%\)"):
         iharmony4.read(small, max_rejected=0.2)
@@ -218,8 +218,8 @@ def test_headers_alone_do_not_find_a_truncated_file(small):
 
 def test_lines_twice_and_lines_for_two_splits(small):
     lists(small, test=["c49_5_1", "c49_5_1", "c7_8_1"])
-    found = iharmony4.read(small, max_rejected=0.5)
-    assert [row["reason"] for row in found.rejected] == ["listed twice (HCOCO_test.txt)"] and len(found.rows) == 4
+    contents = iharmony4.read(small, max_rejected=0.5)
+    assert [row["reason"] for row in contents.rejected] == ["listed twice (HCOCO_test.txt)"] and len(contents.rows) == 4
     lists(small, test=["c49_123_1"])
     with pytest.raises(UserError, match="HCOCO_test.txt: c49_123_1.jpg is also listed for train"):
         iharmony4.read(small)
@@ -238,10 +238,10 @@ def test_nothing_left(small):
 
 @pytest.mark.skipif(not SAMPLE.is_dir(), reason="../shared/data isn't here")
 def test_shared_sample():
-    found = iharmony4.read(SAMPLE)
-    assert [row["pair_id"] for row in found.rows] == ["a0002_1_4", "e0001_1_1", "e0002_1_1", "e0003_1_1"]
-    assert found.colour_masks == 1 and found.rejected == []
-    assert [row["subset"] for row in found.overlaps] == ["HAdobe5k", "RainNetExamples"]
+    contents = iharmony4.read(SAMPLE)
+    assert [row["pair_id"] for row in contents.rows] == ["a0002_1_4", "e0001_1_1", "e0002_1_1", "e0003_1_1"]
+    assert contents.colour_masks == 1 and contents.rejected == []
+    assert [row["subset"] for row in contents.overlaps] == ["HAdobe5k", "RainNetExamples"]
 
 
 @pytest.mark.skipif(not SAMPLE.is_dir(), reason="../shared/data isn't here")
