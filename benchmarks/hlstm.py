@@ -41,8 +41,8 @@ def plain_features(image: np.ndarray, patch: int, angles: int) -> np.ndarray:
 
 
 def pictures(folder: Path | None, count: int, size: int) -> np.ndarray:
-    """uint8 (N, size, size, 3): the first photographs of a folder, or, without one, noise with a flat and a stretched
-    part, where the features are hardest to compute."""
+    """uint8 (N, size, size, 3): the first photographs of a folder, or, without a folder, noise with a flat and a
+    stretched part, where the features are hardest to compute."""
     if folder is None:
         image = torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(0))
         image[..., : size // 4, :] = 0.3

@@ -1,4 +1,4 @@
-"""The preference study from predictions to scores, voted through in a browser where there is one."""
+"""The preference study from predictions to scores, voted through in a browser where Chromium is installed."""
 
 import json
 import os

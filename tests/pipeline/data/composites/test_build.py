@@ -300,7 +300,8 @@ def test_jpeg_settings_are_kept(photos, tmp_path):
 
 
 def test_every_attempt_is_a_row(hcoco):
-    """An object's k-th composite was made at attempt n: attempts 1 to n - 1 are rows of rejected; without one, all eight."""
+    """An object's k-th composite was made at attempt n: attempts 1 to n - 1 are rows of rejected.
+    Without a composite all eight are."""
     pairs, rejected = tables.read(hcoco / "pairs.parquet"), tables.read(hcoco / "rejected.parquet")
     tried = rejected[rejected["attempt"] > 0].groupby(["source_image", "object", "k"])["attempt"].apply(list).to_dict()
     parts = pairs["pair_id"].str.split("_")
