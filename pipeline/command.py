@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipeline import logs
-from pipeline.errors import UserError
+from pipeline.errors import UserError, lacks_memory
 from pipeline.logs import LOG
 
 # before torch is loaded: its threads that wait for each other give way soon. Spinning on for as long as is their default makes a
@@ -32,6 +32,9 @@ def parser(description: str) -> argparse.ArgumentParser:
 
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_LESS_MEMORY = (
+    "lower a network's training.batch_size, inference.batch_size or image_size, or run fewer stages at once (JOBS)"
+)
 _OF_THE_MACHINE = (*_FULL, errno.EMFILE, errno.ENFILE, errno.EROFS, errno.EIO)
 
 
@@ -48,6 +51,8 @@ def _refused_by_machine(error: BaseException) -> str | None:
         names += [str(seen.filename)] if isinstance(seen, OSError) and seen.filename else []
         if full:
             return "the disk is full" + (f" ({names[-1]})" if names else "") + "; free some space and start again"
+        if lacks_memory(seen):
+            return f"not enough memory; {_LESS_MEMORY}"
         seen = seen.__cause__ or seen.__context__
     if isinstance(error, OSError) and error.strerror and (error.filename or error.errno in _OF_THE_MACHINE):
         return f"{error.filename or 'this machine'}: {error.strerror}"
@@ -65,7 +70,7 @@ def run(main: Callable[[argparse.Namespace], None], arguments: argparse.Namespac
     """Call `main(arguments)` and leave the process: 0 done, 1 failed work, 2 wrong parameters, 130 interrupted.
 
     A UserError is printed as one line on stderr, and so is what the machine refuses (a full disk, a folder that may not be
-    written, a name that is too long, a loop of links); with --debug, and for any other exception, its traceback shows. The
+    written, a name that is too long, a loop of links, memory); with --debug, and for any other exception, its traceback shows. The
     exit code is the same with --debug.
     """
     logs.configure(arguments.log)

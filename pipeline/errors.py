@@ -15,3 +15,12 @@ class ParameterError(UserError):
     """A value in params.yaml, an environment variable or on the command line that can't be right."""
 
     exit_code = 2
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, of Python's, numpy's or torch's, on a CPU or a GPU.
+
+    torch raises a kind of its own for a GPU alone; on a CPU the words of its allocator must do.
+    """
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or (isinstance(error, RuntimeError) and "allocate memory" in str(error))

@@ -20,7 +20,7 @@ import torch
 from models.base import Model
 from pipeline import atomic, images, mask_rule
 from pipeline.data.sources.base import files
-from pipeline.errors import ParameterError, UserError
+from pipeline.errors import ParameterError, UserError, lacks_memory
 from pipeline.networks import full_size, predictor
 from pipeline.params.schema import ModelBlock
 from pipeline.tasks import TASKS
@@ -235,8 +235,7 @@ def predict(
     except ValueError as error:
         raise UserError(f"{name}: the network refuses {small[1]}x{small[0]} pixels: {error}") from error
     except (MemoryError, RuntimeError) as error:
-        # torch's own kind of error is raised for a GPU alone; on a CPU the words of the allocator must do
-        if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and "allocate memory" not in str(error):
+        if not lacks_memory(error):
             raise
         raise UserError(
             f"{name}: not enough memory for {small[1]}x{small[0]} pixels; --longest-side shrinks the picture for the network"

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline import atomic
-from pipeline.errors import ParameterError, UserError
+from pipeline.errors import ParameterError, UserError, lacks_memory
 from pipeline.logs import LOG
 from pipeline.networks.devices import resolve_device
 from pipeline.networks.loop import Job, Loop, train_plain
@@ -112,3 +112,10 @@ def _ray_worker(config: dict) -> None:
         with atomic.file(failure) as path:
             path.write_text(f"{error.exit_code}\n{error}")
         raise  # the other workers may be waiting for this one, and Ray ends them
+    except (MemoryError, RuntimeError) as error:
+        if lacks_memory(error):  # as often as it is tried
+            with atomic.file(failure) as path:
+                path.write_text(
+                    f"1\ntraining {job.name}: not enough memory; lower models.{job.name}.training.batch_size"
+                )
+        raise

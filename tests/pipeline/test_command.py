@@ -140,3 +140,19 @@ def test_files_that_a_stage_really_meets(tmp_path):
     assert "File name too long" in said("open('n' * 5000)")
     assert "Not a directory" in said("from pipeline import atomic; atomic.folder('file/out').__enter__()")
     assert "disk is full" in said("open('/dev/full', 'w').write('x' * 100000)")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "MemoryError()",
+        "RuntimeError('[enforce fail at alloc_cpu.cpp:120] DefaultCPUAllocator: can\\'t allocate memory: you tried to')",
+        "type('OutOfMemoryError', (RuntimeError,), {})('CUDA out of memory')",
+    ],
+)
+def test_memory_that_does_not_suffice_is_one_line_that_names_parameters(script, error):
+    done = script(error)
+    assert done.returncode == 1 and done.stderr.startswith(
+        "stage: not enough memory; lower a network's training.batch_size"
+    )
+    assert done.stderr.count("\n") == 1
