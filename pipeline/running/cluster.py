@@ -233,7 +233,9 @@ def _joined(address: str, called: str) -> Iterator[None]:
     ):
         try:
             # what workers print stays in Ray's log files: errors are raised here anyway, and Ray Train alone prints
-            # dozens of lines about itself
+            # dozens of lines about itself. So do Ray's libraries below Python in this process, which call it an error that
+            # an actor of Ray Data has arguments.
+            os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
             ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False, configure_logging=True)
         except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             if (
