@@ -1,12 +1,13 @@
 """Networks beside each other on one small budget: trained on real photographs, tested on photographs that none has seen.
 
     python -m benchmarks.quality harmonization ../quality --photos ../photos
-    python -m benchmarks.quality inpainting ../quality --photos ../photos --epochs 8 --steps 75
+    python -m benchmarks.quality inpainting ../quality --photos ../photos --seconds 480
 
-Makes a project in the folder (the code as it stands here, presets/labelled.yaml reduced to one task) and runs it: every
-network sees epochs x steps x 8 pictures of 128 x 128, a last phase's share included. An ended command goes on where it was.
-Prints the task's table, the differences to the methods without training with their intervals over photographs, and how the
-order agrees with each published table.
+Makes a project in the folder (the code as it stands here, presets/labelled.yaml reduced to one task) and runs it. Every network
+trains on 128 x 128 pictures for about --seconds of one core, a last phase included: its steps are counted from a trial of its
+own steps when the project is made, and stand in the project's params.yaml. An ended command goes on where it was. Prints the
+task's table, the differences to the methods without training with their intervals over photographs, and how the order agrees
+with each published table.
 
 --photos: a folder in COCO's form, as presets/labelled.yaml describes it.
 """
@@ -16,16 +17,22 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pandas as pd
 from ruamel.yaml import YAML
 
 import models
+from pipeline import params
+from pipeline.networks import requirements
+from pipeline.planning import rates
 from pipeline.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parent.parent
 BATCH = 8
+TRIAL = 4.0
+"""Seconds in which a network's steps are timed."""
 NEW = {
     "localization": ["mfcn", "mantranet", "magritte", "hlstm", "span", "f3net", "gatenet", "minet", "unet_lite0"],
     "harmonization": ["xue", "realism_cnn", "iih", "dht", "pct"],
@@ -43,8 +50,8 @@ REFERENCES = {
 }
 
 
-def parameters(task: str, photos: Path, epochs: int, steps: int) -> dict:
-    """The labelled preset with this task's networks alone, each on the same budget."""
+def parameters(task: str, photos: Path, epochs: int) -> dict:
+    """The labelled preset with this task's networks alone, each for so many epochs."""
     content = YAML(typ="safe").load((ROOT / "presets/labelled.yaml").read_text())
     content["sources"]["photos"]["path"] = str(photos.resolve())
     for key in {"localization", "inpainting"} - {task}:
@@ -53,7 +60,7 @@ def parameters(task: str, photos: Path, epochs: int, steps: int) -> dict:
         del content["composites"]
     else:
         del content["irregular_masks"]
-    content["training"] |= {"device": "cpu", "validation_images": 48}
+    content["training"] |= {"device": "cpu", "validation_images": 48, "threads": 1}
     chosen = [*REFERENCES[task], *BESIDE[task], *NEW[task]]
     content["models"] = {name: content["models"][name] for name in chosen}
     for block in content["models"].values():
@@ -64,13 +71,29 @@ def parameters(task: str, photos: Path, epochs: int, steps: int) -> dict:
         last = max(1, epochs // 4) if phases else 0
         for phase in phases.values():
             phase["epochs"] = last
-        training |= {"epochs": epochs - last, "batch_size": BATCH, "max_steps_per_epoch": steps}
+        training |= {"epochs": epochs - last, "batch_size": BATCH}
         training["validate_every"] = (
             max(training.get("validate_every", 1), epochs) if training.get("keep") == "last" else 2
         )
     used = {block["training"]["recipe"] for block in content["models"].values() if "training" in block}
     content["recipes"] = {name: recipe for name, recipe in content["recipes"].items() if name in used}
     return content
+
+
+def limit_steps(content: dict, task: str, seconds: float) -> None:
+    """Give each network as many steps an epoch as `seconds` of one core hold, at the speed that a trial of its steps shows."""
+    with tempfile.TemporaryDirectory() as folder:
+        YAML().dump(content, Path(folder) / "params.yaml")
+        blocks = params.load(Path(folder) / "params.yaml").models
+    for name, block in blocks.items():
+        if block.training is None:
+            continue
+        rate = rates.method(name, block, task, content["image_size"], BATCH, threads=1, seconds=TRIAL, items=None)
+        planned = requirements.phases(name, block.training, tuple(rate.train_seconds))
+        of_one_step = BATCH * sum(epochs * rate.train_seconds[phase] for phase, epochs, _ in planned)
+        steps = max(1, round(seconds / of_one_step))
+        content["models"][name]["training"]["max_steps_per_epoch"] = steps
+        print(f"{name}: {sum(epochs for _, epochs, _ in planned)} epochs of {steps} steps of {BATCH}", flush=True)
 
 
 def make(folder: Path, content: dict) -> None:
@@ -121,13 +144,16 @@ def main() -> None:
     parser.add_argument("task", choices=models.TASKS)
     parser.add_argument("folder", type=Path, help="of the project, which is made if it isn't there")
     parser.add_argument("--photos", type=Path, required=True)
-    parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=75)
+    parser.add_argument("--seconds", type=float, default=480, help="of one core that each network trains (default 480)")
+    parser.add_argument("--epochs", type=int, default=8, help="into which they are divided (default 8)")
+    parser.add_argument("--jobs", type=int, default=1, help="stages at once, of one core each")
     given = parser.parse_args()
     folder = given.folder / given.task
     if not folder.exists():
-        make(folder, parameters(given.task, given.photos, given.epochs, given.steps))
-    command = [sys.executable, "-m", "commands.cluster", "dvc", "repro", "--keep-going"]
+        content = parameters(given.task, given.photos, given.epochs)
+        limit_steps(content, given.task, given.seconds)
+        make(folder, content)
+    command = [sys.executable, "-m", "commands.repro", "--keep-going", "--jobs", str(given.jobs)]
     done = subprocess.run(
         command, cwd=folder, env=os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     )
