@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -31,7 +32,7 @@ from pipeline.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parent.parent
 BATCH = 8
-TRIAL = 4.0
+TRIAL = 16.0
 """Seconds in which a network's steps are timed."""
 NEW = {
     "localization": ["mfcn", "mantranet", "magritte", "hlstm", "span", "f3net", "gatenet", "minet", "unet_lite0"],
@@ -88,7 +89,8 @@ def limit_steps(content: dict, task: str, seconds: float) -> None:
     for name, block in blocks.items():
         if block.training is None:
             continue
-        rate = rates.method(name, block, task, content["image_size"], BATCH, threads=1, seconds=TRIAL, items=None)
+        side, clock = content["image_size"], time.process_time
+        rate = rates.method(name, block, task, side, BATCH, threads=1, seconds=TRIAL, items=None, clock=clock)
         planned = requirements.phases(name, block.training, tuple(rate.train_seconds))
         of_one_step = BATCH * sum(epochs * rate.train_seconds[phase] for phase, epochs, _ in planned)
         steps = max(1, round(seconds / of_one_step))

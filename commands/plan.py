@@ -131,8 +131,6 @@ class Planner:
             items = (
                 [dataset.item(number) for number in range(min(batch, len(dataset)))] if dataset is not None else None
             )
-            if block.training is not None and task == "harmonization" and items and "real" not in items[0]:
-                items = None
             threads = self.parameters.training.threads if self.parameters.training.workers == 1 else 1
             self.rates[name] = rates.method(name, block, task, size, batch, threads, self.seconds_each, items)
         return self.rates[name]

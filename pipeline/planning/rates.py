@@ -60,12 +60,18 @@ def method(
     threads: int,
     seconds: float,
     items: list | None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Rate:
     """Time a method for about `seconds`.
 
-    items: real items of the task, (H, W) = (side, side), to time with; None for drawn ones.
+    items: real items of the task, (H, W) = (side, side), to time with; None for drawn ones, which also stand in for items
+        that lack a picture that the network trains on.
+    clock: what counts the seconds; time.process_time where one thread works and other programs share the cores.
     """
     model, note = _built(name, block)
+    keys = _keys(task, model.uses_real_photographs)
+    if not items or (block.training is not None and not set(keys) <= set(items[0])):
+        items = _drawn(keys, side)
     rate = Rate(0.0, 0.0, sum(one.numel() for one in model.parameters()))
     phases = model.phases if block.training else ()
     each = seconds / (len(phases) + 1)
@@ -75,18 +81,18 @@ def method(
     def trial(run: Callable[[dict], None], images_at_once: int) -> tuple[float, float, int]:
         """Seconds and GFLOP per image, and bytes kept for the backward pass by a whole batch."""
         try:
-            small = _batch(task, items, min(2, images_at_once), smallest)
+            small = _batch(items, min(2, images_at_once), smallest)
             counts = _counted(run, small)
             tried = smallest
         except (ValueError, RuntimeError):  # too small a picture for this network
-            small = _batch(task, items, min(2, images_at_once), side)
+            small = _batch(items, min(2, images_at_once), side)
             counts = _counted(run, small)
             tried = side
-        took = _timed(run, small, each / 4)
+        took = _timed(run, small, each / 4, clock)
         grown = (side / tried) ** 2
         count = min(2, images_at_once)
         if took / count * images_at_once * grown <= each / 2:
-            took, grown, count = _timed(run, _batch(task, items, images_at_once, side), each / 2), 1.0, images_at_once
+            took, grown, count = _timed(run, _batch(items, images_at_once, side), each / 2, clock), 1.0, images_at_once
             sides.append(side)
         else:
             sides.append(tried)
@@ -157,33 +163,36 @@ def _counted(run: Callable[[dict], None], batch: dict) -> tuple[int, int]:
     return counter.get_total_flops(), sum(kept.values())
 
 
-def _timed(run: Callable[[dict], None], batch: dict, seconds: float) -> float:
+def _timed(run: Callable[[dict], None], batch: dict, seconds: float, clock: Callable[[], float]) -> float:
     times: list[float] = []
     while not times or (sum(times) < seconds and len(times) < 20):
-        start = time.perf_counter()
+        start = clock()
         run(batch)
-        times.append(time.perf_counter() - start)
+        times.append(clock() - start)
     return min(times)  # what else the machine does only adds to it
 
 
-def _batch(task: str, items: list | None, count: int, side: int) -> dict[str, torch.Tensor]:
-    """A batch of the task: real items where there are any, else noise with a square of a sixteenth of the picture."""
-    if not items:
-        rng, mask = np.random.default_rng(0), np.zeros((side, side), bool)
-        mask[side // 4 : side // 2, side // 4 : side // 2] = True
-        picture, other = (rng.integers(0, 256, (side, side, 3), np.uint8) for _ in range(2))
-        items = [{"composite": picture, "real": other, "mask": mask, "image": other, "hole": mask}]
-        items = [{key: item[key] for key in _keys(task)} for item in items]
+def _drawn(keys: tuple[str, ...], side: int) -> list[dict[str, np.ndarray]]:
+    """An item of noise with a square of a sixteenth of the picture."""
+    rng, mask = np.random.default_rng(0), np.zeros((side, side), bool)
+    mask[side // 4 : side // 2, side // 4 : side // 2] = True
+    picture, other = (rng.integers(0, 256, (side, side, 3), np.uint8) for _ in range(2))
+    item = {"composite": picture, "real": other, "mask": mask, "image": other, "hole": mask}
+    return [{key: item[key] for key in keys}]
+
+
+def _batch(items: list, count: int, side: int) -> dict[str, torch.Tensor]:
     batch = datasets.collate([items[number % len(items)] for number in range(count)])
     if next(iter(batch.values())).shape[-1] != side:
         batch = {key: torch.nn.functional.interpolate(value, size=(side, side)) for key, value in batch.items()}
     return batch
 
 
-def _keys(task: str) -> tuple[str, ...]:
-    return {"localization": ("composite", "mask"), "inpainting": ("image", "hole")}.get(
-        task, ("composite", "real", "mask")
-    )
+def _keys(task: str, real_photographs: bool) -> tuple[str, ...]:
+    """The pictures of an item that a training reads."""
+    if task == "inpainting":
+        return ("image", "hole")
+    return ("composite", "real", "mask") if task == "harmonization" or real_photographs else ("composite", "mask")
 
 
 @dataclass(frozen=True)

@@ -54,3 +54,15 @@ def test_what_an_image_costs_is_taken_from_the_data():
     of_image = rates.per_image("harmonization", Flat())
     # a picture of one colour is next to nothing as PNG
     assert 50 < of_image.prediction_bytes < 200 and of_image.read >= 0 and of_image.score > 0
+
+
+def test_a_localizer_that_trains_on_real_photographs_is_timed_with_some():
+    preset = params.load(ROOT / "presets" / "labelled.yaml").models["magritte"]
+    block = preset.model_copy(
+        update={"hyperparameters": preset.hyperparameters | {"width": 4, "levels": 6, "pristine": True}}
+    )
+    mask = np.zeros((64, 64), bool)
+    mask[8:24, 8:24] = True
+    without_photographs = [{"composite": np.zeros((64, 64, 3), np.uint8), "mask": mask}]
+    rate = rates.method("magritte", block, "localization", 64, 2, threads=1, seconds=0.0, items=without_photographs)
+    assert all(seconds > 0 for seconds in rate.train_seconds.values()) and rate.train_seconds
