@@ -59,14 +59,14 @@ def links(prints: Sequence[Fingerprint], near: bool = True) -> list[Link]:
     """Every copy linked to an earlier photograph, in order: equal ones to the first of them, near ones to each photograph
     that they resemble (the first one of equal photographs stands for all)."""
     first_of: dict[bytes, int] = {}
-    found = []
+    linked = []
     for place, each in enumerate(prints):
         first = first_of.setdefault(each.pixels, place)
         if first != place:
-            found.append(Link(first, place, "equal"))
+            linked.append(Link(first, place, "equal"))
     if near:
-        found += _near(prints, sorted(first_of.values()))
-    return sorted(found, key=lambda link: (link.second, link.first))
+        linked += _near(prints, sorted(first_of.values()))
+    return sorted(linked, key=lambda link: (link.second, link.first))
 
 
 def _near(prints: Sequence[Fingerprint], places: list[int]) -> list[Link]:
@@ -78,21 +78,21 @@ def _near(prints: Sequence[Fingerprint], places: list[int]) -> list[Link]:
         band = (hashes >> np.uint64(low)) & np.uint64((1 << int(high - low)) - 1)
         order = np.argsort(band, kind="stable")
         for bucket in np.split(order, np.flatnonzero(np.diff(band[order])) + 1):
-            for position, one in enumerate(bucket[:-1]):
+            for position, index in enumerate(bucket[:-1]):
                 others = bucket[position + 1 :]
-                close = np.bitwise_count(hashes[others] ^ hashes[one]) <= BITS
-                candidates.update((int(one), int(other)) for other in others[close])
+                close = np.bitwise_count(hashes[others] ^ hashes[index]) <= BITS
+                candidates.update((int(index), int(other)) for other in others[close])
     pairs = ((places[min(pair)], places[max(pair)]) for pair in sorted(candidates))
     return [Link(first, second, "near") for first, second in pairs if _alike(prints[first], prints[second])]
 
 
-def _alike(one: Fingerprint, other: Fingerprint) -> bool:
-    if abs(one.aspect / other.aspect - 1) > ASPECT:
+def _alike(first: Fingerprint, second: Fingerprint) -> bool:
+    if abs(first.aspect / second.aspect - 1) > ASPECT:
         return False
-    return np.abs(one.thumbnail.astype(np.int16) - other.thumbnail).mean() <= GREY_LEVELS
+    return np.abs(first.thumbnail.astype(np.int16) - second.thumbnail).mean() <= GREY_LEVELS
 
 
-def joined(groups: Sequence[str], found: Sequence[Link]) -> dict[str, str]:
+def joined(groups: Sequence[str], copy_links: Sequence[Link]) -> dict[str, str]:
     """Group of each photograph -> the first by name of all groups that copies join with it. `groups` are the photographs'."""
     root = {group: group for group in groups}
 
@@ -102,7 +102,7 @@ def joined(groups: Sequence[str], found: Sequence[Link]) -> dict[str, str]:
             group = root[group]
         return group
 
-    for link in found:
-        one, other = sorted((top(groups[link.first]), top(groups[link.second])))
-        root[other] = one
+    for link in copy_links:
+        first, later = sorted((top(groups[link.first]), top(groups[link.second])))
+        root[later] = first
     return {group: top(group) for group in root}

@@ -250,7 +250,9 @@ class Holes:
                 )
             merged = assigned.merge(rows[["image_id", "image"]], on="image_id", validate="many_to_one")
             self.files, self.fixed = list(merged["image"]), list(merged["mask"])
-            self.ids = [f"{one}_{bucket}" for one, bucket in zip(merged["image_id"], merged["hole_ratio_bucket"])]
+            self.ids = [
+                f"{image_id}_{bucket}" for image_id, bucket in zip(merged["image_id"], merged["hole_ratio_bucket"])
+            ]
             self.rows = merged
 
     def __len__(self) -> int:
@@ -333,10 +335,10 @@ def test_splits(task: str, data: list[Path]) -> list[str]:
     """Names of the splits that a method is tested on, with these data folders: "test", and each real set under its own."""
     if TASKS[task].trains_on == "photographs":
         return ["test"]
-    found = {split for folder in data for split in tables.read(folder / "pairs.parquet", ["split"])["split"].unique()}
-    if "test" not in found:
+    splits = {split for folder in data for split in tables.read(folder / "pairs.parquet", ["split"])["split"].unique()}
+    if "test" not in splits:
         raise UserError(f"no composite in {', '.join(map(str, data))} is in the split test")
-    return sorted(found - {"train", "val"}, key=lambda split: (split != "test", split))
+    return sorted(splits - {"train", "val"}, key=lambda split: (split != "test", split))
 
 
 def at_side(side: int | Original) -> str:
@@ -423,7 +425,7 @@ def collate(items: list[Item]) -> "dict[str, torch.Tensor]":
 
     batch = {}
     for key in items[0]:
-        stacked = torch.from_numpy(np.stack([one[key] for one in items]))
+        stacked = torch.from_numpy(np.stack([item[key] for item in items]))
         # contiguous, because torch 2.15 on a CPU corrupted memory in the backward pass of channels-last convolutions (seen: unet, width 8, 64 px)
         batch[key] = (
             stacked[:, None].float()

@@ -76,7 +76,7 @@ def _own_splits(source: str, photographs: Sequence[Photograph]) -> dict[str, str
 def _splits(
     source: str,
     photographs: Sequence[Photograph],
-    found: Sequence[copies.Link],
+    links: Sequence[copies.Link],
     seed: int,
     val_share: float,
     test_share: float,
@@ -85,7 +85,7 @@ def _splits(
     splits = _own_splits(source, photographs)
     shares = "the source's own splits"
     if splits is None:
-        joined = copies.joined([photograph.group for photograph in photographs], found)
+        joined = copies.joined([photograph.group for photograph in photographs], links)
         drawn = split_by_hash(list(joined.values()), seed, val_share, test_share)
         splits = {group: drawn[first] for group, first in joined.items()}
         shares = f"{len(drawn)} groups, val_share {val_share}, test_share {test_share}"
@@ -252,17 +252,17 @@ def ingest(
             reasons = "; ".join(f"{row['file']}: {row['reason']}" for row in rejected[:3])
             raise UserError(f"{source}: no usable instance left" + (f", first reasons: {reasons}" if reasons else ""))
         lines = _lost_objects(source, rejected, len(instance_rows), max_rejected_objects)
-        found = [
+        links = [
             link for link in copies.links(prints, near_copies) if usable[link.first].group != usable[link.second].group
         ]
-        splits = _splits(source, usable, found, seed, val_share, test_share)
+        splits = _splits(source, usable, links, seed, val_share, test_share)
         split_of = {photograph.image_id: splits[photograph.group] for photograph in usable}
         for row in (*photograph_rows, *instance_rows):
             row["split"] = split_of[row["image_id"]]
         tables.write(folder / "photographs.parquet", tables.frame(photograph_rows, PHOTOGRAPHS))
         tables.write(folder / "instances.parquet", tables.frame(instance_rows, INSTANCES))
         tables.write(folder / "rejected.parquet", tables.frame(rejected, REJECTED))
-        copy_rows = _copy_rows(photograph_rows, found)
+        copy_rows = _copy_rows(photograph_rows, links)
         tables.write(folder / "copies.parquet", tables.frame(copy_rows, COPIES))
     return lines + _told_copies(source, copy_rows, len(usable)) + _told_dark(source, photograph_rows)
 
@@ -286,10 +286,10 @@ def _lost_objects(source: str, rejected: Sequence[Mapping], n_used: int, limit: 
     return [f"{line}; rejected.parquet names them): {reasons}"]
 
 
-def _copy_rows(photographs: Sequence[Mapping], found: Sequence[copies.Link]) -> list[dict]:
+def _copy_rows(photographs: Sequence[Mapping], links: Sequence[copies.Link]) -> list[dict]:
     """A row per photograph that is a copy of an earlier one: of the first that it equals, or else resembles."""
     rows: dict[int, dict] = {}
-    for link in sorted(found, key=lambda link: (link.second, link.kind != "equal", link.first)):
+    for link in sorted(links, key=lambda link: (link.second, link.kind != "equal", link.first)):
         copy, first = photographs[link.second], photographs[link.first]
         row = {
             "image_id": copy["image_id"],

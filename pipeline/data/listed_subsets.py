@@ -72,7 +72,7 @@ def build(
     validated = validation_scenes(used, seed, subset.validation_share)
     alone = (path / "composite_images").is_dir()
     overlaps = [
-        row | {"composites_left_out": sum(one["subset"] == row["subset"] for one in left_out)}
+        row | {"composites_left_out": sum(composite["subset"] == row["subset"] for composite in left_out)}
         for row in checked.overlaps
     ]
     rejected = checked.rejected + [

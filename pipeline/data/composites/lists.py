@@ -26,14 +26,14 @@ def write_lists(folder: Path, subset: str, pairs: pd.DataFrame) -> None:
     for listed, splits in SPLITS.items():
         _write(
             folder / f"{subset}_{listed}.txt",
-            (Path(one).name for one in pairs.loc[pairs["split"].isin(splits), "composite"]),
+            (Path(composite).name for composite in pairs.loc[pairs["split"].isin(splits), "composite"]),
         )
 
 
 def write_joint_lists(out: Path, subsets: list[Path]) -> None:
     """Write the lists over sub-datasets, given as their folders data/composites/<subset>, to `out`."""
     columns = ["subset", "split", "composite", "foreground_ratio"]
-    pairs = pd.concat([tables.read(one / "pairs.parquet", columns) for one in subsets], ignore_index=True)
+    pairs = pd.concat([tables.read(folder / "pairs.parquet", columns) for folder in subsets], ignore_index=True)
     # those of the real iHarmony4 lie elsewhere, and are listed under the name that they have there
     lines = pairs["subset"] + "/composite_images/" + pairs["composite"].map(lambda file: Path(file).name)
     for listed, splits in SPLITS.items():

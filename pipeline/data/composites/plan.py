@@ -84,8 +84,10 @@ class Plan(Sequence):
             rules.refusal_of_object(ratio, area, filters)
             for ratio, area in zip(objects["foreground_ratio"], objects["area"])
         ]
-        passed = np.array([one is None for one in refusals], bool)
-        rules_met, values = zip(*(one for one in refusals if one is not None)) if not passed.all() else ((), ())
+        passed = np.array([refusal is None for refusal in refusals], bool)
+        rules_met, values = (
+            zip(*(refusal for refusal in refusals if refusal is not None)) if not passed.all() else ((), ())
+        )
         self._refused = objects[~passed].assign(rule=rules_met, value=values)
         objects = objects[passed]
         if subset.recipe == "transfer":
@@ -101,7 +103,7 @@ class Plan(Sequence):
 
     def __getitem__(self, index):
         if isinstance(index, slice):
-            return [self._target(self.objects[one]) for one in range(*index.indices(len(self)))]
+            return [self._target(self.objects[position]) for position in range(*index.indices(len(self)))]
         if not 0 <= index < len(self):
             raise IndexError(index)
         return self._target(self.objects[index])
@@ -156,8 +158,8 @@ class Plan(Sequence):
         and renditions of which fewer are wanted than there are, in an order drawn by the seed.
         """
         scene = [self.photographs[int(place)] for place in self.scenes[row.group]]
-        others = [one for one in scene if one.image_id != row.image_id]
-        others.sort(key=lambda one: (one.rendition != "input", one.rendition))
+        others = [picture for picture in scene if picture.image_id != row.image_id]
+        others.sort(key=lambda picture: (picture.rendition != "input", picture.rendition))
         count = min(len(wanted), max(len(others), 1))
         day2night = self.subset.recipe == "day2night"
         if day2night or count < len(others):
@@ -165,8 +167,8 @@ class Plan(Sequence):
         taken = MOMENT if day2night else RENDITION
         return tuple(
             tuple(
-                Draw(attempt, taken, seed_of(k, attempt), one.image_id, "", self.source / one.image)
-                for attempt, one in zip(attempts, others[k - 1 :: count])
+                Draw(attempt, taken, seed_of(k, attempt), picture.image_id, "", self.source / picture.image)
+                for attempt, picture in zip(attempts, others[k - 1 :: count])
             )
             for k in wanted[:count]
         )
@@ -180,7 +182,7 @@ class Plan(Sequence):
     def _is_real(self, objects: pd.DataFrame) -> pd.Series:
         """Which objects are of a photograph that serves as real image: of a scene that comes in several renditions, one of
         those that have a mask, drawn by the seed."""
-        drawn = objects["image_id"].map(lambda one: seeds.share(self.seed, self.name, "real", one))
+        drawn = objects["image_id"].map(lambda image_id: seeds.share(self.seed, self.name, "real", image_id))
         return (drawn == drawn.groupby(objects["group"]).transform("min")) | (objects["rendition"] == "")
 
 
@@ -223,7 +225,9 @@ class _Pool:
         high = np.searchsorted(areas, row.area * filters.max_area_ratio, side="right")
         fitting, own = rows[low:high], self.of_group.get(row.group, none)
         places = np.searchsorted(fitting, own)
-        skipped = [int(place) for place, one in zip(places, own) if place < len(fitting) and fitting[place] == one]
+        skipped = [
+            int(place) for place, number in zip(places, own) if place < len(fitting) and fitting[place] == number
+        ]
         return _Lenders(self, fitting, skipped)
 
 
@@ -245,8 +249,8 @@ class _Lenders:
         made = []
         for attempt, seed in attempts:
             place = seeds.derive(seed, "reference") % self.count
-            for one in self.skipped:
-                place += place >= one
+            for skipped in self.skipped:
+                place += place >= skipped
             lender = self.pool.objects[int(self.rows[place])]
             method = methods[seeds.derive(seed, "method") % len(methods)]
             files = self.pool.root / lender.image, self.pool.root / lender.mask

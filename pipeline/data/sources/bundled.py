@@ -36,10 +36,10 @@ PACKAGES = {"skimage": "scikit-image", "sklearn": "scikit-learn"}
 def root(package: str) -> Path:
     """The folder of an installed package, by its import name (a key of PACKAGES), found without importing it.
     Raises UserError if it isn't installed."""
-    found = importlib.util.find_spec(package)
-    if found is None or not found.submodule_search_locations:
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
         raise UserError(f"{PACKAGES[package]} is not installed: its folder {package}/ holds bundled photographs")
-    return Path(next(iter(found.submodule_search_locations)))
+    return Path(next(iter(spec.submodule_search_locations)))
 
 
 def locate(file_name: str) -> Path:

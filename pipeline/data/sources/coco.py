@@ -110,11 +110,11 @@ def draw(segmentation, height: int, width: int) -> np.ndarray:
 
 def _mask(file: Path, declared, segmentation) -> np.ndarray:
     """The mask of one annotation; `declared` is the (height, width) of its image entry, or None where it has none."""
-    found = header_size(file, max_pixels=PILLOW_LIMIT)  # one above the asked limit never gets to its masks
+    size = header_size(file, max_pixels=PILLOW_LIMIT)  # a larger picture is refused before its masks
     if declared is not None:
-        refuse_other_size(file, declared, found, "size in the JSON")
+        refuse_other_size(file, declared, size, "size in the JSON")
     try:
-        return draw(segmentation, *found)
+        return draw(segmentation, *size)
     except ValueError as error:
         raise BadImage(file, str(error)) from None
 

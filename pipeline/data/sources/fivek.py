@@ -52,17 +52,17 @@ def _mask(photograph: Path, mask: Path, choice: mask_rule.Choice):
 
 def _renditions(path: Path) -> dict[str, Path]:
     """Folder by rendition. Raises UserError if there is none, or two for one rendition."""
-    found: dict[str, Path] = {}
+    folders: dict[str, Path] = {}
     for entry in sorted(path.iterdir()):
         rendition = _FOLDERS.get(re.sub(r"[ _-]", "", entry.name).lower())
         if rendition is None or not entry.is_dir():
             continue
-        if rendition in found:
-            raise UserError(f"{path}: {found[rendition].name} and {entry.name} are both {rendition}")
-        found[rendition] = entry
-    if not found:
+        if rendition in folders:
+            raise UserError(f"{path}: {folders[rendition].name} and {entry.name} are both {rendition}")
+        folders[rendition] = entry
+    if not folders:
         raise UserError(f"{path}: none of the folders {', '.join(RENDITIONS)}")
-    return {rendition: found[rendition] for rendition in RENDITIONS if rendition in found}
+    return {rendition: folders[rendition] for rendition in RENDITIONS if rendition in folders}
 
 
 def _masks(path: Path) -> tuple[dict[str, Path], list[dict]]:

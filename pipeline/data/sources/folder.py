@@ -87,16 +87,16 @@ def with_all_splits(
         raise UserError(
             f"no photograph is in the split train; {', '.join(sorted(map(str, there)))} alone can't train a network"
         )
-    lines, found = [], list(photographs)
+    lines, assigned = [], list(photographs)
     if "test" not in there and "val" in there:
-        found = [
+        assigned = [
             dataclasses.replace(photograph, split="test") if photograph.split == "val" else photograph
-            for photograph in found
+            for photograph in assigned
         ]
         lines.append("it has no test photographs: its validation photographs are tested on")
         there = {"train", "test"}
     order = sorted(
-        (photograph.image_id for photograph in found if photograph.split == "train"),
+        (photograph.image_id for photograph in assigned if photograph.split == "train"),
         key=lambda image_id: (share(seed, image_id), image_id),
     )
     drawn: dict[str, str] = {}
@@ -108,7 +108,8 @@ def with_all_splits(
                 f"{len(chosen)} of {len(order)} training photographs are kept for {'validation' if split == 'val' else 'testing'}"
             )
     return [
-        dataclasses.replace(photograph, split=drawn.get(photograph.image_id, photograph.split)) for photograph in found
+        dataclasses.replace(photograph, split=drawn.get(photograph.image_id, photograph.split))
+        for photograph in assigned
     ], lines
 
 
@@ -150,17 +151,21 @@ def _splits(
         )
     if by_folder:
         return by_folder, set()
-    found: dict[str, Path] = {}
+    list_files: dict[str, Path] = {}
     for name in others:
         for split, pattern in LISTS.items():
             if "/" not in name and pattern.fullmatch(name.lower()):
-                if split in found:
+                if split in list_files:
                     raise UserError(
-                        f"{path}: {found[split].name} and {name} both look like the list of {split}; name one in `lists`"
+                        f"{path}: {list_files[split].name} and {name} both look like the list of {split}; name one in `lists`"
                     )
-                found[split] = path / name
-    found = {split: found[split] for split in SPLITS if split in found}
-    return (_listed(path, pictures, found), {file.name for file in found.values()}) if found else (None, set())
+                list_files[split] = path / name
+    list_files = {split: list_files[split] for split in SPLITS if split in list_files}
+    return (
+        (_listed(path, pictures, list_files), {file.name for file in list_files.values()})
+        if list_files
+        else (None, set())
+    )
 
 
 def _split_of_folder(name: str) -> str | None:
@@ -224,9 +229,9 @@ class _Finder:
             if name in self.names:
                 return name
             ends = [
-                one
-                for one in self.by_name.get(PurePosixPath(name).name, [])
-                if f"/{name}".endswith(f"/{one}") or f"/{one}".endswith(f"/{name}")
+                picture
+                for picture in self.by_name.get(PurePosixPath(name).name, [])
+                if f"/{name}".endswith(f"/{picture}") or f"/{picture}".endswith(f"/{name}")
             ]
             if len(ends) == 1:
                 return ends[0]

@@ -83,7 +83,7 @@ def camera(subset: str, real: str) -> str:
 
 def known_files(file: Path, max_pixels: int, choice: mask_rule.Choice = mask_rule.Choice()) -> KnownFiles:
     """What earlier checks kept in `file`, found under the same limit and choice and by the same code."""
-    code = [Path(one).read_text() for one in (__file__, images.__file__, mask_rule.__file__)]
+    code = [Path(source).read_text() for source in (__file__, images.__file__, mask_rule.__file__)]
     rules = [*code, str(max_pixels), str(choice)]
     return KnownFiles(file, "\n".join(rules))
 
@@ -113,20 +113,20 @@ def parse(line: str, split: str, subset: str | None = None) -> Listed:
 def _list_files(path: Path) -> list[tuple[Path, str, str | None]]:
     """(list, split, sub-dataset whose own list it is) as the folder holds them."""
     whole: list[tuple[Path, str, str | None]] = [(path / f"IHD_{split}.txt", split, None) for split in SPLITS]
-    found = [entry for entry in whole if entry[0].is_file()]
-    if not found:
+    lists = [entry for entry in whole if entry[0].is_file()]
+    if not lists:
         subsets = [path] if (path / "composite_images").is_dir() else sorted(path.iterdir())
         for subset in subsets:
             for split in SPLITS:
                 file = subset / f"{subset.name}_{split}.txt"
                 if file.is_file():
-                    found.append((file, split, subset.name))
-    if not found:
+                    lists.append((file, split, subset.name))
+    if not lists:
         raise UserError(
             f"{path}: no list of composites: expected IHD_train.txt and IHD_test.txt, "
             "or <subset>/<subset>_train.txt and _test.txt, or a list named in the parameters"
         )
-    return found
+    return lists
 
 
 def listed(path: Path, lists: Mapping[str, str] | None = None) -> tuple[list[Listed], list[dict]]:
@@ -224,12 +224,12 @@ def _row(entry: Listed, kind: str, facts: Mapping[tuple[str, str], Facts]) -> di
         facts["mask", entry.mask_file],
         facts[kind, entry.real_file],
     )
-    for found, what in ((composite, None), (mask, "mask"), (real, "real image")):
-        if found.problem:
-            raise ValueError(f"{found.file}: {found.problem}")
-        if what and (found.height, found.width) != (composite.height, composite.width):
+    for file_facts, what in ((composite, None), (mask, "mask"), (real, "real image")):
+        if file_facts.problem:
+            raise ValueError(f"{file_facts.file}: {file_facts.problem}")
+        if what and (file_facts.height, file_facts.width) != (composite.height, composite.width):
             raise ValueError(
-                f"{found.file}: the {what} is {found.width}x{found.height}, its image {composite.width}x{composite.height}"
+                f"{file_facts.file}: the {what} is {file_facts.width}x{file_facts.height}, its image {composite.width}x{composite.height}"
             )
 
     def within(file: str) -> str:
@@ -311,9 +311,14 @@ def read(
     if not rows:
         reasons = "; ".join(f"{row['file']}: {row['reason']}" for row in rejected[:3])
         raise UserError(f"{path}: no usable composite" + (f", first reasons: {reasons}" if reasons else ""))
-    colour_masks = sum(found.colour for found in facts.values())
+    colour_masks = sum(file_facts.colour for file_facts in facts.values())
     return Checked(
-        root, rows, rejected, overlaps(present), colour_masks, {found.file: found.sha256 for found in facts.values()}
+        root,
+        rows,
+        rejected,
+        overlaps(present),
+        colour_masks,
+        {file_facts.file: file_facts.sha256 for file_facts in facts.values()},
     )
 
 
@@ -331,17 +336,17 @@ def _all_facts(
     for files in photographs.values():
         unknown = []
         for key in files:
-            if (found := known.find(root, *key)) is None:
+            if (file_facts := known.find(root, *key)) is None:
                 unknown.append(key)
             else:
-                facts[key] = found
+                facts[key] = file_facts
         if unknown:
             work.append(unknown)
     try:
         for looked_at in parallel_map(look, work):
-            for found in looked_at:
-                facts[found.kind, found.file] = found
-                known.add(found)
+            for file_facts in looked_at:
+                facts[file_facts.kind, file_facts.file] = file_facts
+                known.add(file_facts)
     finally:
         known.save()
     return facts

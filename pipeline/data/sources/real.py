@@ -136,13 +136,13 @@ def read(path: Path) -> tuple[list[RealComposite], list[dict]]:
     if composites is not None and masks is not None:
         items, rejected = _pairs(path, composites, masks)
     else:
-        found = sorted(file for file in path.rglob("*_mask.*") if not file.name.startswith("."))
-        if not found:
+        mask_files = sorted(file for file in path.rglob("*_mask.*") if not file.name.startswith("."))
+        if not mask_files:
             raise UserError(
                 f"{path}: no composites: expected a folder of {'/'.join(COMPOSITE_FOLDERS)} and one of "
                 f"{'/'.join(MASK_FOLDERS)} with equal file names, or RealHM's X.jpg, X_mask.jpg, X_fore.jpg, X_gt.jpg"
             )
-        items, rejected = _realhm(path, found)
+        items, rejected = _realhm(path, mask_files)
     items = sorted(items, key=lambda item: item.image_id)
     for first, second in zip(items, items[1:]):
         if first.image_id == second.image_id:
