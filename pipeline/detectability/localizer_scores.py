@@ -46,11 +46,11 @@ class Looks:
             # pasted with the mask of harmonization, held against that of localization: they differ at the edge
             self.composites[split] = datasets.Composites(rows, size)
             self.masks[split] = datasets.Composites(rows, size, masks_by_area=True)
-            found = {model: _predicted(predictions / model / split, list(rows["pair_id"])) for model in models}
+            predicted = {model: _predicted(predictions / model / split, list(rows["pair_id"])) for model in models}
             for number in range(len(rows)):
                 self.shown += [
                     (BEFORE, split, number, None, ""),
-                    *((model, split, number, *found[model][number]) for model in models),
+                    *((model, split, number, *predicted[model][number]) for model in models),
                 ]
         self.ids = [f"{model}/{split}/{self.composites[split].ids[number]}" for model, split, number, *_ in self.shown]
 
@@ -121,12 +121,12 @@ def look(localizer: str, build_model, looks: dict, maps: Path, *, batch_size: in
         rows = []
         for index, name in enumerate(shown.ids):
             probability, mask = images.read_rgb(maps / f"{name}.png")[..., 0] / 255.0, shown.mask(index)
-            found = (
+            values = (
                 (localization.average_precision(probability, mask), float(probability[mask].mean()))
                 if mask.any()
                 else (np.nan, np.nan)
             )
-            rows.append(shown.about(index) | dict(zip(MEASURES, found)))
+            rows.append(shown.about(index) | dict(zip(MEASURES, values)))
     finally:
         shutil.rmtree(maps, ignore_errors=True)
     frame = pd.DataFrame(rows).assign(localizer=localizer)

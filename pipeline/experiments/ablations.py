@@ -71,7 +71,7 @@ def load(path: Path = FILE) -> dict[str, Table]:
     """The tables by name. Raises ParameterError, in one line, for what can't be right in the file."""
     try:
         content = YAML(typ="safe", pure=True).load(reading.text(path))
-        found = {name: Table.model_validate(block) for name, block in content.items()}
+        loaded = {name: Table.model_validate(block) for name, block in content.items()}
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in problem["loc"])
@@ -80,12 +80,12 @@ def load(path: Path = FILE) -> dict[str, Table]:
         raise ParameterError(f"{path}: nested too deeply to be read") from None
     except (UserError, YAMLError, AttributeError) as error:
         raise ParameterError(f"{path}: {' '.join(str(error).split())}") from None
-    for name, table in found.items():
+    for name, table in loaded.items():
         try:
             models.task_of(table.model)
         except ValueError as error:
             raise ParameterError(f"{path}: {name}.model: {error}") from None
-    return found
+    return loaded
 
 
 def chosen(table: Table, rows: list[str] | None, left_out: list[str]) -> dict[str, Row]:
@@ -112,7 +112,7 @@ def require_trained(name: str, table: Table, parameters: params.Params) -> None:
     having = [
         file
         for file in sorted(Path("presets").glob("*.yaml"))
-        if (one := params.load(file).models.get(table.model)) and one.training
+        if (preset_block := params.load(file).models.get(table.model)) and preset_block.training
     ]
     where = f" (there is one in {' and '.join(map(str, having))})" if having else ""
     raise ParameterError(
@@ -144,7 +144,9 @@ def experiment_name(name: str, label: str, table: Table, row: Row, parameters: p
     ]
     digest = hashlib.sha256(json.dumps([[key, _at(content, key)] for key in read], sort_keys=True).encode())
     folders = [
-        Path(one) for one in graph.stages_of(model, parameters)[f"infer-{model}"]["deps"] if one.startswith("data/")
+        Path(dependency)
+        for dependency in graph.stages_of(model, parameters)[f"infer-{model}"]["deps"]
+        if dependency.startswith("data/")
     ]
     manifests = [file for folder in folders for file in sorted(folder.glob("*.parquet"))]
     for file in [*map(Path, code), *manifests]:
@@ -161,7 +163,7 @@ def run(name: str, table: Table, rows: dict[str, Row], jobs: int, parameters: pa
     names = {label: experiment_name(name, label, table, row, parameters) for label, row in rows.items()}
     stages = [f"models/dvc.yaml:train-{model}", f"models/dvc.yaml:infer-{model}", f"evaluate@{task}"]
     done, queued = dvc_queue.finished(), dvc_queue.waiting()
-    if open_rows := [label for label, one in names.items() if one not in done]:
+    if open_rows := [label for label, experiment in names.items() if experiment not in done]:
         if stale := dvc_queue.stale_stages(stages[-1], except_for=tuple(stages)):
             raise UserError(
                 f"{stale[0]} is not up to date, and experiments start from its outputs; `dvc repro {stages[-1]}` first"
@@ -172,7 +174,7 @@ def run(name: str, table: Table, rows: dict[str, Row], jobs: int, parameters: pa
                 dvc_queue.enqueue(
                     names[label],
                     stages,
-                    [dvc_queue.override(f"{key}.{one}", value) for one, value in rows[label].set.items()],
+                    [dvc_queue.override(f"{key}.{parameter}", value) for parameter, value in rows[label].set.items()],
                 )
                 LOG.info(f"{name}: queued {label} as {names[label]}")
         LOG.info(
@@ -180,7 +182,7 @@ def run(name: str, table: Table, rows: dict[str, Row], jobs: int, parameters: pa
         )
         dvc_queue.run_queue(jobs)
         done = dvc_queue.finished()
-    if missing := [label for label, one in names.items() if one not in done]:
+    if missing := [label for label, experiment in names.items() if experiment not in done]:
         still = set(dvc_queue.waiting()) & {names[label] for label in missing}
         why = (
             "go on in the background (`dvc queue stop --kill` ends that); the same command waits for them"
@@ -188,7 +190,7 @@ def run(name: str, table: Table, rows: dict[str, Row], jobs: int, parameters: pa
             else f"failed; `dvc queue logs {names[missing[0]]}` says why"
         )
         raise UserError(f"{name}: {', '.join(missing)} {why}")
-    return {label: done[one] for label, one in names.items()}
+    return {label: done[experiment] for label, experiment in names.items()}
 
 
 def collect(name: str, table: Table, commits: dict[str, str], parameters: params.Params) -> pd.DataFrame:
@@ -205,7 +207,7 @@ def collect(name: str, table: Table, commits: dict[str, str], parameters: params
             "commit": commit,
         }
         rows = beside_published(ours(models.task_of(table.model), table.model, commit), table, row)
-        frames += [about | one for one in rows.to_dict("records")]
+        frames += [about | record for record in rows.to_dict("records")]
     return tables.frame(frames, COLUMNS)
 
 
@@ -222,14 +224,14 @@ def ours(task: str, model: str, commit: str) -> pd.DataFrame:
     size = summary[["model", "subset"]].assign(
         condition="", metric="parameters", mean=summary["n_parameters"] / 1e6, n=summary["n_images"]
     )
-    found = pd.concat([intervals, buckets, size], ignore_index=True)
-    found = found[found["model"] == model].rename(columns={"n": "n_images"})
-    if found.empty:
+    measured = pd.concat([intervals, buckets, size], ignore_index=True)
+    measured = measured[measured["model"] == model].rename(columns={"n": "n_images"})
+    if measured.empty:
         raise UserError(f"experiment {commit[:7]}: results/{task} has no row for {model}")
-    return found[["subset", "condition", "metric", "mean", "low", "high", "n_images"]]
+    return measured[["subset", "condition", "metric", "mean", "low", "high", "n_images"]]
 
 
-def beside_published(found: pd.DataFrame, table: Table, row: Row) -> pd.DataFrame:
+def beside_published(measured: pd.DataFrame, table: Table, row: Row) -> pd.DataFrame:
     """The rows of `ours` with `published` and `note`; and a row for what is printed that we don't measure."""
     printed = published.comparable(published.table())
     cell = row.published or Printed(table="", model="")
@@ -242,7 +244,7 @@ def beside_published(found: pd.DataFrame, table: Table, row: Row) -> pd.DataFram
         )
     printed = printed[printed["subset"] == table.subset].assign(subset="All", metric=lambda frame: frame["ours_metric"])
     keys = ["subset", "condition", "metric"]
-    merged = found.merge(printed[[*keys, "published", "note"]], on=keys, how="outer", sort=False)
+    merged = measured.merge(printed[[*keys, "published", "note"]], on=keys, how="outer", sort=False)
     return merged.assign(note=merged["note"].fillna(""), n_images=merged["n_images"].fillna(0).astype(int))
 
 
@@ -251,8 +253,8 @@ def shown(frame: pd.DataFrame, task: str) -> str:
     pooled = frame[(frame["subset"] == "All") & (frame["condition"] == "")]
 
     def cell(part: pd.DataFrame) -> str:
-        one = part.iloc[0]
-        return f"{one['mean']:.4g}" + (f" ({one['published']:.4g})" if pd.notna(one["published"]) else "")
+        record = part.iloc[0]
+        return f"{record['mean']:.4g}" + (f" ({record['published']:.4g})" if pd.notna(record["published"]) else "")
 
     wide = {(row, metric): cell(part) for (row, metric), part in pooled.groupby(["row", "metric"])}
     columns = ["parameters", *TASKS[task].metrics]

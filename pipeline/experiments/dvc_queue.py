@@ -32,7 +32,7 @@ def override(key: str, value) -> str:
 
 def _literal(value) -> str:
     if isinstance(value, (list, tuple)):
-        return f"[{','.join(_literal(one) for one in value)}]"
+        return f"[{','.join(_literal(item) for item in value)}]"
     if isinstance(value, str):
         # in Hydra's quotes a backslash counts as such unless it stands before a quote
         if "\\" in value:
@@ -44,13 +44,13 @@ def _literal(value) -> str:
 def finished() -> dict[str, str]:
     """Name -> commit of the experiments that are done, whatever commit they started from; of equal names the latest."""
     listed = _git("for-each-ref", "--sort=committerdate", "--format=%(refname) %(objectname)", "refs/exps")
-    found = {}
+    commits = {}
     for line in listed.splitlines():
         ref, commit = line.split()
         parts = ref.split("/")
         if len(parts) == 5 and len(parts[2]) == 2:  # refs/exps/<2 of the baseline>/<its other 38>/<name>
-            found[parts[4]] = commit
-    return found
+            commits[parts[4]] = commit
+    return commits
 
 
 def waiting() -> dict[str, str]:
@@ -62,12 +62,14 @@ def waiting() -> dict[str, str]:
 
     with Repo() as repo:
         queue = repo.experiments.celery_queue
-        found = {one["name"]: one["status"] for one in queue.status() if one["status"] in ("Queued", "Running")}
-        lost = [name for name, state in found.items() if state == "Running"]
+        states = {
+            entry["name"]: entry["status"] for entry in queue.status() if entry["status"] in ("Queued", "Running")
+        }
+        lost = [name for name, state in states.items() if state == "Running"]
         if lost and not queue.worker_status():
             _call(["dvc", "queue", "kill", "--force", *lost], quiet=True)
-            return {name: state for name, state in found.items() if state != "Running"}
-    return found
+            return {name: state for name, state in states.items() if state != "Running"}
+    return states
 
 
 def require_repository() -> None:
@@ -97,7 +99,7 @@ def stale_stages(target: str, except_for: tuple[str, ...]) -> list[str]:
 def enqueue(name: str, targets: list[str], overrides: list[str]) -> None:
     """Put one experiment into DVC's queue. It runs these stages alone, in this order: what they read comes from the cache,
     and sources given by relative paths, which a copy of the project would look for elsewhere, are not asked for."""
-    set_params = [part for one in overrides for part in ("-S", one)]
+    set_params = [part for assignment in overrides for part in ("-S", assignment)]
     command = ["dvc", "exp", "run", "--queue", "--force", "--single-item", "--name", name, *set_params, *targets]
     done = subprocess.run(command, capture_output=True, text=True, env=_environment())
     if done.returncode:

@@ -16,9 +16,11 @@ def assign(image_ids: Iterable[str], masks: pd.DataFrame, seed: int) -> pd.DataF
     in the order of the ids, then of the buckets. Raises ValueError for ids or mask ids that repeat, for masks of
     several splits and for none.
     """
-    image_ids = [str(one) for one in image_ids]
+    image_ids = [str(image_id) for image_id in image_ids]
     if len(set(image_ids)) < len(image_ids):
-        raise ValueError(f"image id {next(one for one in image_ids if image_ids.count(one) > 1)!r} is given twice")
+        raise ValueError(
+            f"image id {next(image_id for image_id in image_ids if image_ids.count(image_id) > 1)!r} is given twice"
+        )
     if masks.empty:
         raise ValueError("no masks to assign")
     if "split" in masks and masks["split"].nunique() > 1:

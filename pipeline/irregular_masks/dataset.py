@@ -133,22 +133,22 @@ def build_from_folder(
     reader = replace(source, names=())  # each item is pickled, and should not carry the whole list
     to_measure = [(reader, name, size, tuple(buckets), border == "without") for name in source.names]
     measured = list(parallel_map(_measure, to_measure))
-    rejected = {one.name: one.reason for one in measured if one.reason}
+    rejected = {measurement.name: measurement.reason for measurement in measured if measurement.reason}
     first_of: dict[str, str] = {}
     usable: dict[str, list[str]] = {bucket_name(bucket): [] for bucket in buckets}
-    for one in measured:
-        if one.reason is None:
-            if first_of.setdefault(one.digest, one.name) != one.name:
-                rejected[one.name] = f"same picture as {first_of[one.digest]}"
+    for measurement in measured:
+        if measurement.reason is None:
+            if first_of.setdefault(measurement.digest, measurement.name) != measurement.name:
+                rejected[measurement.name] = f"same picture as {first_of[measurement.digest]}"
             else:
-                assert one.bucket is not None  # one outside the buckets has a reason
-                usable[one.bucket].append(one.name)
+                assert measurement.bucket is not None  # a mask outside the buckets has a reason
+                usable[measurement.bucket].append(measurement.name)
     items, needed = [], sum(per_bucket.values())
     for bucket, names in usable.items():
         if len(names) < needed:
             asked = ", ".join(f"{split} {count}" for split, count in per_bucket.items())
-            found = f"{len(names)} masks in bucket {bucket}, {needed} asked for ({asked})"
-            raise UserError(f"{folder}: {found}; lower per_bucket or leave the bucket out")
+            available = f"{len(names)} masks in bucket {bucket}, {needed} asked for ({asked})"
+            raise UserError(f"{folder}: {available}; lower per_bucket or leave the bucket out")
         shuffled = iter(sorted(names, key=lambda name: seeds.derive(operator.index(seed), "irregular_masks", name)))
         for split, count in per_bucket.items():
             for index in range(count):

@@ -71,8 +71,8 @@ def _detect(path: Path, white: np.ndarray) -> Literal["white", "black"]:
         return "white" if median < 0.4 else "black"
     white_fits, black_fits = white.max() <= 0.6, (1 - white).max() <= 0.6
     if white_fits == black_fits:
-        found = f"half white, half black (median {median:.0%} white)"
-        raise UserError(f"{path}: {found}; set the polarity to white or black, the colour of the hole")
+        colours = f"half white, half black (median {median:.0%} white)"
+        raise UserError(f"{path}: {colours}; set the polarity to white or black, the colour of the hole")
     return "white" if white_fits else "black"
 
 

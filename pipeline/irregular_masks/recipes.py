@@ -299,7 +299,7 @@ REGULAR_KINDS = tuple(_REGULAR)
 
 def recipe(kind: str) -> Recipe:
     """The recipe of a kind. Raises ValueError for an unknown one."""
-    found = (_IRREGULAR | _REGULAR).get(kind)
-    if found is None:
+    kind_recipe = (_IRREGULAR | _REGULAR).get(kind)
+    if kind_recipe is None:
         raise ValueError(f"unknown mask kind {kind!r}; expected one of {', '.join(KINDS + REGULAR_KINDS)}")
-    return found
+    return kind_recipe
