@@ -51,9 +51,9 @@ def score(prediction: np.ndarray, real: np.ndarray, mask: np.ndarray) -> dict[st
     }
 
 
-def squared_differences(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+def squared_differences(image: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Squared differences of two uint8 images (H, W, 3), exact in uint16, the same shape."""
-    difference = cv2.absdiff(one, other)
+    difference = cv2.absdiff(image, other)
     return np.multiply(difference, difference, dtype=np.uint16)
 
 

@@ -31,14 +31,14 @@ def check_probability(name: str, probability: np.ndarray) -> None:
     low, high = probability.min(), probability.max()
     if not (low >= 0 and high <= 1):  # written so that a NaN, which compares false, is caught as well
         unusual = np.count_nonzero(np.isnan(probability))
-        found = f"{unusual} NaN of {probability.size} values" if unusual else f"values in [{low:.6g}, {high:.6g}]"
-        raise ValueError(f"{name} has {found}, expected [0, 1]")
+        problem = f"{unusual} NaN of {probability.size} values" if unusual else f"values in [{low:.6g}, {high:.6g}]"
+        raise ValueError(f"{name} has {problem}, expected [0, 1]")
 
 
-def check_same_size(name: str, one: np.ndarray, other_name: str, other: np.ndarray) -> None:
+def check_same_size(name: str, array: np.ndarray, other_name: str, other: np.ndarray) -> None:
     """Both arrays must have equal height and width."""
-    if one.shape[:2] != other.shape[:2]:
-        (height, width), (other_height, other_width) = one.shape[:2], other.shape[:2]
+    if array.shape[:2] != other.shape[:2]:
+        (height, width), (other_height, other_width) = array.shape[:2], other.shape[:2]
         raise ValueError(f"{name} is {width}x{height}, {other_name} is {other_width}x{other_height} (width x height)")
 
 

@@ -148,10 +148,10 @@ def stretch(probability: np.ndarray) -> np.ndarray:
     return shifted if spread < 0.01 else shifted / spread
 
 
-def at_threshold(found: np.ndarray, mask: np.ndarray) -> dict[str, float]:
+def at_threshold(predicted: np.ndarray, mask: np.ndarray) -> dict[str, float]:
     """F1, IoU, precision and recall of a bool (H, W) decision against a mask that is not empty."""
-    true_positives = int(np.count_nonzero(found & mask))
-    positives, foreground = int(np.count_nonzero(found)), int(np.count_nonzero(mask))
+    true_positives = int(np.count_nonzero(predicted & mask))
+    positives, foreground = int(np.count_nonzero(predicted)), int(np.count_nonzero(mask))
     return {
         "f1": 2 * true_positives / (positives + foreground),
         "iou": true_positives / (positives + foreground - true_positives),

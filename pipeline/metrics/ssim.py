@@ -58,7 +58,7 @@ USUAL = Window(GAUSSIAN, RADIUS)
 
 
 def similarity(
-    one: np.ndarray,
+    image: np.ndarray,
     other: np.ndarray,
     local_mean: LocalMean,
     constants: Sequence[tuple[float, float]],
@@ -66,16 +66,16 @@ def similarity(
 ) -> Iterator[np.ndarray]:
     """Yield one SSIM map per pair (C1, C2); a map is overwritten as soon as the next one is asked for.
 
-    one, other: arrays of one shape, and so are the maps. memory: six float64 arrays of that shape to work in.
+    image, other: arrays of one shape, and so are the maps. memory: six float64 arrays of that shape to work in.
     For sample statistics, N / (N - 1) times the variances, divide C2 by that factor instead.
 
     With the sum s and the difference d of the images, 2 var_x + 2 var_y = var_s + var_d and 4 cov = var_s - var_d,
     and likewise for the means: four filtered images instead of five, and exactly 1 where the images agree.
     """
-    memory = np.empty((6, *one.shape)) if memory is None else memory
+    memory = np.empty((6, *image.shape)) if memory is None else memory
     total, difference, mean_total, mean_difference, variance_total, variance_difference = memory
-    np.add(one, other, out=total, dtype=np.float64)
-    np.subtract(one, other, out=difference, dtype=np.float64)
+    np.add(image, other, out=total, dtype=np.float64)
+    np.subtract(image, other, out=difference, dtype=np.float64)
     local_mean(total, mean_total)
     local_mean(difference, mean_difference)
     total *= total
@@ -101,7 +101,7 @@ def similarity(
 
 
 def maps(
-    one: np.ndarray, other: np.ndarray, *constants: tuple[float, float], window: Window = USUAL
+    image: np.ndarray, other: np.ndarray, *constants: tuple[float, float], window: Window = USUAL
 ) -> list[np.ndarray]:
     """SSIM of two RGB images (H, W, 3) in 0..255, uint8 or float64: float64 (H, W), mean over the channels, one map per
     pair (C1, C2).
@@ -109,11 +109,12 @@ def maps(
     The usual window is 11x11 Gaussian, sigma 1.5; what lies outside the image counts as zero. Where the two images agree
     within a whole window the value is 1, so only the surroundings of their differences are computed.
     """
-    result = [np.ones(one.shape[:2]) for _ in constants]
-    if one.dtype == other.dtype == np.uint8:
-        different = cv2.transform(cv2.absdiff(one, other), np.ones((1, 3)))  # uint8: the channels' sum, cut off at 255
+    result = [np.ones(image.shape[:2]) for _ in constants]
+    if image.dtype == other.dtype == np.uint8:
+        # uint8: the channels' sum, cut off at 255
+        different = cv2.transform(cv2.absdiff(image, other), np.ones((1, 3)))
     else:
-        different = (cv2.transform(np.abs(np.subtract(one, other, dtype=np.float64)), np.ones((1, 3))) > 0).view(
+        different = (cv2.transform(np.abs(np.subtract(image, other, dtype=np.float64)), np.ones((1, 3))) > 0).view(
             np.uint8
         )
     if not different.any():
@@ -132,7 +133,7 @@ def maps(
         around = np.s_[outer[0] : outer[1], seen[0] : seen[1]]
         valid = np.s_[inner[0] - outer[0] : inner[1] - outer[0], columns[0] - seen[0] : columns[1] - seen[0]]
         work = memory[:, : outer[1] - outer[0]]
-        for whole, part in zip(result, similarity(one[around], other[around], window.local_mean, constants, work)):
+        for whole, part in zip(result, similarity(image[around], other[around], window.local_mean, constants, work)):
             whole[inner[0] : inner[1], columns[0] : columns[1]] = cv2.transform(part[valid], CHANNEL_MEAN)
     return result
 

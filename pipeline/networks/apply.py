@@ -87,21 +87,21 @@ def jobs(task: str, image: Path, mask: Path | None, out: Path, overlay: bool = F
             raise UserError(
                 f"{out}: outputs are PNG, since any loss would change what lies outside the mask; end its name in .png"
             )
-        found = [Job(image, mask, out)]
+        planned = [Job(image, mask, out)]
     else:
-        found = _in_folders(image, mask, out)
-    for job in found:
+        planned = _in_folders(image, mask, out)
+    for job in planned:
         size = images.header_size(job.image)
         if job.mask is not None and wanted:
             images.refuse_other_size(job.mask, images.header_size(job.mask), size, wanted)
     if overlay:
-        taken = {job.out for job in found}
+        taken = {job.out for job in planned}
         for extra in map(overlay_of, sorted(taken)):
             if extra.exists() or extra in taken:
                 raise UserError(
                     f"{extra} is {'there already' if extra.exists() else 'an output too'}; --overlay would write over it"
                 )
-    return found
+    return planned
 
 
 def overlay_of(out: Path) -> Path:

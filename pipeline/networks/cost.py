@@ -69,17 +69,17 @@ def licences(page: str, known: dict[str, str]) -> dict[str, dict[str, str]]:
     the table lacks.
     """
     section = page.partition("## Methods\n")[2].partition("\n## ")[0]
-    found = {}
+    by_method = {}
     for line in section.splitlines():
         cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
         if len(cells) == 4 and cells[0] not in ("method", "---"):
             for name in cells[0].split(","):
-                found[name.strip().strip("`")] = dict(
+                by_method[name.strip().strip("`")] = dict(
                     zip(("code_licence", "weights_licence", "data_licence"), cells[1:])
                 )
-    if missing := sorted(set(known) - set(found)):
+    if missing := sorted(set(known) - set(by_method)):
         raise UserError(f"docs/licences.md: its table of methods lacks {', '.join(missing)}")
-    return {name: found[name] for name in known}
+    return {name: by_method[name] for name in known}
 
 
 def threads() -> int:

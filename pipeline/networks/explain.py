@@ -65,12 +65,12 @@ def meanings_of(cls: type) -> dict[str, str]:
     known = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
     mention = rf'`?(?:{known})`?(?: (?:"[^"]*"|\([^():]*\)|(?:True|False|true|false|\d[\w.]*)))?'
     head = re.compile(rf"(?:(?<=^)|(?<=[.;:)] )|(?<=\n))({mention}(?:(?:, | and |, and ){mention})*):\s", re.MULTILINE)
-    found: dict[str, str] = {}
+    meanings: dict[str, str] = {}
     for text in (cls.__doc__, cls.__init__.__doc__):  # type: ignore[misc]  # of a class
         text = " ".join(inspect.cleandoc(text or "").split())
         heads = list(head.finditer(text))
         for this, following in zip(heads, [*heads[1:], None]):
             meaning = text[this.end() : following.start() if following else len(text)].strip(" ;")
             for key in re.findall(rf"\b(?:{known})\b", this[1]):
-                found.setdefault(key, meaning)
-    return found
+                meanings.setdefault(key, meaning)
+    return meanings

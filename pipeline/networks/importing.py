@@ -150,13 +150,15 @@ def _state_dict(file: Path, content, key: str | None) -> dict[str, Tensor]:
     within = _state_dicts(content)
     if key is not None:
         if key not in within:
-            raise UserError(f"{file}: no state dict {key!r}; it has {', '.join(repr(one) for one in within) or 'none'}")
+            raise UserError(
+                f"{file}: no state dict {key!r}; it has {', '.join(repr(place) for place in within) or 'none'}"
+            )
         return within[key]
     if not within:
         raise UserError(f"{file} holds no state dict, a mapping of names to tensors")
     if len(within) > 1:
         raise UserError(
-            f"{file} holds several state dicts, {', '.join(repr(one) for one in within)}; --key says which one is meant"
+            f"{file} holds several state dicts, {', '.join(repr(place) for place in within)}; --key says which one is meant"
         )
     return next(iter(within.values()))
 
@@ -168,11 +170,11 @@ def _state_dicts(content, place: str = "", depth: int = 0) -> dict[str, dict[str
     tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
     if tensors:
         return {place: tensors}
-    found: dict = {}
+    state_dicts: dict = {}
     for name, value in content.items():
         if "optim" not in str(name).lower() and "sched" not in str(name).lower():
-            found |= _state_dicts(value, f"{place}.{name}" if place else str(name), depth + 1)
-    return found
+            state_dicts |= _state_dicts(value, f"{place}.{name}" if place else str(name), depth + 1)
+    return state_dicts
 
 
 def write(file: Path, pairing: Pairing, about: dict[str, str]) -> None:
@@ -195,7 +197,7 @@ def pair(model: Model, files: list[list[Entry]], in_order: list[bool], kernels: 
     discriminator's, may stay out. Raises UserError naming the entry at fault.
     """
     remarks: list[str] = []
-    entries = _from_port([entry for one in files for entry in one], remarks)
+    entries = _from_port([entry for file_entries in files for entry in file_entries], remarks)
     own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     needed = predictor_entries(model)
     if not any(_counts(entry) for entry in entries):
@@ -255,7 +257,7 @@ def _from_port(entries: list[Entry], remarks: list[str]) -> list[Entry]:
     remarks.append(
         f"{scaled} weights of a port of partial convolutions were divided by the size of their window, its {len(of_masks)} mask_conv left out"
     )
-    if odd := [one for one in of_masks.values() if not bool((one.tensor == 1).all())]:
+    if odd := [mask_entry for mask_entry in of_masks.values() if not bool((mask_entry.tensor == 1).all())]:
         remarks.append(f"{len(odd)} of its mask_conv, such as {odd[0].name}, are not all ones, as the port's are")
     return changed
 
@@ -271,12 +273,12 @@ def _turned(shape: tuple[int, ...], wanted: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _as_stored(pairs: list[tuple[Entry, str]], own: dict[str, tuple[int, ...]], keras: bool) -> list[Tensor]:
-    found = []
+    stored = []
     for entry, name in pairs:
         shape, wanted = entry.shape, own[name]
         turn = keras and len(shape) in TURNS and tuple(shape[axis] for axis in TURNS[len(shape)]) == wanted
-        found.append(entry.tensor.permute(TURNS[len(shape)]) if turn else entry.tensor)
-    return found
+        stored.append(entry.tensor.permute(TURNS[len(shape)]) if turn else entry.tensor)
+    return stored
 
 
 def _layouts(kernels: str) -> tuple[bool, ...]:
@@ -331,16 +333,16 @@ def _by_position(
 
 def _runs(entries: list[Entry], own: dict[str, tuple[int, ...]], needed: list[str], keras: bool) -> list[list[str]]:
     """The runs of the network's names that these entries fit in this order, and that hold all that a prediction reads."""
-    found = []
+    fitting = []
     for names in (needed, list(own)):
         for start in range(len(names) - len(entries) + 1):
             run = names[start : start + len(entries)]
             if set(needed) <= set(run) and all(
                 _fits(entry.shape, own[name], keras) for entry, name in zip(entries, run)
             ):
-                found.append(run)
-        if found:
-            return found
+                fitting.append(run)
+        if fitting:
+            return fitting
     return []
 
 
@@ -389,9 +391,9 @@ def _why_not(
     """Which entry is in the way of a pairing by position, of the attempt that went farthest."""
     if 1 < len(files) <= 4:
         for order in itertools.permutations(files):
-            others = [entry for one in order for entry in one]
+            others = [entry for file_entries in order for entry in file_entries]
             if any(_runs(_from_port(others, []), own, needed, keras) for keras in _layouts(kernels)):
-                return f"the files pair in another order: give them as {' '.join(one[0].file for one in order)}"
+                return f"the files pair in another order: give them as {' '.join(file_entries[0].file for file_entries in order)}"
     attempts = []
     for names, keras in itertools.product((needed, list(own)), _layouts(kernels)):
         fitting = itertools.takewhile(lambda pair: _fits(pair[0].shape, own[pair[1]], keras), zip(entries, names))  # noqa: B023 - used at once

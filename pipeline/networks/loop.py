@@ -150,7 +150,7 @@ class Loop:
             )
         self.model = self.model.to(self.device).to(memory_format=self.memory_format)
         require_trainable(job.name, job.own, world, self.model, on_cpu=self.device.type == "cpu")
-        self.thawed = [one for one in self.model.parameters() if one.requires_grad]
+        self.thawed = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.training_set, self.validation_set = job.build_data()
         self.batch_size = job.own.batch_size
         if len(self.training_set) < self.batch_size:
@@ -212,9 +212,9 @@ class Loop:
     def _prepare(self, learning_rate: float) -> None:
         """Optimizers and, with several workers, gradient exchange, for what this phase leaves to be trained."""
         self.optimizers, self.losses, self.trained = {}, {}, {}
-        thawed = {id(one) for one in self.model.parameters() if one.requires_grad}
+        thawed = {id(parameter) for parameter in self.model.parameters() if parameter.requires_grad}
         for player in self.model.players:
-            moved = [one for one in self.model.parameters_of(player) if id(one) in thawed]
+            moved = [parameter for parameter in self.model.parameters_of(player) if id(parameter) in thawed]
             if not moved:
                 continue
             override = self.job.own.players.get(player)
@@ -277,7 +277,7 @@ class Loop:
         # read last: a GPU works through what is queued, and until here nothing waits for it
         means = self._mean_over_ranks({"loss": loss, **parts})
         if not math.isfinite(means["loss"]):
-            shares = [one for one in self._from_all_ranks((loss.item(), ids)) if not math.isfinite(one[0])]
+            shares = [share for share in self._from_all_ranks((loss.item(), ids)) if not math.isfinite(share[0])]
             which = (
                 f"loss is {shares[0][0]}, batch {', '.join(shares[0][1])}"
                 if shares
@@ -295,7 +295,7 @@ class Loop:
             "model": self.job.name,
             "phase": phase,
             "epoch": self.epoch + 1,
-            "step": sum(one["steps"] for one in self.history) + self.step,
+            "step": sum(epoch_row["steps"] for epoch_row in self.history) + self.step,
         }
         row["steps"] = self.step
         row["learning_rate"] = next(iter(self.optimizers.values())).param_groups[0]["lr"]
@@ -350,7 +350,7 @@ class Loop:
                 )
             for prediction, item in zip(predictions.cpu().numpy(), items):
                 rows.append(image_scores.score(self.model.task, images.to_uint8(prediction), item))
-        rows = [row for one in self._from_all_ranks(rows) for row in one]
+        rows = [row for rank_rows in self._from_all_ranks(rows) for row in rank_rows]
         self.model.train()
         self.model.enter(self.phases[self.phase][0])
         # NaN marks an image that a metric is undefined for; as in summaries it is left out of that metric's mean

@@ -14,7 +14,7 @@ def schedule_factor(schedule: Schedule, progress: float) -> float:
     if progress < schedule.warmup:
         return (progress + 1e-3) / (schedule.warmup + 1e-3)
     if schedule.name == "step":
-        return schedule.factor ** sum(progress >= one for one in schedule.milestones)
+        return schedule.factor ** sum(progress >= milestone for milestone in schedule.milestones)
     if schedule.name == "linear":
         return 1.0 if progress < schedule.start else (1.0 - progress) / (1.0 - schedule.start)
     if schedule.name == "cosine":

@@ -40,9 +40,9 @@ def load_weights(model: Model, file: Path) -> list[str]:
 def predictor_entries(model: Model) -> list[str]:
     """Names of the state dict's entries that a prediction reads, in their order: the parameters that tables count, and
     the buffers that stand among them (a buffer belongs to the innermost module around it that has parameters)."""
-    of_prediction = {id(one) for one in model.predictor_parameters()}
+    of_prediction = {id(parameter) for parameter in model.predictor_parameters()}
     parameters = dict(model.named_parameters(remove_duplicate=False))
-    used = {name for name, one in parameters.items() if id(one) in of_prediction}
+    used = {name for name, parameter in parameters.items() if id(parameter) in of_prediction}
     owners: dict[str, bool | None] = {}  # a module's path: whether one of the parameters below it is used
 
     def reads(owner: str) -> bool | None:
