@@ -355,10 +355,10 @@ def _all_16_bits(path: Path) -> np.ndarray:
     return pixels[..., ::-1]
 
 
-def refuse_other_size(path, found: tuple[int, int], image: tuple[int, int], what: str = "mask") -> None:
-    """Raise BadImage, naming both sizes, if `found` differs from the size of the image; both (height, width)."""
-    if tuple(found) != tuple(image):
-        raise BadImage(path, f"the {what} is {found[1]}x{found[0]}, its image {image[1]}x{image[0]}")
+def refuse_other_size(path, size: tuple[int, int], image: tuple[int, int], what: str = "mask") -> None:
+    """Raise BadImage, naming both sizes, if `size` differs from the size of the image; both (height, width)."""
+    if tuple(size) != tuple(image):
+        raise BadImage(path, f"the {what} is {size[1]}x{size[0]}, its image {image[1]}x{image[0]}")
 
 
 def _picture(array: np.ndarray) -> Image.Image:

@@ -184,12 +184,12 @@ def _coloured(planes: Planes) -> np.ndarray:
     if n_coloured <= 0.02 * int((brightest >= HALF).sum()):
         return _levels(colour[..., 0], 255, planes.lossy)
     codes = (colour.astype(np.uint32) << np.array([16, 8, 0], np.uint32)).sum(axis=2, dtype=np.uint32)
-    found = np.unique(codes)
-    if len(found) == 2 and found[0] == 0:
+    colours = np.unique(codes)
+    if len(colours) == 2 and colours[0] == 0:
         return np.where(codes > 0, np.uint8(255), np.uint8(0))
     if planes.indices is not None:
         raise _Doubt(
-            f"a palette file of {len(found)} colours, perhaps of class numbers: {_listed(planes.indices)}{_CHOOSE}"
+            f"a palette file of {len(colours)} colours, perhaps of class numbers: {_listed(planes.indices)}{_CHOOSE}"
         )
     held = [name for name, number in zip(CHANNELS, range(3)) if _is_mask(colour[..., number], planes.lossy)]
     if held:

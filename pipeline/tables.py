@@ -54,8 +54,8 @@ def write(path: str | os.PathLike, table: pandas.DataFrame, metadata: Mapping[st
 
 def metadata_of(path: str | os.PathLike) -> dict[str, str]:
     """What `write` was given as metadata."""
-    found = pyarrow.parquet.read_schema(path).metadata or {}
-    return {key.decode(): value.decode() for key, value in found.items() if key != b"ARROW:schema"}
+    metadata = pyarrow.parquet.read_schema(path).metadata or {}
+    return {key.decode(): value.decode() for key, value in metadata.items() if key != b"ARROW:schema"}
 
 
 def read(path: str | os.PathLike, columns: Sequence[str] | None = None) -> pandas.DataFrame:

@@ -102,8 +102,8 @@ def leaves_of(block: Any, place: tuple[str, ...] = ()) -> set[tuple[str, ...]]:
 def _check_names(path: Path, params: Params) -> None:
     """What a schema of single values can't see: names that must exist elsewhere in the file or in the code."""
 
-    def refuse(key: str, found, expected: str) -> None:
-        raise ParameterError(f"{path}: {key} = {found!r}: expected {expected}")
+    def refuse(key: str, value, expected: str) -> None:
+        raise ParameterError(f"{path}: {key} = {value!r}: expected {expected}")
 
     _check_subsets(params, refuse)
     for name in params.real_sets:

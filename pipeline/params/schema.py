@@ -418,7 +418,7 @@ class Protocols(Block):
 
 
 def _refuse_twice(key: str, values: list, block):
-    if twice := sorted({one for one in values if values.count(one) > 1}):
+    if twice := sorted({value for value in values if values.count(value) > 1}):
         raise ValueError(f"{key} names {twice[0]} twice")
     return block
 
@@ -485,7 +485,7 @@ class Params(Block):
 
         Raises ParameterError when the file has no such key.
         """
-        places = [one.format(**names).split(".") for one in declared]
+        places = [key.format(**names).split(".") for key in declared]
         for place in places:
             value = self
             for depth, key in enumerate(place):

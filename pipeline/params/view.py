@@ -13,9 +13,9 @@ class View:
     def __getattr__(self, key: str):
         place = (*self._place, key)
         value = self._value[key] if isinstance(self._value, dict) else getattr(self._value, key)
-        if any(list(place[: len(one)]) == one for one in self._declared):
+        if any(list(place[: len(declared)]) == declared for declared in self._declared):
             return value
-        if any(one[: len(place)] == list(place) for one in self._declared):
+        if any(declared[: len(place)] == list(place) for declared in self._declared):
             return View(value, self._declared, place)
         raise AttributeError(f"this stage reads {'.'.join(place)}, which its PARAMS does not declare")
 

@@ -14,12 +14,12 @@ from pipeline.params.schema import SUBSET_KINDS, Params
 
 def one_line(error: ValidationError) -> str:
     # a misspelled key is also reported as missing; the spelling is what the reader wants to hear of
-    first, *others = sorted(error.errors(include_url=False), key=lambda one: one["type"] != "extra_forbidden")
+    first, *others = sorted(error.errors(include_url=False), key=lambda problem: problem["type"] != "extra_forbidden")
     # parts in square brackets are pydantic's own: the key of a mapping, the kind of a sub-dataset
     place = [str(part) for part in first["loc"] if not str(part).startswith("[")]
     key = ".".join(place) or "the file"
-    found = first["input"]
-    shown = f" = {found!r}" if isinstance(found, (str, int, float, bool, type(None), list)) else ""
+    value = first["input"]
+    shown = f" = {value!r}" if isinstance(value, (str, int, float, bool, type(None), list)) else ""
     if first["type"] == "extra_forbidden":
         known = _keys_at(list(map(str, first["loc"][:-1])))
         near = difflib.get_close_matches(place[-1], known, n=1)
@@ -57,11 +57,11 @@ def _keys_at(place: list[str]) -> list[str]:
             continue
         field = block.model_fields.get(part) if isinstance(block, type) and issubclass(block, BaseModel) else None
         annotation = field.annotation if field else block
-        block = next((one for one in _blocks_in(annotation)), block)
+        block = next((inner for inner in _blocks_in(annotation)), block)
     return list(block.model_fields)
 
 
 def _blocks_in(annotation) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [block for one in getattr(annotation, "__args__", ()) for block in _blocks_in(one)]
+    return [block for argument in getattr(annotation, "__args__", ()) for block in _blocks_in(argument)]

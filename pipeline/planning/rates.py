@@ -72,7 +72,7 @@ def method(
     keys = _keys(task, model.uses_real_photographs)
     if not items or (block.training is not None and not set(keys) <= set(items[0])):
         items = _drawn(keys, side)
-    rate = Rate(0.0, 0.0, sum(one.numel() for one in model.parameters()))
+    rate = Rate(0.0, 0.0, sum(parameter.numel() for parameter in model.parameters()))
     phases = model.phases if block.training else ()
     each = seconds / (len(phases) + 1)
     smallest = min(SMALL, side)
@@ -131,8 +131,11 @@ def _training(model, phase: str) -> Callable[[dict], None]:
         parameter.requires_grad_(True)
     model.train()
     model.enter(phase)
-    thawed = {id(one) for one in model.parameters() if one.requires_grad}
-    moved = {player: [one for one in model.parameters_of(player) if id(one) in thawed] for player in model.players}
+    thawed = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
+    moved = {
+        player: [parameter for parameter in model.parameters_of(player) if id(parameter) in thawed]
+        for player in model.players
+    }
     optimizers = {player: torch.optim.Adam(some, lr=1e-6) for player, some in moved.items() if some}
 
     def step(batch: dict) -> None:

@@ -55,14 +55,14 @@ def closure(*modules: str) -> list[str]:
     for module in modules:
         if _file_of(module) is None:
             raise UserError(f"no module {module!r} in this repository")
-    found, to_read = set(), [file for module in modules for file in _files_of(module)]
+    visited, to_read = set(), [file for module in modules for file in _files_of(module)]
     while to_read:
         file = to_read.pop()
-        if file in found:
+        if file in visited:
             continue
-        found.add(file)
-        to_read += [one for name in _imports(file) for one in _files_of(name)]
-    return sorted(str(file.relative_to(ROOT)) for file in found if file.stat().st_size)
+        visited.add(file)
+        to_read += [imported for name in _imports(file) for imported in _files_of(name)]
+    return sorted(str(file.relative_to(ROOT)) for file in visited if file.stat().st_size)
 
 
 def table_of_contents(text: str, parameters: params.Params) -> str:
@@ -302,7 +302,7 @@ def stages_of(name: str, parameters: params.Params) -> dict[str, dict]:
             "deps": closure("stages.detect", network)
             + tested
             + [str(weights)]
-            + [f"artifacts/predictions/{one}" for one in harmonizers]
+            + [f"artifacts/predictions/{harmonizer}" for harmonizer in harmonizers]
             + predicting,
             "outs": [f"artifacts/detectability/{name}.parquet"],
         }
@@ -317,15 +317,15 @@ def detecting(parameters: params.Params) -> list[str]:
 
 def detectability_stage(parameters: params.Params) -> dict[str, dict]:
     """What all of them found, in one table; here because it depends on a list of them, and is no stage without one."""
-    found = [f"artifacts/detectability/{name}.parquet" for name in detecting(parameters)]
-    if not found:
+    score_tables = [f"artifacts/detectability/{name}.parquet" for name in detecting(parameters)]
+    if not score_tables:
         return {}
     return {
         "detectability": {
             "wdir": "..",
-            "cmd": f"python -m stages.detectability {' '.join(found)}",
+            "cmd": f"python -m stages.detectability {' '.join(score_tables)}",
             "params": read_parameters("stages.detectability"),
-            "deps": closure("stages.detectability") + found,
+            "deps": closure("stages.detectability") + score_tables,
             "outs": ["results/detectability"],
         }
     }
@@ -432,9 +432,9 @@ def _made_by_a_stage(path: Path) -> bool:
         return path.name.endswith(".part")
     kind = path.parent.name
     if kind == "predictions":
-        return path.is_dir() and all(_written_by_inference(one) for one in path.iterdir())
+        return path.is_dir() and all(_written_by_inference(entry) for entry in path.iterdir())
     if kind == "models":
-        return path.is_dir() and {one.name for one in path.iterdir()} <= set(TRAINING_LEAVES)
+        return path.is_dir() and {entry.name for entry in path.iterdir()} <= set(TRAINING_LEAVES)
     if kind == "detectability":
         return path.suffix == ".parquet" and path.is_file()
     return path.suffix == ".json" and path.is_file() and '"predictions"' in path.read_text(errors="replace")

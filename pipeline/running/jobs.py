@@ -74,7 +74,7 @@ def read_graph(with_state: bool = True) -> tuple[list[Stage], dict[str, list[str
             steps = plan_repro(graph, collect_stages(repo, ["dvc.yaml"]))
             stages = []
             for step in steps:
-                upstream = frozenset(one.addressing for one in graph.successors(step))
+                upstream = frozenset(dependency.addressing for dependency in graph.successors(step))
                 command = step.cmd if isinstance(step.cmd, str) else " && ".join(step.cmd or [])
                 stages.append(Stage(step.addressing, command, upstream, not with_state or bool(step.status())))
     except DvcException as error:
@@ -136,7 +136,9 @@ class Machine:
         devices: list[int] = []
         free = list(self.free_gpus)
         for _ in range(least.gpu_parts):
-            number = max(range(len(free)), key=lambda one: (free[one] >= least.gpu - 1e-9, -free[one]), default=None)
+            number = max(
+                range(len(free)), key=lambda device: (free[device] >= least.gpu - 1e-9, -free[device]), default=None
+            )
             if number is None or free[number] < least.gpu - 1e-9:
                 return None
             free[number] -= least.gpu
@@ -165,9 +167,9 @@ class Taken:
         if self.devices:
             chosen["SEAMBENCH_GPU_WORKERS"] = str(len(self.devices))
             if cluster.plain():
-                visible = [one for one in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if one]
+                visible = [device for device in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if device]
                 chosen["CUDA_VISIBLE_DEVICES"] = ",".join(
-                    visible[one] if visible else str(one) for one in dict.fromkeys(self.devices)
+                    visible[device] if visible else str(device) for device in dict.fromkeys(self.devices)
                 )
         return chosen
 
@@ -365,8 +367,8 @@ def _end(course: Run, signals: supervisor.Signals, number: int) -> None:
     passed_on = {process.pid: supervisor.PassedOn(process.pid, number) for _, process, _, _ in course.running.values()}
     for _, process, _, _ in list(course.running.values()):
         while process.poll() is None:
-            for one in passed_on.values():
-                one.go_on()
+            for passed in passed_on.values():
+                passed.go_on()
             if signals.again or passed_on[process.pid].overdue():
                 cluster.kill_tree(process.pid)
             time.sleep(0.1)

@@ -19,18 +19,18 @@ COPIES = (EXPERIMENTS / "exps", EXPERIMENTS / "exps" / "standalone")
 
 def paths_of(parameters: params.Params) -> list[str]:
     """Every path in params.yaml that a stage reads."""
-    found = [source.path for source in parameters.sources.values()]
-    found += [subset.path for subset in parameters.subsets.values() if isinstance(subset, ListedSubset)]
-    found += [real_set.path for real_set in parameters.real_sets.values()]
+    paths = [source.path for source in parameters.sources.values()]
+    paths += [subset.path for subset in parameters.subsets.values() if isinstance(subset, ListedSubset)]
+    paths += [real_set.path for real_set in parameters.real_sets.values()]
     if parameters.irregular_masks is not None and parameters.irregular_masks.folder is not None:
-        found.append(parameters.irregular_masks.folder)
+        paths.append(parameters.irregular_masks.folder)
     for block in parameters.models.values():
         start = block.training.start_from if block.training is not None else None
-        found += [
+        paths += [
             *weight_files(block.hyperparameters),
             *(path for path in (block.weights, block.outputs, start) if path),
         ]
-    return found
+    return paths
 
 
 def weight_files(hyperparameters: dict) -> list[str]:
