@@ -27,17 +27,17 @@ def main(arguments) -> None:
         scores = scores[scores["subset"] == arguments.subset]
     resampling = Resampling(arguments.seed, arguments.resamples, arguments.level)
     answer = claims.ask(scores, claim, arguments.metric, resampling)
-    found, decimals = answer.difference, METRICS[arguments.metric].decimals if arguments.metric in METRICS else 4
+    difference, decimals = answer.difference, METRICS[arguments.metric].decimals if arguments.metric in METRICS else 4
     label = METRICS[arguments.metric].label if arguments.metric in METRICS else arguments.metric
     print(f"{arguments.claim.strip()} in {label}: {answer.verdict}")
     print(
-        f"{claim.first} - {claim.second} = {found.mean:+.{decimals}f} [{found.low:+.{decimals}f}, {found.high:+.{decimals}f}] "
-        f"({arguments.level:.0%} interval, {found.n} images of {found.n_groups} photographs, {arguments.subset})"
+        f"{claim.first} - {claim.second} = {difference.mean:+.{decimals}f} [{difference.low:+.{decimals}f}, {difference.high:+.{decimals}f}] "
+        f"({arguments.level:.0%} interval, {difference.n} images of {difference.n_groups} photographs, {arguments.subset})"
     )
     if answer.verdict == claims.UNDECIDED:
         needed = answer.photographs_needed
         print(
-            f"{found.n_groups} photographs don't decide it"
+            f"{difference.n_groups} photographs don't decide it"
             + (f"; about {needed:,} would, if the difference stayed as it is" if needed else "; the means are equal")
         )
     if folder is not None and (folder / "protocols.parquet").is_file() and arguments.split == "test":

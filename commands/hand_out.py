@@ -17,7 +17,7 @@ def main(arguments) -> None:
     parameters = params.load()
     if out.exists():
         raise UserError(f"{out} is there already; remove it or give another name")
-    data = [Path(one).absolute() for one in graph.folders_of(task, parameters)[1]]
+    data = [Path(path).absolute() for path in graph.folders_of(task, parameters)[1]]
     splits = datasets.test_splits(task, data)
     if arguments.split not in splits:
         raise ParameterError(f"--split {arguments.split}: expected one of {', '.join(splits)}")

@@ -24,31 +24,33 @@ PARAMS = ("models.{model}.hyperparameters",)
 def main(arguments) -> None:
     name, out = arguments.model, Path(arguments.out)
     params.task_of(name)
-    files = [Path(one) for one in arguments.files]
+    files = [Path(file) for file in arguments.files]
     if out.suffix != ".safetensors":
         raise ParameterError(f"{out}: the file is safetensors; end its name so")
     if out.exists():
         raise UserError(f"{out} is there already; remove it or give another name")
-    if twice := [one for one in files if files.count(one) > 1]:
+    if twice := [file for file in files if files.count(file) > 1]:
         raise ParameterError(f"{twice[0]} is given twice")
     hyperparameters = _hyperparameters(name, arguments.hyperparameters)
     with torch.device("meta"):
         model = params.build_model(name, hyperparameters | _without_weights(name))
     if not model.state_dict():
         raise ParameterError(f"{name} has no weights")
-    entries = [importing.read(one, arguments.key) for one in files]
-    found = importing.pair(model, entries, [one.suffix.lower() != ".safetensors" for one in files], arguments.kernels)
-    for entry, own in found.pairs:
+    entries = [importing.read(file, arguments.key) for file in files]
+    pairing = importing.pair(
+        model, entries, [file.suffix.lower() != ".safetensors" for file in files], arguments.kernels
+    )
+    for entry, own in pairing.pairs:
         print(f"{entry} -> {own}")
-    sources = [{"file": one.name, "sha256": _sha256(one)} for one in files]
+    sources = [{"file": file.name, "sha256": _sha256(file)} for file in files]
     about = {
         "network": name,
         "hyperparameters": json.dumps(hyperparameters, sort_keys=True),
         "sources": json.dumps(sources),
     }
-    importing.write(out, found, about)
-    print(f"{out}: {len(found.pairs)} entries of {name}, paired by {found.by}; sha256 {_sha256(out)}")
-    for remark in found.remarks:
+    importing.write(out, pairing, about)
+    print(f"{out}: {len(pairing.pairs)} entries of {name}, paired by {pairing.by}; sha256 {_sha256(out)}")
+    for remark in pairing.remarks:
         print(f"  {remark}")
     print(
         f"  params.yaml runs it as  models: {{{name}: {{hyperparameters: {json.dumps(hyperparameters)}, weights: {out}}}}}"

@@ -224,8 +224,8 @@ def show(costs: list[Cost], stages: list[jobs.Stage], planner: Planner, argument
 
 
 def _row(name: str, costs: list[Cost], memory: float, basis: str) -> list[str]:
-    cores, gpus = sum(one.core_seconds for one in costs), sum(one.gpu_seconds for one in costs)
-    disk = sum(one.disk for one in costs)
+    cores, gpus = sum(cost.core_seconds for cost in costs), sum(cost.gpu_seconds for cost in costs)
+    disk = sum(cost.disk for cost in costs)
     return [
         name, f"{cores / 3600:.3f}", f"{gpus / 3600:.3f}", f"{memory / 2**30:.2f} GiB", f"{disk / 2**20:.0f} MiB", basis,
     ]  # fmt: skip

@@ -41,10 +41,10 @@ def main(arguments) -> None:
     if arguments.out and Path(arguments.out).exists():
         raise UserError(f"{arguments.out} is there already; remove it or give another name")
     known = [record.name for record in protocols.RECORDS[task]]
-    if odd := [one for one in arguments.protocols if one not in known]:
+    if odd := [protocol for protocol in arguments.protocols if protocol not in known]:
         raise ParameterError(f"--protocols {odd[0]}: expected some of {', '.join(known)}")
     given = graph.folders_of(task, parameters)[1]
-    data = [Path(one).absolute() for one in given]
+    data = [Path(folder).absolute() for folder in given]
     splits = datasets.test_splits(task, data)
     if arguments.split not in splits:
         raise ParameterError(f"--split {arguments.split}: expected one of {', '.join(splits)}")
@@ -75,7 +75,7 @@ def main(arguments) -> None:
             splits=stated,
             threshold=thresholds.OF_OUTPUTS if TASKS[task].at_own_threshold else None,
         )
-        found = evaluation.score(
+        evaluated = evaluation.score(
             task,
             [method],
             predictions,
@@ -84,7 +84,7 @@ def main(arguments) -> None:
             functools.partial(parallel.spread, describe=f"score {name}"),
             splits=[arguments.split],
         )
-    scores = found.per_image
+    scores = evaluated.per_image
     means = summaries.summary(task, scores, [method])
     # the tables of summaries are of the split "test"; here the split that was asked for stands in its place
     tested = scores.assign(split="test")
@@ -96,7 +96,7 @@ def main(arguments) -> None:
         both = pd.concat([tested, ours[ours["model"] == best].assign(split="test")], ignore_index=True)
         differences = summaries.differences(task, both, resampling)
         differences = differences[(differences["first"] == name) & (differences["second"] == best)]
-    by_protocol = protocol_comparison.table(task, found.by_protocol, parameters.image_size, resampling)
+    by_protocol = protocol_comparison.table(task, evaluated.by_protocol, parameters.image_size, resampling)
     print(_page(task, name, origin, means, intervals, best, differences, by_protocol))
     if arguments.out:
         with atomic.folder(arguments.out) as out:
@@ -114,8 +114,8 @@ def _ours(task: str, method: dict, split: str) -> pd.DataFrame | None:
     if not table.is_file() or not index.is_dir():
         return None
     for file in sorted(index.glob("*.json")):
-        one = json.loads(file.read_text())
-        if any(one.get(key) != method[key] for key in ("data", "options", "truth")):
+        index_entry = json.loads(file.read_text())
+        if any(index_entry.get(key) != method[key] for key in ("data", "options", "truth")):
             raise UserError(
                 f"{file}: {file.stem} was run on other data than now stand here; `dvc repro` evaluates anew"
             )
@@ -151,12 +151,16 @@ def _page(
     rows = []
     for subset in [*sorted(set(summary.index) - {"All"}), "All"]:
         for metric in TASKS[task].metrics:
-            (found,) = intervals[(intervals["subset"] == subset) & (intervals["metric"] == metric)].itertuples()
+            (interval,) = intervals[(intervals["subset"] == subset) & (intervals["metric"] == metric)].itertuples()
             row = {
                 "subset": subset,
                 "metric": f"{METRICS[metric].label} {'↑' if METRICS[metric].higher_is_better else '↓'}",
             }
-            row |= {"mean": _number(found.mean, metric), "interval": _interval(found, metric), "n": str(found.n)}
+            row |= {
+                "mean": _number(interval.mean, metric),
+                "interval": _interval(interval, metric),
+                "n": str(interval.n),
+            }
             if best is not None:
                 (gap,) = differences[(differences["subset"] == subset) & (differences["metric"] == metric)].itertuples()
                 row |= {
@@ -191,8 +195,8 @@ def _number(value: float, metric: str, sign: str = "") -> str:
     return "–" if pd.isna(value) else f"{value:{sign}.{METRICS[metric].decimals}f}"
 
 
-def _interval(found: statistics.Interval | statistics.Difference, metric: str) -> str:
-    return "" if pd.isna(found.low) else f"{_number(found.low, metric)} to {_number(found.high, metric)}"
+def _interval(interval: statistics.Interval | statistics.Difference, metric: str) -> str:
+    return "" if pd.isna(interval.low) else f"{_number(interval.low, metric)} to {_number(interval.high, metric)}"
 
 
 if __name__ == "__main__":

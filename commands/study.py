@@ -46,7 +46,7 @@ def make(arguments) -> None:
     with atomic.file(out) as page_file, atomic.file(key) as key_file:
         page_file.write_text(study.html, encoding="utf-8")
         key_file.write_text(json.dumps(study.key, indent=1) + "\n", encoding="utf-8")
-    n_images = len({one["image_id"] for one in study.key["pictures"].values()})
+    n_images = len({picture["image_id"] for picture in study.key["pictures"].values()})
     print(
         f"{out}: {len(study.key['comparisons'])} comparisons on {n_images} images for each rater; what is what stands in {key}"
     )
@@ -58,9 +58,9 @@ def score(arguments) -> None:
             f"--resamples {arguments.resamples} --level {arguments.level}: expected 1 or more, and a share between 0 and 1"
         )
     key = votes.read_key(Path(arguments.key))
-    rows, rejected = votes.read([Path(one) for one in arguments.files], key)
-    for one in rejected:
-        LOG.warning(f"{one['file']}: {one['reason']}")
+    rows, rejected = votes.read([Path(path) for path in arguments.files], key)
+    for rejection in rejected:
+        LOG.warning(f"{rejection['file']}: {rejection['reason']}")
     if rejected and not arguments.leave_out:
         raise UserError(
             f"{len(rejected)} of {len(arguments.files)} files can't be counted; take them away, or --leave-out counts the others"

@@ -24,7 +24,7 @@ def main(arguments) -> None:
     parameters = params.load().only(PARAMS, model=name)
     table = Path(arguments.out or f"artifacts/detectability/{name}.parquet")
     shown = {
-        "data": [Path(one).absolute() for one in arguments.data],
+        "data": [Path(path).absolute() for path in arguments.data],
         "predictions": Path("artifacts/predictions").absolute(),
         "models": arguments.harmonized,
         "size": parameters.image_size,

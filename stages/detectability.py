@@ -13,7 +13,7 @@ PARAMS = ("seed", "evaluation.bootstrap", "evaluation.confidence")
 
 def main(arguments) -> None:
     parameters = params.load().only(PARAMS)
-    scores = pd.concat([tables.read(Path(one)) for one in arguments.tables], ignore_index=True)
+    scores = pd.concat([tables.read(Path(table)) for table in arguments.tables], ignore_index=True)
     resampling = Resampling(parameters.seed, parameters.evaluation.bootstrap, parameters.evaluation.confidence)
     with atomic.folder(arguments.out) as out:
         tables.write(out / "per_image.parquet", scores)

@@ -16,7 +16,7 @@ PARAMS_OF_TASK = {"localization": ("localization.max_foreground", "training.vali
 
 
 def main(arguments) -> None:
-    name, data = arguments.model, [Path(one).absolute() for one in arguments.data]
+    name, data = arguments.model, [Path(path).absolute() for path in arguments.data]
     task = params.task_of(name)
     parameters = params.load().only(PARAMS + PARAMS_OF_TASK.get(task, ()), model=name)
     weights = Path(arguments.weights).absolute() if arguments.weights else None
@@ -24,7 +24,7 @@ def main(arguments) -> None:
         raise ParameterError("--imported says that --weights were trained elsewhere; give --weights too")
     build = functools.partial(predictor.ready_model, name, parameters.models[name].hyperparameters, weights)
     model = build()
-    n_parameters = sum(one.numel() for one in model.predictor_parameters())
+    n_parameters = sum(parameter.numel() for parameter in model.predictor_parameters())
     samples = parameters.inference.samples if model.stochastic else 1
     trained = index.TRAINED_ON_REAL if model.uses_real_photographs else index.TRAINED
     sha256 = (

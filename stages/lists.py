@@ -9,7 +9,7 @@ PARAMS = ()
 
 
 def main(arguments) -> None:
-    write_joint_lists(Path(arguments.out), [Path(one) for one in arguments.subsets])
+    write_joint_lists(Path(arguments.out), [Path(folder) for folder in arguments.subsets])
 
 
 if __name__ == "__main__":

@@ -13,14 +13,14 @@ PARAMS = ()
 
 def main(arguments) -> None:
     printed = published.table()
-    found = []
+    frames = []
     for folder in map(Path, arguments.results):
-        found.append(
+        frames.append(
             published.measured(
                 *(tables.read(folder / f"{name}.parquet") for name in TASKS[folder.name].compared_tables)
             )
         )
-    compared = published.compare(pd.concat(found, ignore_index=True), printed)
+    compared = published.compare(pd.concat(frames, ignore_index=True), printed)
     with atomic.folder(arguments.out) as out:
         tables.write(out / "published.parquet", printed)
         tables.write(out / "compared.parquet", compared)

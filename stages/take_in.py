@@ -17,7 +17,7 @@ PARAMS_OF_TASK = {"localization": ("localization.max_foreground",)}
 
 
 def main(arguments) -> None:
-    name, data = arguments.model, [Path(one).absolute() for one in arguments.data]
+    name, data = arguments.model, [Path(path).absolute() for path in arguments.data]
     parameters = params.load().only((*PARAMS, *PARAMS_OF_TASK["localization"]), model=name)
     block, task = parameters.models[name], parameters.models[name].task
     if block.outputs is None:
@@ -42,7 +42,7 @@ def main(arguments) -> None:
         threshold=thresholds.OF_OUTPUTS if TASKS[task].at_own_threshold else None,
     )
     index.write(arguments.index or f"artifacts/index/{task}/{name}.json", content)
-    print(f"{name}: {sum(one['n_images'] for one in stated.values())} images, {origin}")
+    print(f"{name}: {sum(split_content['n_images'] for split_content in stated.values())} images, {origin}")
 
 
 if __name__ == "__main__":

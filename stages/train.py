@@ -22,7 +22,7 @@ PARAMS_OF_TASK = {"localization": ("localization.max_foreground",), "inpainting"
 
 
 def main(arguments) -> None:
-    name, data = arguments.model, [Path(one) for one in arguments.data]
+    name, data = arguments.model, [Path(path) for path in arguments.data]
     task = params.task_of(name)
     parameters = params.load().only(PARAMS + PARAMS_OF_TASK.get(task, ()), model=name)
     block, size = parameters.models[name], parameters.image_size
@@ -52,7 +52,7 @@ def main(arguments) -> None:
         part = training.model_copy(
             update={
                 "start_from": None,
-                "phases": {key: one for key, one in training.phases.items() if key not in phases[until + 1 :]},
+                "phases": {key: phase for key, phase in training.phases.items() if key not in phases[until + 1 :]},
             }
         )
         depends_on = (
@@ -74,7 +74,7 @@ def main(arguments) -> None:
         shared=shared,
         own=training,
         build_model=build_model,
-        build_data=functools.partial(datasets.for_training, task, [one.absolute() for one in data], size, **options),
+        build_data=functools.partial(datasets.for_training, task, [path.absolute() for path in data], size, **options),
         folder=folder_of("training", len(phases)),
         start_from=start_from,
         phase_ends=tuple(folder_of(f"end of {phase}", number) for number, phase in enumerate(phases[:-1])),
