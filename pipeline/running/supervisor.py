@@ -13,6 +13,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,8 +22,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
-from pipeline import logs
+from pipeline import atomic, logs
 from pipeline.errors import UserError
 from pipeline.logs import LOG
 from pipeline.running import cluster
@@ -212,14 +215,24 @@ def is_dvc(process: psutil.Process) -> bool:
 
 
 def mend_dvc_locks(folder: Path) -> None:
-    """Set DVC's file of busy paths aside where a killed dvc left it unreadable, or left a mark by a process number that
-    another program has now. DVC itself would ask for a hand. Does nothing where all is well.
+    """Mend what a killed dvc left and what would make DVC ask for a hand: its file of busy paths, where that is unreadable or
+    names a process number that another program has now, is set aside; a dvc.lock that ends in the middle loses its last stage.
+    Does nothing where all is well.
 
-    Raises UserError when it is unreadable and a dvc of this project still runs.
+    Raises UserError when one of them is unreadable and a dvc of this project still runs.
     """
     project = _project(folder)
-    file = project and project / ".dvc" / "tmp" / "rwlock"
-    if project is None or not file or not file.exists():
+    if project is None:
+        return
+    _mend_busy_paths(project)
+    for lock in (project / "dvc.lock", project / "models" / "dvc.lock"):
+        if lock.is_file():
+            _mend_cut_lock(lock, project)
+
+
+def _mend_busy_paths(project: Path) -> None:
+    file = project / ".dvc" / "tmp" / "rwlock"
+    if not file.exists():
         return
     with open(file.with_name("rwlock.lock"), "a") as guard:
         with contextlib.suppress(OSError):
@@ -229,15 +242,70 @@ def mend_dvc_locks(folder: Path) -> None:
                 return  # DVC removes marks of processes that are gone
             running = _dvc_in(project)
             if marks is None and running:
-                raise UserError(
-                    f"{_shown(file)} can't be read, and a dvc still runs in this project (PID {running}); end it, or wait until it has"
-                )
+                raise _still_running(file, running)
             if marks is not None and (running or any(_project_of(pid) == project for pid in marks)):
                 return  # one that is alive; what it has to say is DVC's matter
             aside = file.with_name("rwlock.set-aside")
             os.replace(file, aside)
             why = "can't be read" if marks is None else "names processes that are not of this project"
             LOG.warning(f"{_shown(file)} {why}: a dvc that was killed left it; set aside as {_shown(aside)}")
+
+
+def _mend_cut_lock(lock: Path, project: Path) -> None:
+    """DVC writes these files from top to bottom into their place: killed in between, it leaves a part that it then refuses."""
+    text = lock.read_text(errors="replace")
+    whole = _whole_stages(text)
+    if whole == len(text):
+        return
+    if running := _dvc_in(project):
+        raise _still_running(lock, running)
+    aside = project / ".dvc" / "tmp" / f"{lock.relative_to(project).as_posix().replace('/', '-')}.set-aside"
+    with atomic.file(aside) as copy:
+        copy.write_text(text)
+    if whole:
+        with atomic.file(lock) as kept:
+            kept.write_text(text[:whole])
+    else:
+        lock.unlink()
+    LOG.warning(
+        f"{_shown(lock)} ends in the middle: a dvc that was killed left it; set aside as {_shown(aside)}, and what it no longer "
+        "records is taken from DVC's cache"
+    )
+
+
+def _whole_stages(text: str) -> int:
+    """How many characters of a dvc.lock hold whole stages: all of them, unless it was cut. Stages are read as YAML from
+    the last one backwards, up to a whole one: those before it were followed by another (and reading them takes seconds)."""
+    stages = [entry.start() for entry in re.finditer(r"^(?:  [^ \n]| {1,2}\Z)", text, re.MULTILINE)]
+    head = re.match(r"schema: '2\.0'\nstages:\n", text)
+    if not stages or not head:
+        return len(text) if text.strip() in ("schema: '2.0'", "schema: '2.0'\nstages: {}") else 0
+    for start, end in zip(reversed(stages), [len(text), *reversed(stages)]):
+        if text[:end].endswith("\n") and _is_stage(text[start:end]):
+            return end
+    return 0
+
+
+def _is_stage(text: str) -> bool:
+    """Whether this is one whole entry of a dvc.lock, in the form in which DVC wants it."""
+    try:
+        (entry,) = YAML(typ="safe", pure=True).load(text).values()
+        listed = [*entry.get("deps", []), *entry.get("outs", [])]
+        recorded = entry.get("params", {}).values()
+    except (YAMLError, AttributeError, TypeError, ValueError):
+        return False
+    return (
+        isinstance(entry.get("cmd"), (str, list))
+        and all(isinstance(values, dict) for values in recorded)
+        and all(isinstance(item, dict) and isinstance(item.get("path"), str) for item in listed)
+        and all(isinstance(item.get("md5", ""), str) for item in listed)
+    )
+
+
+def _still_running(file: Path, pid: int) -> UserError:
+    return UserError(
+        f"{_shown(file)} can't be read, and a dvc still runs in this project (PID {pid}); end it, or wait until it has"
+    )
 
 
 def _shown(file: Path) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from ruamel.yaml import YAML
 
 from pipeline.errors import UserError
 from pipeline.running import cluster, supervisor
@@ -278,6 +279,54 @@ def test_a_project_without_a_lock_file_or_without_dvc_is_left_alone(project, cap
     supervisor.mend_dvc_locks(project)
     supervisor.mend_dvc_locks(Path("/"))
     assert capsys.readouterr().err == ""
+
+
+LOCK = """schema: '2.0'
+stages:
+  ingest@a:
+    cmd: python -m stages.ingest a data/sources/a
+    deps:
+    - path: pipeline/images.py
+      hash: md5
+      md5: 0123456789abcdef0123456789abcdef
+      size: 17
+  train-unet:
+    cmd: python -m stages.train unet --data data/composites/HCOCO data/composites/HAdobe5k
+      data/composites/Hday2night
+    params:
+      params.yaml:
+        seed: 1
+        models.unet:
+          note: 'a: b'
+    outs:
+    - path: artifacts/models/unet
+      hash: md5
+      md5: '00000000000000000000000000000000'
+"""
+
+
+@pytest.mark.parametrize("file", ["dvc.lock", "models/dvc.lock"])
+def test_a_dvc_lock_that_was_cut_anywhere_can_be_read_afterwards(project, capsys, file):
+    # voluptuous' own check, in DVC's own form, is the referee
+    from dvc.schema import COMPILED_LOCKFILE_SCHEMA
+
+    lock = project / file
+    lock.parent.mkdir(exist_ok=True)
+    for length in range(len(LOCK) + 1):
+        lock.write_text(LOCK[:length])
+        supervisor.mend_dvc_locks(project)
+        said = capsys.readouterr().err
+        kept = lock.read_text() if lock.exists() else None
+        if length == len(LOCK):
+            assert kept == LOCK and said == ""
+        elif said:
+            assert said.startswith(f"{file} ends in the middle: a dvc that was killed left it; set aside as .dvc/tmp/")
+            assert said.count("\n") == 1 and LOCK.startswith(kept or "")
+            assert (project / ".dvc/tmp" / f"{file.replace('/', '-')}.set-aside").read_text() == LOCK[:length]
+        if kept:
+            COMPILED_LOCKFILE_SCHEMA(YAML(typ="safe", pure=True).load(kept))
+        if LOCK.index("  train-unet:") < length < len(LOCK):
+            assert kept is not None and "ingest@a" in kept  # what was whole isn't lost
 
 
 @pytest.mark.slow
