@@ -16,9 +16,9 @@ NOTEBOOKS = sorted(set((ROOT / "notebooks").glob("*.ipynb")) - {ACROSS})
 """One for each task."""
 
 
-@pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    return project.build(tmp_path_factory.mktemp("finished")) / "results"
+@pytest.fixture
+def results(finished):
+    return finished / "results"
 
 
 def executed(file: Path, folder: Path) -> nbformat.NotebookNode:

@@ -1,6 +1,7 @@
 """Every method at sizes other than the one it is made for: it predicts, or says in words why it can't."""
 
 import numpy as np
+import pytest
 import torch
 
 import models
@@ -31,6 +32,7 @@ def predicts(model: models.Model, batch: Batch) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_odd_sizes_are_drawn_or_refused_with_the_multiple_that_works(case):
     model = case.fresh()
     by = 8

@@ -4,6 +4,7 @@ from fnmatch import fnmatch
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import models
 from tests.models import training, vector
@@ -50,11 +51,13 @@ def test_a_gradient_reaches_every_parameter_of_the_player_and_no_other(trained):
         assert any(fnmatch(name, pattern) for name in without), f"{pattern} gets a gradient: it is no exception"
 
 
+@pytest.mark.slow
 def test_the_loss_of_every_player_falls(trained):
     model = trained.fresh()
     training.assert_loss_falls(model, training.trainable_batch(model, trained.size))
 
 
+@pytest.mark.slow
 def test_a_batch_of_one_trains_or_is_refused_in_words(trained):
     """At the size of its vector, and at the least that its layers divide, where normalization may have one value left."""
     model = trained.fresh()
@@ -67,6 +70,7 @@ def test_a_batch_of_one_trains_or_is_refused_in_words(trained):
             assert not str(refusal).startswith("Expected more than 1 value"), "torch's words, which name no way out"
 
 
+@pytest.mark.slow
 def test_an_empty_mask_and_a_full_one_train_without_harm(trained):
     """Side by side in one batch, of pictures that are not square where the network takes such."""
     model = trained.fresh()
@@ -78,6 +82,7 @@ def test_an_empty_mask_and_a_full_one_train_without_harm(trained):
     training.assert_trains(model, batch)
 
 
+@pytest.mark.slow
 def test_bfloat16(trained):
     model = trained.fresh()
     training.assert_bfloat16(model, training.trainable_batch(model, trained.size))
@@ -88,8 +93,9 @@ def test_strangers_are_refused(trained):
     training.assert_refuses_strangers(model, training.trainable_batch(model, trained.size))
 
 
-def test_what_was_learned_is_saved_and_loaded(trained):
-    """A network that trained for a step in each phase answers like one built anew that has its state dict."""
+@pytest.mark.slow
+def test_what_was_learned_is_saved_and_loaded(trained, tmp_path):
+    """A network that trained for a step in each phase answers like one built anew that reads its file of weights."""
     model = trained.fresh()
     batch = training.trainable_batch(model, trained.size)
     for _, moving in training.phases(model):
@@ -102,5 +108,6 @@ def test_what_was_learned_is_saved_and_loaded(trained):
     with torch.no_grad():
         answer = model.eval()(batch)
         assert not torch.equal(other(batch), answer)
-        other.load_state_dict(model.state_dict())
+        save_file({key: value.clone() for key, value in model.state_dict().items()}, tmp_path / "weights.safetensors")
+        other.load_state_dict(load_file(tmp_path / "weights.safetensors"))
         assert torch.equal(other(batch), answer)

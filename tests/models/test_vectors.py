@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 import models
 from tests.models import vector
@@ -62,11 +61,3 @@ def test_samples_of_one_input(case):
     assert (samples[0] - samples[1]).abs().max() > 1e-4
     with pytest.raises(ValueError, match="0 samples asked for"):
         model.samples(batch, 0)
-
-
-def test_survives_saving(trained, tmp_path):
-    model = trained.fresh()
-    save_file({key: value.clone() for key, value in model.state_dict().items()}, tmp_path / "weights.safetensors")
-    other = models.create(trained.name, **trained.hyperparameters).eval()
-    other.load_state_dict(load_file(tmp_path / "weights.safetensors"))
-    np.testing.assert_array_equal(vector.answer(other, trained.size), vector.answer(model, trained.size))

@@ -9,6 +9,7 @@ import json
 import os
 
 import numpy as np
+import pytest
 from PIL import Image
 from safetensors.torch import save_file
 from torch import zeros
@@ -92,6 +93,7 @@ class Campaign:
                 )
 
 
+@pytest.mark.slow
 def test_masks_and_pictures_of_one_s_own(project):
     folder = project.folder
     images.write_png(folder / "a.png", random_picture(0, 45, 61))
@@ -191,6 +193,7 @@ def coco_folder(folder) -> dict:
     return document
 
 
+@pytest.mark.slow
 def test_coco_folders(project):
     folder = project.folder / "photos"
     document = coco_folder(folder)
@@ -239,6 +242,7 @@ def test_coco_folders(project):
         campaign.ask("ingest", "photos", "data/sources/photos", out="data/sources/photos", must_refuse=True)
 
 
+@pytest.mark.slow
 def test_real_sets_and_lists(project):
     project.content["real_sets"] = {"Own": {"kind": "pairs", "path": "own", "max_megapixels": 1, "max_rejected": 0.0}}
     project.content["real_sets"]["Ihd"] = {"kind": "iharmony4", "path": "ihd", "max_megapixels": 1, "max_rejected": 0.0}
@@ -270,6 +274,7 @@ def test_real_sets_and_lists(project):
             campaign.ask("real", "Own", "data/real/Own", out="data/real/Own")
 
 
+@pytest.mark.slow
 def test_weights_and_parameters(project):
     images.write_png(project.folder / "a.png", random_picture(0, 45, 61))
     save_file({f"other.{number}": zeros(3) for number in range(200)}, project.folder / "w.safetensors")

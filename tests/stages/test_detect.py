@@ -33,6 +33,7 @@ def test_from_predictions_to_tables(project, harmonized):
     assert scores.set_index("image_id")["ap_before"].to_dict() == evaluated.to_dict()
 
 
+@pytest.mark.slow
 def test_the_same_again_gives_the_same_bytes(project, harmonized):
     made = []
     for _ in range(2):

@@ -58,6 +58,7 @@ def test_tables_of_a_task(project, task):
     assert json.loads((out / "metrics.json").read_text()) == {}, "no trained method"
 
 
+@pytest.mark.slow
 def test_protocols_and_resolutions_are_parameters(project):
     data = project.make_composites()
     project.content["inference"]["resolutions"] = [40, 64]  # the pictures have 40 x 60 pixels
@@ -114,6 +115,7 @@ def test_a_task_that_does_not_exist(project):
     assert done.code == 2 and "invalid choice: 'segmentation'" in done.err
 
 
+@pytest.mark.slow
 def test_the_same_again_gives_the_same_bytes(project):
     data = project.make_composites()
     project.run("infer", "composite", "--data", *data)
@@ -124,6 +126,7 @@ def test_the_same_again_gives_the_same_bytes(project):
     assert made[0] == made[1]
 
 
+@pytest.mark.slow
 def test_lpips_and_fid_by_files_of_weights(project, monkeypatch):
     """With networks that say how far apart two pictures are in a number of their own: no published weights are here."""
     for name in ("stand-in-for-alexnet.pth", "stand-in-for-inception.pth"):
@@ -176,6 +179,7 @@ def test_lpips_and_fid_by_files_of_weights(project, monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_several_samples_of_a_network_that_draws_them(project):
     data = project.make_photographs()
     project.content["image_size"], project.content["inference"]["samples"] = 64, 3
@@ -212,6 +216,7 @@ def test_several_samples_of_a_network_that_draws_them(project):
     assert table["diversity"].gt(0).all() and set(table["n_samples"]) == {3}
 
 
+@pytest.mark.slow
 def test_scores_at_the_pictures_own_sizes(project):
     data = project.make_composites()
     project.content["inference"]["resolutions"] = ["original"]
@@ -249,6 +254,7 @@ def test_scores_at_the_pictures_own_sizes(project):
     assert list(rows["value"]) == ["32", "40", "original"] and set(rows["n"]) == {3}
 
 
+@pytest.mark.slow
 def test_three_trainings_of_two_networks(project):
     data, networks = project.make_composites(), ("unet", "rainnet")
     training = project.content["models"]["unet"]["training"]

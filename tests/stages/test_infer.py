@@ -116,6 +116,7 @@ def test_an_unreadable_picture_is_named_and_nothing_half_written_remains(project
     assert list((project.folder / "artifacts").rglob("*")) in ([], [project.folder / "artifacts/predictions"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["composite", "constant_map"])
 def test_the_same_again_gives_the_same_bytes(project, model):
     data = project.make_composites()

@@ -6,14 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipeline.report import project
-
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    return project.build(tmp_path_factory.mktemp("finished"))
 
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
@@ -22,17 +15,21 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
 
 
-def test_writes_one_file(finished):
-    done = run(finished)
+@pytest.mark.slow
+def test_writes_one_file(finished, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    done = run(folder)
     assert (done.returncode, done.stderr) == (0, "")
-    assert [path.name for path in (finished / "report").iterdir()] == ["index.html"]
-    assert (finished / "report/index.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
-    assert not list(finished.glob(".report*"))
+    assert [file.name for file in (folder / "report").iterdir()] == ["index.html"]
+    assert (folder / "report/index.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    assert not list(folder.glob(".report*"))
 
 
+@pytest.mark.slow
 def test_failure_is_one_line_and_leaves_the_former_report(finished, tmp_path):
     folder = tmp_path / "copy"
-    shutil.copytree(finished, folder, ignore=shutil.ignore_patterns("report"))
+    shutil.copytree(finished, folder)
     (folder / "report").mkdir()
     (folder / "report/index.html").write_text("former")
     (folder / "results/inpainting/summary.parquet").unlink()

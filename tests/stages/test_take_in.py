@@ -297,6 +297,7 @@ def test_blocks_that_contradict_themselves(project, block, said):
     assert code == 2 and said in line
 
 
+@pytest.mark.slow
 def test_the_same_again_gives_the_same_bytes(project):
     data = project.make_composites()
     for name, picture in composites(project).items():

@@ -111,6 +111,7 @@ def test_the_transformer_pastes_and_the_convolutional_backbone_blends():
         torch.testing.assert_close(network(batch), (blend * drawn + (1 - blend) * batch["composite"]).clamp(0, 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", TINY)
 @pytest.mark.parametrize("transform", PARAMETERS)
 def test_every_transform_learns(backbone, transform):

@@ -40,6 +40,7 @@ def test_first_weights_from_a_file(tmp_path):
         RealismCNN(**TINY, backbone_weights="missing.pth")
 
 
+@pytest.mark.slow
 def test_the_critic_learns_to_tell_and_every_parameter_moves():
     torch.manual_seed(0)
     network, batch = RealismCNN(size=32, width=8), given(count=3)
@@ -107,6 +108,7 @@ def test_follows_the_critic_as_far_as_the_penalty_lets_it():
         assert (strong(batch) - batch["composite"]).abs().max() < (result - batch["composite"]).abs().max()
 
 
+@pytest.mark.slow
 def test_two_sizes_and_modes():
     torch.manual_seed(0)
     network, batch = RealismCNN(**TINY), given(32, 32)

@@ -41,6 +41,7 @@ for game in ("rainnet", "dovenet"):  # what moves the scores of real and drawn p
     WITHOUT_GRADIENT[game] = ["discriminator.*bias"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", VARIANTS)
 def test_every_variant_trains_what_it_keeps_and_predicts_for_each_picture_alone(kind):
     name = kind.split()[0].strip(",")

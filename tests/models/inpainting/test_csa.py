@@ -122,6 +122,7 @@ def test_what_the_networks_read():
     assert not seen["fine_in"].requires_grad
 
 
+@pytest.mark.slow
 def test_losses_with_a_random_vgg(tmp_path):
     """Random weights of VGG-16's layout stand in for ImageNet's."""
     torch.manual_seed(3)

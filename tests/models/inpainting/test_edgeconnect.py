@@ -76,6 +76,7 @@ def test_edge_losses():
     torch.testing.assert_close(loss.detach(), expected)
 
 
+@pytest.mark.slow
 def test_painter_losses_with_a_random_vgg(tmp_path):
     """Random weights of VGG-19's layout stand in for ImageNet's."""
     torch.manual_seed(3)

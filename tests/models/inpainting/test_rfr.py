@@ -243,6 +243,7 @@ def test_what_stands_in_the_first_maps_hole_never_reaches_the_merge():
     torch.testing.assert_close(dirty, clean, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "hyperparameters",
     [

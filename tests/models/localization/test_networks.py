@@ -73,6 +73,7 @@ def test_parameter_count_is_the_published_one(name, hyperparameters, published):
     assert count == published or round(count / 1e6, 2) == published / 1e6
 
 
+@pytest.mark.slow
 def test_loss_weights_reach_the_loss():
     batch, doubled = pasted_squares(side=64), {"bce_weight": 2.0, "ssim_weight": 2.0, "iou_weight": 2.0}
     for name, create in localizers_with("bce_weight"):

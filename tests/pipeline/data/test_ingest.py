@@ -387,6 +387,7 @@ def test_a_coco_folder_with_every_kind_of_bad_image(tmp_path):
     assert "RLE" in items["instance im-3_3"] and items["instance im-4_4"] == "empty mask"
 
 
+@pytest.mark.slow
 def test_the_bundled_photographs_go_through(tmp_path):
     photographs, rejected = bundled.read(Path(bundled.__file__).with_name("bundled.json"))
     limits = {"longest_side": 128, "max_pixels": 2 * 10**6, "max_rejected": 0.0}
@@ -396,6 +397,7 @@ def test_the_bundled_photographs_go_through(tmp_path):
     assert len(refused) == 0 and set(table["split"]) == {"train", "val", "test"}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not PHOTOS.is_dir(), reason="../shared/data isn't here")
 def test_shared_photos_keep_their_bytes_and_splits(tmp_path):
     photographs, rejected = coco.read(PHOTOS)

@@ -139,6 +139,7 @@ def test_masks_in_colour_are_used_and_counted(tmp_path):
     assert (tmp_path / "out/checks.json").read_text() == '{"composites": 4, "rejected": 0, "colour_masks": 3}\n'
 
 
+@pytest.mark.slow
 def test_what_we_make_can_be_read_back_as_iharmony4(tmp_path):
     from pipeline.data.composites.build import build as synthesize
 
@@ -253,6 +254,7 @@ def test_the_tables_of_every_set_count_as_truth(folders):
 # ---- the samples
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SHARED.is_dir(), reason="no ../shared/data")
 def test_the_iharmony4_sample_goes_through(tmp_path):
     pairs = build(tmp_path / "out", SHARED / "iharmony4_sample", "iharmony4", max_pixels=50 * 10**6)
@@ -262,6 +264,7 @@ def test_the_iharmony4_sample_goes_through(tmp_path):
     assert '"colour_masks": 1' in (tmp_path / "out/checks.json").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SHARED.is_dir(), reason="no ../shared/data")
 def test_the_dih99_sample_goes_through(tmp_path):
     pairs = build(tmp_path / "out", SHARED / "dih99_sample", "pairs", max_pixels=50 * 10**6)

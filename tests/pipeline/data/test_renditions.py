@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.data import renditions
@@ -39,6 +39,7 @@ def test_every_byte_survives_there_and_back():
     assert np.array_equal(developed(to_linear(EVERY_GREY)), EVERY_GREY)
 
 
+@settings(max_examples=25)
 @given(exposure=st.floats(-3, 3))
 def test_one_ev_doubles_linear_light(exposure):
     darker, brighter = (exposed(EVERY_GREY, value, NEUTRAL) for value in (exposure, exposure + 1))

@@ -67,6 +67,7 @@ def run(file, **given):
     return output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["localization", "harmonization", "inpainting"])
 def test_the_file_computes_what_the_method_draws_and_pastes_at_other_sizes_too(task, tmp_path):
     model, file = Small(task).eval(), tmp_path / "model.onnx"
@@ -87,6 +88,7 @@ def test_the_file_computes_what_the_method_draws_and_pastes_at_other_sizes_too(t
     assert np.abs(output[mask] * 255 - drawn[mask]).max() < 0.501, "rounding to 8 bits alone lies between"
 
 
+@pytest.mark.slow
 def test_a_network_whose_trace_holds_for_one_size_gets_a_fixed_one(tmp_path):
     made = export.export("by_size", BySize("harmonization"), tmp_path / "model.onnx", side=48)
     assert made.fixed and "\n" not in made.fixed
@@ -95,6 +97,7 @@ def test_a_network_whose_trace_holds_for_one_size_gets_a_fixed_one(tmp_path):
         run(tmp_path / "model.onnx", picture=torch.zeros(1, 3, 50, 48), mask=torch.zeros(1, 1, 50, 48))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind, word",
     [
@@ -109,6 +112,7 @@ def test_what_can_not_be_exported_is_named_in_one_line_and_no_file_is_left(kind,
     assert "\n" not in str(refusal.value) and list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_file_that_computes_something_else_never_appears(tmp_path, monkeypatch):
     monkeypatch.setattr(export, "TOLERANCE", -1.0)
     with pytest.raises(UserError, match="differs from torch's by .*, at most -1.0 is accepted"):

@@ -298,7 +298,7 @@ def interrupted(monkeypatch, owner, name: str, at: int, training: Job, after: bo
 
 
 @pytest.mark.parametrize("every_step", [True, False])
-@pytest.mark.parametrize("network", [Network, Adversarial])
+@pytest.mark.parametrize("network", [Network, pytest.param(Adversarial, marks=pytest.mark.slow)])
 def test_interrupted_in_any_turn_and_resumed_equals_uninterrupted(tmp_path, monkeypatch, network, every_step):
     monkeypatch.setattr(checkpoints, "SECONDS_BETWEEN", 0.0 if every_step else 1e9)
     whole = trained(tmp_path / "whole", network)
@@ -313,6 +313,7 @@ def test_interrupted_in_any_turn_and_resumed_equals_uninterrupted(tmp_path, monk
     assert at - 1 == (6 if network is Network else 6 + 12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_interrupted_at_any_file_it_writes_and_resumed_equals_uninterrupted(tmp_path, monkeypatch, after):
     monkeypatch.setattr(checkpoints, "SECONDS_BETWEEN", 0.0)
@@ -349,8 +350,14 @@ def other(file: Path) -> None:
     torch.save({"model": {}}, file)
 
 
-@pytest.mark.parametrize("damage", [cut, alter, empty, other])
-@pytest.mark.parametrize("damaged", [["checkpoint.pt"], ["checkpoint.pt", "checkpoint-before.pt"]])
+@pytest.mark.parametrize(
+    "damage, damaged",
+    [
+        (cut, ["checkpoint.pt"]),
+        (cut, ["checkpoint.pt", "checkpoint-before.pt"]),
+        *(pytest.param(damage, ["checkpoint.pt"], marks=pytest.mark.slow) for damage in (alter, empty, other)),
+    ],
+)
 def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_taken(tmp_path, monkeypatch, capsys, damage, damaged):
     monkeypatch.setattr(checkpoints, "SECONDS_BETWEEN", 0.0)
     whole = trained(tmp_path / "whole")
@@ -369,6 +376,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_taken(tmp_path,
     assert ("going on from" in said) == (len(damaged) == 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_interrupted_again_and_again(tmp_path, monkeypatch, channels_last):
     monkeypatch.setattr(checkpoints, "SECONDS_BETWEEN", 0.0)
@@ -379,6 +387,7 @@ def test_interrupted_again_and_again(tmp_path, monkeypatch, channels_last):
     assert times > 4 and result(training, tmp_path / "bits" / "out") == whole
 
 
+@pytest.mark.slow
 def test_how_often_a_checkpoint_is_written_changes_nothing(tmp_path, monkeypatch):
     made = []
     for seconds in (0.0, 1e9):
@@ -515,6 +524,7 @@ def losses_counted(monkeypatch, training: Job) -> int:
     return len(calls)
 
 
+@pytest.mark.slow
 def test_other_epochs_of_the_second_phase_do_not_train_the_first_anew(tmp_path, monkeypatch, capsys):
     assert losses_counted(monkeypatch, two_phases(tmp_path / "short", tmp_path / "end")) == 6 + 12
     whole = two_phases(tmp_path / "whole", tmp_path / "elsewhere", joint=3)
@@ -530,6 +540,7 @@ def test_other_epochs_of_the_second_phase_do_not_train_the_first_anew(tmp_path, 
     assert losses_counted(monkeypatch, longer) == 0, "finished"
 
 
+@pytest.mark.slow
 def test_interrupted_around_the_end_of_a_phase_and_resumed_equals_uninterrupted(tmp_path, monkeypatch):
     whole = two_phases(tmp_path / "whole", tmp_path / "whole_end")
     train_plain(whole)
@@ -697,6 +708,7 @@ def test_warmup_climbs_from_almost_nothing_to_one_and_then_the_schedule_goes_on(
 # ---- by Ray
 
 
+@pytest.mark.slow
 def test_one_cpu_worker_trains_in_this_process_without_a_cluster(tmp_path):
     import ray
 
@@ -757,6 +769,7 @@ def test_two_workers_train_what_one_trains_and_a_killed_one_is_replaced(tmp_path
     assert result(disturbed, tmp_path / "killed" / "out") == two
 
 
+@pytest.mark.slow
 def test_a_worker_leaves_its_refusal_for_the_driver_and_no_later_attempt_trains(tmp_path, monkeypatch):
     import ray.train
 

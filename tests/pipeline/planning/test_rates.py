@@ -22,6 +22,7 @@ def block() -> ModelBlock:
     )
 
 
+@pytest.mark.slow
 def test_a_trial_at_a_small_size_counts_the_arithmetic_of_the_true_one(block, monkeypatch):
     monkeypatch.setattr(rates, "SMALL", 64)
     rate = rates.method("unet", block, "localization", 128, 4, threads=1, seconds=0.0, items=None)

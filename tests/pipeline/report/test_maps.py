@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from pipeline import images, tables
 from pipeline.networks import intermediate
@@ -18,7 +19,9 @@ def test_the_folder_is_the_one_that_inference_writes():
     assert maps.FOLDER == intermediate.FOLDER
 
 
-def test_maps_stand_between_input_and_output(finished, tmp_path):
+@pytest.fixture
+def mapped(finished, tmp_path) -> tuple[Path, str]:
+    """The project with two maps of one image, and that image's name."""
     root = shutil.copytree(finished, tmp_path / "mapped")
     folder = root / "artifacts/predictions/rainnet" / maps.FOLDER
     image_id = read(finished).tested["image_id"].iloc[0]
@@ -35,6 +38,11 @@ def test_maps_stand_between_input_and_output(finished, tmp_path):
             }
         )
     tables.write(folder / "maps.parquet", pd.DataFrame(rows))
+    return root, image_id
+
+
+def test_maps_stand_between_input_and_output(mapped):
+    root, _ = mapped
     with contextlib.chdir(root):
         results = read(Path("."))
         (section,) = maps.gallery(results, sheets.Shown(results, Path("artifacts/predictions"), SIZE))
@@ -46,6 +54,11 @@ def test_maps_stand_between_input_and_output(finished, tmp_path):
         "truth",
     ]
     assert section["rows"][0]["tiles"][1]["source"] == sheets.encode(np.full((SIZE, SIZE, 3), 40, np.uint8), 192)
+
+
+@pytest.mark.slow
+def test_the_page_shows_maps(mapped):
+    root, image_id = mapped
     html = render(root)
     assert html.count("<h3>Intermediate maps</h3>") == 1 and f"illumination of {image_id} by rainnet" in html
 

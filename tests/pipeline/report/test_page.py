@@ -101,12 +101,14 @@ def test_tables_travel_inside_the_page(finished, read):
         assert own["mean"].to_numpy() == pytest.approx(table["mean"].to_numpy(), rel=1e-6, nan_ok=True)
 
 
+@pytest.mark.slow
 def test_a_table_too_long_for_the_page_is_named(finished, monkeypatch, undrawn):
     monkeypatch.setattr(page.numbers, "EMBEDDED_BYTES", 100)
     text = Read(render(finished)).text
     assert "Too large to be embedded: per_image, summary" in text
 
 
+@pytest.mark.slow
 def test_costs_are_shown_once_they_are_measured(finished, tmp_path, undrawn):
     root = tmp_path / "copy"
     shutil.copytree(finished, root)
@@ -144,10 +146,12 @@ def test_headline_means_stand_in_the_page(finished, read):
             assert f"{mean:.{decimals}f}" in read.text
 
 
+@pytest.mark.slow
 def test_same_inputs_same_bytes(finished, html):
     assert render(finished) == html
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("subsets", [("HCOCO",), ("HCOCO", "HAdobe5k", "HFlickr", "Hday2night")])
 def test_one_to_four_subsets_with_and_without_trained_networks(tmp_path, subsets):
     root = project.build(tmp_path, subsets, trained=len(subsets) == 4)
@@ -181,6 +185,7 @@ def test_what_stands_beside_the_scores(finished, read):
     assert "Preference study" not in read.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scored", [True, False])
 def test_a_preference_study_is_shown_with_the_task_whose_methods_it_compares(finished, tmp_path, undrawn, scored):
     root = tmp_path / "copy"
@@ -223,6 +228,7 @@ def test_too_heavy_a_page_is_refused(finished, monkeypatch, undrawn):
         render(finished)
 
 
+@pytest.mark.slow
 def test_real_sets_without_what_only_synthesis_knows(finished, tmp_path):
     """A sub-dataset of somebody else's has the contract's columns alone."""
     root = tmp_path / "copy"

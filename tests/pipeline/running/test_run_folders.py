@@ -79,6 +79,7 @@ def test_code_elsewhere_does_not_count():
     assert ROOT / "pipeline" / "running" / "run_folders.py" in files and Path(__file__) not in files
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["stages.train", "stages.synthesize"])
 def test_code_that_makes_the_result_is_loaded_before_the_folder_is_named(module):
     # an import inside a function would be missed by the hash, and an edit of it would not start the work anew

@@ -7,15 +7,14 @@ import pytest
 
 from pipeline.scoring import columns, perceptual, samples
 from pipeline.tasks import METRICS, TASKS
-from tests.pipeline.report import project
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")
-def schemas(tmp_path_factory) -> dict[str, dict[str, set[str]]]:
+def schemas(finished) -> dict[str, dict[str, set[str]]]:
     """Task: table: its columns."""
-    results = project.build(tmp_path_factory.mktemp("finished"), ("HCOCO",), trained=False) / "results"
+    results = finished / "results"
     return {
         task: {file.stem: set(pyarrow.parquet.read_schema(file).names) for file in (results / task).glob("*.parquet")}
         for task in TASKS

@@ -288,6 +288,7 @@ def test_simulated_renditions_say_so_and_can_be_made_again(photos, tmp_path, rec
         )  # JPEG, with sensor noise
 
 
+@pytest.mark.slow
 def test_jpeg_settings_are_kept(photos, tmp_path):
     rendering = making.rendering(quality=75).model_copy(update={"jpeg_subsampling": "4:2:0"})
     pairs, _ = make(photos, tmp_path / "HCOCO", rendering=rendering)
@@ -449,6 +450,7 @@ def in_chunks(function, items):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parallel_map", [backwards, in_chunks])
 def test_the_order_of_the_work_does_not_show(photos, hcoco, tmp_path, monkeypatch, parallel_map):
     monkeypatch.setattr(builder._Rows.__init__, "__defaults__", (3,))  # tables put together of many small blocks
@@ -456,6 +458,7 @@ def test_the_order_of_the_work_does_not_show(photos, hcoco, tmp_path, monkeypatc
     assert digest(tmp_path / "HCOCO") == digest(hcoco)
 
 
+@pytest.mark.slow
 def test_another_seed_gives_other_composites(photos, hcoco, tmp_path):
     make(photos, tmp_path / "HCOCO", seed=8)
     assert digest(tmp_path / "HCOCO")["pairs.parquet"] != digest(hcoco)["pairs.parquet"]
@@ -482,6 +485,7 @@ def test_an_interrupted_synthesis_goes_on_where_it_stopped(photos, hcoco, tmp_pa
         assert (out / "composite_images" / name).stat().st_ino == inode, "made a second time"
 
 
+@pytest.mark.slow
 def test_without_hard_links_files_are_copied(photos, hcoco, tmp_path, monkeypatch):
     def refuse(source, target):
         raise OSError("Operation not supported")
@@ -491,6 +495,7 @@ def test_without_hard_links_files_are_copied(photos, hcoco, tmp_path, monkeypatc
     assert digest(tmp_path / "HCOCO") == digest(hcoco)
 
 
+@pytest.mark.slow
 def test_what_stood_there_is_replaced_whole(photos, hcoco, tmp_path):
     out = tmp_path / "HCOCO"
     (out / "composite_images").mkdir(parents=True)

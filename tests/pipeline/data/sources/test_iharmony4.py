@@ -236,6 +236,7 @@ def test_nothing_left(small):
 # the real thing
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SAMPLE.is_dir(), reason="../shared/data isn't here")
 def test_shared_sample():
     contents = iharmony4.read(SAMPLE)

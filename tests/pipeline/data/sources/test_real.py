@@ -196,6 +196,7 @@ def test_folders_that_cannot_be_read_are_named(tmp_path):
         real.read(pairs(tmp_path / "clash", ("a-b", "a_b")))
 
 
+@pytest.mark.slow
 @needs_shared
 def test_shared_dih99(tmp_path):
     items, rejected = real.read(SHARED / "dih99_sample")
