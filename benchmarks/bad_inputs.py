@@ -168,7 +168,7 @@ def sources(folder: Path) -> Iterator[tuple[str, Callable[[], Answer]]]:
     """A folder in COCO's form, with one thing wrong in it."""
     rng = np.random.default_rng(0)
     whole = {
-        "images": [{"id": n, "file_name": f"{n}.png", "width": 64, "height": 64} for n in range(4)],
+        "images": [{"id": n, "file_name": f"{n}.png", "width": 160, "height": 160} for n in range(4)],
         "annotations": [
             {"id": n, "image_id": n, "category_id": 1, "iscrowd": 0, "bbox": [8, 8, 40, 40], "area": 1600}
             | {"segmentation": [[8, 8, 48, 8, 48, 48, 8, 48]]}
@@ -176,7 +176,7 @@ def sources(folder: Path) -> Iterator[tuple[str, Callable[[], Answer]]]:
         ],
         "categories": [{"id": 1, "name": "thing"}],
     }
-    pictures = [rng.integers(0, 256, (64, 64, 3), np.uint8) for _ in range(4)]
+    pictures = [rng.integers(0, 256, (160, 160, 3), np.uint8) for _ in range(4)]
     yaml = YAML_SAFE.load((ROOT / "presets/labelled.yaml").read_text())
 
     def ingest(number: int, text: str) -> Answer:

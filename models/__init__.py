@@ -44,11 +44,17 @@ def task_of(name: str) -> str:
 def create(name: str, **hyperparameters) -> "Model":
     """Build a method from its hyperparameters; what is left out takes the published value.
 
-    Raises ValueError for an unknown name, an unknown hyperparameter or one of the wrong type.
+    Raises ValueError for an unknown name, an unknown hyperparameter, one of the wrong type, or a value of which torch makes no
+    layer (a width of 0).
     """
     cls = class_of(name)
     _check(name, cls, hyperparameters)
-    return cls(**hyperparameters)
+    try:
+        return cls(**hyperparameters)
+    except (IndexError, RuntimeError, ArithmeticError) as error:
+        counts = {key: value for key, value in hyperparameters.items() if type(value) is int and value <= 0}
+        named = ", ".join(f"{key} = {value!r}" for key, value in (counts or hyperparameters).items())
+        raise ValueError(f"{name}: no network can be built with {named} ({str(error).splitlines()[0]})") from error
 
 
 def class_of(name: str) -> "type[Model]":

@@ -477,6 +477,17 @@ def test_hyperparameters_that_do_not_fit_the_network():
         params.build_model("constant_map", {"probability": 2})
 
 
+@pytest.mark.parametrize(
+    "name, key, value", [("bargainnet", "width", 0), ("deeplabv3", "channels", 0), ("dih", "width", -1)]
+)
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_counts_of_which_torch_makes_no_layer_are_refused_in_one_line(name, key, value):
+    with torch.device("meta"), pytest.raises(ParameterError) as caught:
+        params.build_model(name, {key: value})
+    start = f"params.yaml: models.{name}.hyperparameters: {name}: no network can be built with {key} = {value} ("
+    assert str(caught.value).startswith(start) and "\n" not in str(caught.value)
+
+
 # ---- the part that a stage declares
 
 
