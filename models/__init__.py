@@ -50,11 +50,15 @@ def create(name: str, **hyperparameters) -> "Model":
     cls = class_of(name)
     _check(name, cls, hyperparameters)
     try:
-        return cls(**hyperparameters)
+        model = cls(**hyperparameters)
+        why = "a layer of it has no channels" if any(not weights.numel() for weights in model.parameters()) else ""
     except (IndexError, RuntimeError, ArithmeticError) as error:
+        why = str(error).splitlines()[0]
+    if why:
         counts = {key: value for key, value in hyperparameters.items() if type(value) is int and value <= 0}
         named = ", ".join(f"{key} = {value!r}" for key, value in (counts or hyperparameters).items())
-        raise ValueError(f"{name}: no network can be built with {named} ({str(error).splitlines()[0]})") from error
+        raise ValueError(f"{name}: no network can be built with {named} ({why})")
+    return model
 
 
 def class_of(name: str) -> "type[Model]":
