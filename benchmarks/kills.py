@@ -4,7 +4,8 @@
 
 A tiny project (the one of the end-to-end test) runs once undisturbed. Then it begins again and again in an empty workspace.
 At a random moment either the whole process group is killed (SIGKILL), or DVC alone, or one of Ray's processes: a worker,
-the raylet, the GCS. The run is started again until it ends, and its tables must have the undisturbed ones' bytes. Where a
+the raylet, the GCS; the group where there is no such process at that moment. The run is started again until it ends, and its
+tables must have the bytes of the undisturbed ones. Where a
 kill hit is read from the stage that DVC had named last.
 
 Prints a line a kill and a table at the end. Exits with 1 when a run needed a hand or ended with other tables.
@@ -12,6 +13,7 @@ Prints a line a kill and a table at the end. Exits with 1 when a run needed a ha
 
 import argparse
 import collections
+import contextlib
 import hashlib
 import os
 import random
@@ -55,8 +57,10 @@ def stage_of(folder: Path) -> str:
 def kill(process: subprocess.Popen, target: str) -> bool:
     """Kill one target of a running command; whether there was a process to kill."""
     if target == "group":
-        os.killpg(process.pid, signal.SIGKILL)
-        return True
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+            return True
+        return False
     try:
         # Ray's processes may stand in sessions of their own, but they descend from the command
         below = psutil.Process(process.pid).children(recursive=True)
@@ -100,12 +104,14 @@ def main() -> None:
             while True:
                 process = start(folder)
                 if in_this_run and kills < given.kills:
-                    target = rng.choice(TARGETS)
+                    target: str | None = rng.choice(TARGETS)
                     try:
                         process.wait(rng.uniform(0.5, given.seconds))
                     except subprocess.TimeoutExpired:
                         stage = stage_of(folder)
-                        if kill(process, target):
+                        if not kill(process, target):
+                            target = "group" if kill(process, "group") else None
+                        if target:
                             kills, in_this_run = kills + 1, in_this_run - 1
                             by_stage[re.split("[-@]", stage)[0]] += 1
                             by_target[target] += 1
