@@ -4,14 +4,15 @@
 
 A tiny project (the one of the end-to-end test) runs once undisturbed. Then it begins again and again in an empty workspace.
 At a random moment either the whole process group is killed (SIGKILL), or DVC alone, or one of Ray's processes: a worker,
-the raylet, the GCS. The run is started again until it ends, and its tables must have the undisturbed ones' bytes. Where a
-kill hit is read from the stage that DVC had named last.
+the raylet, the GCS; the group where there is no such process at that moment. The run is started again until it ends, and its
+tables must have the bytes of the undisturbed ones. Where a kill hit is read from the stage that DVC had named last.
 
 Prints a line a kill and a table at the end. Exits with 1 when a run needed a hand or ended with other tables.
 """
 
 import argparse
 import collections
+import contextlib
 import hashlib
 import os
 import random
@@ -29,6 +30,8 @@ from tests.test_end_to_end import environment, project
 
 COMMAND = [sys.executable, "-m", "commands.cluster", "dvc", "repro"]
 TARGETS = ("group", "group", "group", "dvc", "worker", "raylet", "gcs")
+LINES = 25
+"""Of the log of a run that needed a hand, which are shown."""
 LONGEST = 900
 """Seconds after which a run that doesn't end counts as one that waits for ever."""
 
@@ -55,8 +58,10 @@ def stage_of(folder: Path) -> str:
 def kill(process: subprocess.Popen, target: str) -> bool:
     """Kill one target of a running command; whether there was a process to kill."""
     if target == "group":
-        os.killpg(process.pid, signal.SIGKILL)
-        return True
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+            return True
+        return False
     try:
         # Ray's processes may stand in sessions of their own, but they descend from the command
         below = psutil.Process(process.pid).children(recursive=True)
@@ -100,12 +105,14 @@ def main() -> None:
             while True:
                 process = start(folder)
                 if in_this_run and kills < given.kills:
-                    target = rng.choice(TARGETS)
+                    target: str | None = rng.choice(TARGETS)
                     try:
                         process.wait(rng.uniform(0.5, given.seconds))
                     except subprocess.TimeoutExpired:
                         stage = stage_of(folder)
-                        if kill(process, target):
+                        if not kill(process, target):
+                            target = "group" if kill(process, "group") else None
+                        if target:
                             kills, in_this_run = kills + 1, in_this_run - 1
                             by_stage[re.split("[-@]", stage)[0]] += 1
                             by_target[target] += 1
@@ -125,8 +132,8 @@ def main() -> None:
                     # nobody disturbs this start any more, so one more has to do
                     process = start(folder)
                     if (code := process.wait(LONGEST)) or tables(folder) != expected:
-                        last = (folder / "run.log").read_text(errors="replace").strip().splitlines()[-1]
-                        wrong.append(f"run {runs}: exit {code} without a kill, {last[:200]}")
+                        last = (folder / "run.log").read_text(errors="replace").strip().splitlines()[-LINES:]
+                        wrong.append(f"run {runs}: exit {code} without a kill; its last lines:\n" + "\n".join(last))
                     break
     print(f"{kills} kills in {runs} runs; by target {dict(by_target)}; by stage {dict(by_stage)}")
     print("every run ended with the undisturbed tables" if not wrong else "\n".join(wrong))
