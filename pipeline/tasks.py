@@ -242,6 +242,15 @@ def compose(task: str, prediction: np.ndarray, item: dict[str, np.ndarray]) -> n
     return np.where(item[known.region][..., None], prediction, item[known.picture])
 
 
+def shown_input(task: str, item: dict[str, np.ndarray]) -> np.ndarray:
+    """What a page shows as a method's input: the composite, or the photograph with its hole in grey. Arrays as in `compose`."""
+    known = TASKS[task]
+    picture = item[known.picture]
+    if known.region is not None and known.truth == known.picture:  # what is asked for must not be shown
+        return np.where(item[known.region][..., None], np.uint8(128), picture)
+    return picture
+
+
 def share_touched(task: str, prediction: np.ndarray, item: dict[str, np.ndarray]) -> float:
     """Which share of the pixels outside the mask or the hole, 0 to 1, a prediction changed in any channel; 0 where the
     region is everything. Arrays as in `compose`, of a task that has a region."""

@@ -24,7 +24,8 @@ PARAMS_OF_TASK = {"localization": ("localization.max_foreground",), "inpainting"
 def main(arguments) -> None:
     name, data = arguments.model, [Path(path) for path in arguments.data]
     task = params.task_of(name)
-    parameters = params.load().only(PARAMS + PARAMS_OF_TASK.get(task, ()), model=name)
+    whole = params.load()
+    parameters = whole.only(PARAMS + PARAMS_OF_TASK.get(task, ()), model=name)
     block, size = parameters.models[name], parameters.image_size
     if block.training is None:
         raise ParameterError(
@@ -78,6 +79,7 @@ def main(arguments) -> None:
         folder=folder_of("training", len(phases)),
         start_from=start_from,
         phase_ends=tuple(folder_of(f"end of {phase}", number) for number, phase in enumerate(phases[:-1])),
+        samples_every=whole.training.samples_every,  # which is no part of PARAMS: nothing that this stage leaves depends on it
     )
     ray_train.train(job)
     publish(job, Path(arguments.out or f"artifacts/models/{repeats.folder_name(name, repeat)}"))

@@ -11,11 +11,13 @@ name holds a hash of all that the result depends on: the same training goes on, 
 import contextlib
 import dataclasses
 import json
+import logging
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 import torch.distributed as distributed
@@ -28,7 +30,7 @@ from pipeline import atomic, images, seeds
 from pipeline.data import datasets
 from pipeline.errors import ParameterError, UserError
 from pipeline.logs import LOG
-from pipeline.networks import checkpoints, devices
+from pipeline.networks import checkpoints, devices, watching
 from pipeline.networks.devices import bfloat16_cost
 from pipeline.networks.meter import Meter
 from pipeline.networks.requirements import phases, require_trainable
@@ -37,7 +39,7 @@ from pipeline.networks.weights import load_weights, save_weights
 from pipeline.params.schema import ModelTraining, Training
 from pipeline.running import cluster
 from pipeline.scoring import image_scores
-from pipeline.tasks import METRICS, TASKS
+from pipeline.tasks import METRICS, TASKS, compose
 
 KEPT_WITH_PHASE_END = ("best.safetensors", "training.log")
 """Files of a run folder that belong to the end of a phase, beside its checkpoint."""
@@ -59,6 +61,8 @@ class Job:
     phase_ends: tuple[Path, ...] = ()
     """A folder for each phase but the last, in their order, where its end is kept. Its name belongs to what that end depends
     on, so that a training whose later phases are others finds it there."""
+    samples_every: int = 0
+    """Epochs between sample pictures (pipeline/networks/watching.py); 0 for none."""
 
 
 def train_plain(job: Job) -> None:
@@ -181,6 +185,8 @@ class Loop:
 
     def run(self) -> None:
         saved = self._load()
+        if self.rank == 0:
+            self._begin_watch()
         steps_left = self._steps_left()
         meter = Meter(self.job.name, steps_left, self.batch_size, shown=self.rank == 0)
         for self.phase in range(self.phase, len(self.phases)):
@@ -200,6 +206,7 @@ class Loop:
             self.epoch = 0
         if self.rank == 0:
             self._finish(meter)
+            self.watch.close()
         self._barrier()
 
     def _steps_left(self) -> int:
@@ -314,6 +321,7 @@ class Loop:
             self._save()
             if self.epoch == epochs and self.phase < len(self.job.phase_ends):
                 self._keep_phase_end(self.job.phase_ends[self.phase])
+            self.watch.epoch(self._table(), self._samples())
             meter.saved()
         self.epoch -= 1
         if self.report is not None:
@@ -341,14 +349,12 @@ class Loop:
         for start in range(0, len(mine), self.batch_size):
             items = [self.validation_set.item(index) for index in mine[start : start + self.batch_size]]
             ids = self.validation_set.ids[mine[start]], self.validation_set.ids[mine[start + len(items) - 1]]
-            batch = {key: self._placed(value) for key, value in datasets.collate(items).items()}
-            with self._told(ids), torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-                predictions = self.model(batch).float()
-            if not predictions.isfinite().all():
+            predictions = self._predicted(items, ids)
+            if not np.isfinite(predictions).all():
                 raise UserError(
                     f"training {self.job.name}: epoch {self.epoch + 1}: a validation prediction of {ids[0]} .. {ids[1]} is not finite"
                 )
-            for prediction, item in zip(predictions.cpu().numpy(), items):
+            for prediction, item in zip(predictions, items):
                 rows.append(image_scores.score(self.model.task, images.to_uint8(prediction), item))
         rows = [row for rank_rows in self._from_all_ranks(rows) for row in rank_rows]
         self.model.train()
@@ -356,6 +362,40 @@ class Loop:
         # NaN marks an image that a metric is undefined for; as in summaries it is left out of that metric's mean
         means = pd.DataFrame(rows)[list(TASKS[self.model.task].metrics)].mean()
         return {f"validation_{key}": float(mean) for key, mean in means.items()}
+
+    def _predicted(self, items: list[datasets.Item], ids) -> np.ndarray:
+        """Predictions of a few images, float32 (N, C, H, W) in [0, 1]; the model must be in evaluation mode."""
+        batch = {key: self._placed(value) for key, value in datasets.collate(items).items()}
+        with self._told(ids), torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            return self.model(batch).float().cpu().numpy()
+
+    # -- what can be looked at
+
+    def _begin_watch(self) -> None:
+        trained = sum(row["steps"] for row in self.history)
+        if not (self.job.folder / watching.COURSE).exists() and not watching.has_tensorboard():
+            self._say(
+                f"{self.job.name}: no event files for TensorBoard, the package tensorboard isn't installed",
+                logging.DEBUG,
+            )
+        self.watch = watching.Watch(self.job.folder, self.model.task, self.phases, trained)
+
+    @torch.no_grad()
+    def _samples(self) -> Iterator[watching.Sample]:
+        """A few validation images and what is predicted of them, after every `samples_every`th epoch and the last. The
+        training goes on as if nothing had been predicted: random generators and modes are put back."""
+        done, every = len(self.history), self.job.samples_every
+        if not every or (done % every and done < sum(epochs for _, epochs, _ in self.phases)):
+            return
+        training = [module for module in self.model.modules() if module.training]
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            self.model.eval()
+            for index in datasets.evenly(len(self.validation_set), watching.IMAGES):
+                item, image_id = self.validation_set.item(index), self.validation_set.ids[index]
+                prediction = np.nan_to_num(self._predicted([item], (image_id,))[0])
+                yield image_id, item, compose(self.model.task, images.to_uint8(prediction), item)
+        for module in training:
+            module.training = True
 
     @contextlib.contextmanager
     def _told(self, ids):
@@ -455,18 +495,21 @@ class Loop:
             )
         return saved
 
-    def _say(self, text: str) -> None:
-        LOG.info(text)
+    def _say(self, text: str, level: int = logging.INFO) -> None:
+        LOG.log(level, text)
         with open(self.job.folder / "training.log", "a") as log:
             log.write(text + "\n")
 
+    def _table(self) -> pd.DataFrame:
+        """The history as it is published, a row per epoch."""
+        return pd.DataFrame(self.history).drop(columns="steps", errors="ignore")
+
     def _finish(self, meter: Meter) -> None:
         save_weights(self.model, self.job.folder / "last.safetensors")
-        frame = pd.DataFrame(self.history).drop(columns="steps", errors="ignore")
+        frame = self._table()
         with atomic.file(self.job.folder / "history.parquet") as path:
             frame.to_parquet(path, index=False)
-        with atomic.file(self.job.folder / "history.csv") as path:
-            frame.to_csv(path, index=False)
+        watching.write_history(self.job.folder, frame)
         (self.job.folder / "training.log").touch()
         account, summary = self.job.folder / "training.json", meter.summary(self.device, self.world)
         if meter.steps or not account.exists():  # a run that was finished before keeps its own account

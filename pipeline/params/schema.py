@@ -266,6 +266,11 @@ class Training(Block):
         description="each network is trained from so many seeds; tables then hold means over them and their spread. Raising it "
         "trains the further ones alone",
     )
+    samples_every: Annotated[int, Field(ge=0)] = Field(
+        5,
+        description="epochs between pictures of what a network in training makes of a few validation images, drawn after the last "
+        "too, for `python -m commands.watch`; 0 for none. No result depends on it and nothing runs anew for it",
+    )
 
 
 class Schedule(Block):

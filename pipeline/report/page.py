@@ -54,11 +54,14 @@ ASKS = {
 ERRORS = f"mean absolute difference from the truth, black 0 to bright {sheets.ERROR_CEILING} of 255 and above"
 
 
-def render(parameters, *, results: Path, artifacts: Path, data: Path, file: Path, presets: Path) -> str:
+def render(
+    parameters, *, results: Path, artifacts: Path, data: Path, file: Path, presets: Path, under_way: dict | None = None
+) -> str:
     """The page.
 
     parameters: params.Params of the run, from `file`; `presets` is the folder of what it is compared with.
     results, artifacts, data: the folders that the stages before wrote, from the working folder.
+    under_way: what stands above the results of a run that hasn't ended (pipeline/report/under_way.py).
 
     Raises UserError naming the file, when a table or a picture is missing, and when the page would pass MAX_BYTES.
     """
@@ -110,6 +113,7 @@ def render(parameters, *, results: Path, artifacts: Path, data: Path, file: Path
             masks=masks,
             run=run,
             columns=_columns(),
+            under_way=under_way,
         )
         .strip()
     )

@@ -19,7 +19,7 @@ from PIL import Image
 from pipeline import images, seeds, tables
 from pipeline.data import datasets, renditions
 from pipeline.report.numbers import Results, number, stated
-from pipeline.tasks import METRICS, TASKS, compose
+from pipeline.tasks import METRICS, TASKS, compose, shown_input
 
 TILE, STRIP = 256, 128
 """Longest side in pixels of a tile of a contact sheet, and of a part of a strip; smaller pictures keep their size."""
@@ -89,11 +89,7 @@ class Shown:
 
     def start(self, image_id: str) -> np.ndarray:
         """What a method is given: the composite, or the photograph with its hole in grey."""
-        item = self.item(image_id)
-        picture = item[self.task.picture]
-        if self.task.region is not None and self.task.truth == self.task.picture:  # what is asked for must not be shown
-            return np.where(item[self.task.region][..., None], np.uint8(128), picture)
-        return picture
+        return shown_input(self.results.task, self.item(image_id))
 
     def truth(self, image_id: str) -> np.ndarray:
         """What a method should find: the mask, the real photograph."""

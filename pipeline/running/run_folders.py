@@ -29,6 +29,16 @@ def run_folder(name: str, *parts) -> Path:
     return _runs() / f"{name}-{digest.hexdigest()[:16]}"
 
 
+def holding(file: str) -> list[Path]:
+    """The run folders of the project that hold a file of this name."""
+    return sorted(path.parent for path in _runs().glob(f"*/{file}"))
+
+
+def name_of(folder: Path) -> str:
+    """The name that `run_folder` was given, of a folder that it returned."""
+    return folder.name.rpartition("-")[0]
+
+
 def kept(kind: str, name: str) -> Path:
     """A file beside the run folders for what is worth knowing in later runs, whatever was edited meanwhile; `clean` removes it."""
     return _runs() / kind / name

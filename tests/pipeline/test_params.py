@@ -159,7 +159,7 @@ def test_unknown_keys_are_answered_with_the_nearest_known_one(load):
     place = "composites.subsets.HCOCO.sorce"
     assert refusal(load, place, "bundled").startswith(f"{place} is not a parameter; did you mean 'source'?")
     assert refusal(load, "training.zzz", 1) == (
-        "training.zzz is not a parameter; known here: device, precision, workers, threads, validation_images, repeats"
+        "training.zzz is not a parameter; known here: device, precision, workers, threads, validation_images, repeats, samples_every"
     )
 
 

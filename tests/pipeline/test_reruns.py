@@ -222,6 +222,8 @@ def affected(place: tuple[str, ...]) -> set[str]:
             return TRAIN | INFER | DETECT
         case ("training", "validation_images"):  # a localizer's threshold is chosen on them at inference
             return TRAIN | of_task("localization", trained=False)
+        case ("training", "samples_every"):  # pictures that no stage leaves
+            return set()
         case ("training", "repeats"):  # further stages; those that there are stay as they are
             return set()
         case ("training", _):

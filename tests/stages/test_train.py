@@ -62,6 +62,7 @@ def test_what_it_does_not_depend_on_starts_nothing_anew(project):
     data = project.make_composites()
     project.run("train", "unet", "--data", *data)
     project.content["evaluation"]["bootstrap"] = 77
+    project.content["training"]["samples_every"] = 3
     project.content["models"]["composite"] = {"hyperparameters": {}}
     project.write()
     project.run("train", "unet", "--data", *data)

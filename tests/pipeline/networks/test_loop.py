@@ -327,9 +327,9 @@ def test_interrupted_at_any_file_it_writes_and_resumed_equals_uninterrupted(tmp_
             break
         train_plain(training)
         assert result(training, tmp_path / f"at{at}" / "out") == whole, f"interrupted at file number {at}"
-    # a checkpoint after each of 4 steps and 2 epochs (all but the first move the one before aside), best weights, and the
-    # 4 files that a finished run leaves
-    assert at - 1 in (6 + 5 + 1 + 4, 6 + 5 + 2 + 4)
+    # a checkpoint after each of 4 steps and 2 epochs (all but the first move the one before aside), best weights, the course
+    # and a history after each epoch to look at, and the 4 files that a finished run leaves
+    assert at - 1 in (6 + 5 + 1 + 3 + 4, 6 + 5 + 2 + 3 + 4)
 
 
 def cut(file: Path) -> None:

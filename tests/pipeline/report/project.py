@@ -277,6 +277,8 @@ def _training(name: str, task: str) -> None:
         "step": [10, 20, 30],
         **losses,
     }
-    tables.write(folder / "history.parquet", pd.DataFrame(history | {f"validation_{metric}": [0.2, np.nan, 0.4]}))
+    table = pd.DataFrame(history | {f"validation_{metric}": [0.2, np.nan, 0.4]})
+    tables.write(folder / "history.parquet", table)
+    table.to_csv(folder / "history.csv", index=False)
     facts = {"device": "CPU, 1 threads", "workers": 1, "images_per_second": 12.5, "seconds_of_the_last_run": 125.0}
     (folder / "training.json").write_text(json.dumps(facts))

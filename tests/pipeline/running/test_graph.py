@@ -366,7 +366,7 @@ def test_every_declared_leaf_is_read_in_the_closure(stage):
 
 def test_the_schema_is_walked_as_it_stands():
     assert declared_leaves("seed") == {"seed"}
-    shared = {"device", "precision", "workers", "threads", "validation_images", "repeats"}
+    shared = {"device", "precision", "workers", "threads", "validation_images", "repeats", "samples_every"}
     assert declared_leaves("training") == shared
     assert declared_leaves("models.{model}.hyperparameters") == {"hyperparameters"}
     assert {"milestones", "betas", "flip", "low", "high", "epochs", "keep"} <= declared_leaves("models.{model}")
