@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from pipeline import atomic, command, params
 from pipeline.errors import UserError
@@ -47,7 +48,7 @@ def write(every: int | None) -> Path:
     for task in parameters.tasks:
         scored = [method for method in known if method.task == task and method.counted]
         # means over repeats are of the first and others: without the first there is no method
-        scored = [method for method in scored if any(one.name == method.name.partition("@")[0] for one in scored)]
+        scored = [method for method in scored if method.name.partition("@")[0] in {other.name for other in scored}]
         if _take_index(live, task, scored) and (why := _evaluate(live, task)):
             failed[task] = why
     shown = _reduced(made, known, [task for task in parameters.tasks if (live / "results" / task).is_dir()])
@@ -91,10 +92,13 @@ def _live_folder() -> Path:
 
 def _made(parameters: Params) -> tuple[Params, list[str]]:
     """The parameters without data sets that aren't made yet, and the names of these."""
-    missing, update = [], {}
+    missing: list[str] = []
+    update: dict[str, Any] = {}
     if parameters.composites is not None:
         subsets = parameters.composites.subsets
-        there = {name: one for name, one in subsets.items() if Path(f"data/composites/{name}/pairs.parquet").is_file()}
+        there = {
+            name: subset for name, subset in subsets.items() if Path(f"data/composites/{name}/pairs.parquet").is_file()
+        }
         missing += [name for name in subsets if name not in there]
         update["composites"] = parameters.composites.model_copy(update={"subsets": there})
     if parameters.irregular_masks is not None and not Path("data/irregular_masks/assigned.parquet").is_file():
@@ -107,7 +111,7 @@ def _reduced(parameters: Params, known: list[Method], tasks: list[str]) -> Param
     """The parameters with the methods alone that are scored."""
     names = {method.name for method in known if method.counted and method.task in tasks}
     return parameters.model_copy(
-        update={"models": {name: one for name, one in parameters.models.items() if name in names}}
+        update={"models": {name: block for name, block in parameters.models.items() if name in names}}
     )
 
 

@@ -2,6 +2,7 @@ import json
 import runpy
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -81,21 +82,46 @@ def test_the_page_of_an_unfinished_run_says_what_is_missing_and_scores_the_rest(
     assert "<td>harmonization</td><td>done, 3 epochs</td><td>there</td><td>below</td>" in said
     assert "input, epoch 1, 2, 3, truth" in said and said.count("<svg") == 2
     scored = page[page.index('<section id="inpainting"') : page.index('<section id="data">')]
-    assert "mean_fill" in scored and "rfr" not in scored
+    assert ">mean_fill" in scored and ">rfr" not in scored
     summary = pd.read_parquet(run / ".runs/live/results/inpainting/summary.parquet")
     assert set(summary["model"]) == {"mean_fill"}
     # nothing of the run itself was touched
     assert before == {path: path.stat().st_mtime_ns for path in run.glob("*/**/*") if ".runs" not in path.parts}
-    # what was scored already is scored anew only where something came
+
+
+@pytest.fixture
+def unrendered(monkeypatch) -> list[tuple]:
+    """The parameters and the section above the results that pages would be rendered of; evaluation leaves an empty folder."""
+    rendered = []
+
+    def render(parameters, *, under_way, **folders):
+        rendered.append((parameters, under_way))
+        return ""
+
+    def evaluated(name, *arguments):
+        asked.append((name, *arguments))
+        Path("results", *arguments[:1]).mkdir(exist_ok=True)
+        return "evaluate: no" if (name, *arguments) == ("evaluate", "localization") else None
+
+    monkeypatch.setattr(watch.page, "render", render)
+    monkeypatch.setattr(watch, "_stage", evaluated)
+    return rendered
+
+
+def test_what_was_scored_is_scored_anew_where_something_changed_and_nowhere_else(run, unrendered):
+    evaluations = lambda: [task for name, task, *_ in asked if name == "evaluate"]
+    watch.write(None)
+    assert evaluations() == ["localization", "harmonization", "inpainting"]
     asked.clear()
     watch.write(None)
-    assert [stage for stage, *_ in asked] == ["published"]
+    assert evaluations() == ["localization"]  # which couldn't be scored
     asked.clear()
     (run / "artifacts/index/harmonization/rainnet.json").unlink()
-    said = words(watch.write(7).read_text())
-    assert [call for call in asked if call[0] == "evaluate"] == [("evaluate", "harmonization")]
-    assert "4 of 6 methods are scored below" in said
-    assert '<meta http-equiv="refresh" content="7">' in (run / ".runs/live/report/index.html").read_text()
+    watch.write(7)
+    assert evaluations() == ["localization", "harmonization"]
+    parameters, under_way = unrendered[-1]
+    assert list(parameters.models) == ["composite", "mean_fill"] and under_way["every"] == 7
+    assert under_way["failed"] == {"localization": "evaluate: no"} and under_way["n_scored"] == 2
 
 
 def test_a_run_that_has_hardly_begun_has_a_page_too(run):
@@ -106,18 +132,8 @@ def test_a_run_that_has_hardly_begun_has_a_page_too(run):
     assert asked == []
 
 
-def test_what_cannot_be_scored_now_is_said_and_the_rest_is_shown(run, monkeypatch):
-    def failing(name, *arguments):
-        return "evaluate: no" if arguments == ("inpainting",) else stage_here(name, *arguments)
-
-    monkeypatch.setattr(watch, "_stage", failing)
-    page = watch.write(None).read_text()
-    assert "Inpainting can’t be scored now: evaluate: no" in words(page)
-    assert '<section id="localization"' in page and '<section id="inpainting"' not in page
-
-
 def state(run) -> under_way.Method:
-    return next(one for one in under_way.methods(params.load(), run / "artifacts") if one.name == "rfr")
+    return next(method for method in under_way.methods(params.load(), run / "artifacts") if method.name == "rfr")
 
 
 def test_the_state_of_a_training(run):

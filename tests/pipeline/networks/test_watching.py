@@ -27,9 +27,9 @@ def test_samples_change_no_byte_of_a_training(tmp_path, network):
     """Both have batch statistics and dropout; validation, which also predicts, is left to the last epoch."""
     left = {}
     for every in (0, 1):
-        one = watched(tmp_path / str(every), every, network, validate_every=9)
-        train_plain(one)
-        left[every] = result(one, tmp_path / str(every) / "out")
+        training = watched(tmp_path / str(every), every, network, validate_every=9)
+        train_plain(training)
+        left[every] = result(training, tmp_path / str(every) / "out")
     assert left[0] == left[1]
     assert not (tmp_path / "0" / watching.SAMPLES).exists() and (tmp_path / "1" / watching.SAMPLES).is_dir()
 
@@ -46,8 +46,8 @@ def test_a_sample_is_what_would_be_scored(tmp_path, monkeypatch):
     monkeypatch.setattr(
         watching.Watch, "epoch", lambda watch, history, samples: seen.update((s[0], s) for s in samples)
     )
-    one = watched(tmp_path, 1, epochs=1)
-    train_plain(one)
+    training = watched(tmp_path, 1, epochs=1)
+    train_plain(training)
     _, validation = pictures()
     for index, image_id in enumerate(validation.ids):
         _, item, prediction = seen[image_id]
@@ -83,8 +83,8 @@ def test_the_history_grows_with_every_epoch(tmp_path, monkeypatch):
         lengths.append(len(pd.read_csv(tmp_path / "history.csv")))
 
     monkeypatch.setattr(Loop, "_finish_epoch", finishing)
-    one = job(tmp_path, epochs=3)
-    train_plain(one)
+    training = job(tmp_path, epochs=3)
+    train_plain(training)
     assert lengths == [1, 2, 3]
     assert Course(tmp_path).finished and Course(tmp_path).running is False
 
@@ -98,7 +98,7 @@ def test_the_input_of_a_page_hides_what_is_asked_for_and_nothing_else():
 
 
 def test_a_course_tells_running_from_stopped(tmp_path, monkeypatch):
-    one = job(tmp_path, epochs=4)
+    training = job(tmp_path, epochs=4)
 
     def dies(loop, *arguments):
         if loop.epoch == 2:
@@ -109,7 +109,7 @@ def test_a_course_tells_running_from_stopped(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Loop, "_train_epoch", dies)
         with pytest.raises(Killed):
-            train_plain(one)
+            train_plain(training)
     course = Course(tmp_path)
     assert (course.task, course.done, course.epochs, course.finished) == ("harmonization", 2, 4, False)
     assert course.running is True  # this process is still there
@@ -156,7 +156,7 @@ def test_without_tensorboard_its_log_says_so_once_and_the_screen_does_not(tmp_pa
 
 def test_event_files_hold_losses_scores_and_samples(tmp_path, monkeypatch):
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    one = watched(tmp_path, 1, epochs=3)
+    training = watched(tmp_path, 1, epochs=3)
 
     def dies(loop, *arguments):
         if loop.epoch == 1:
@@ -167,8 +167,8 @@ def test_event_files_hold_losses_scores_and_samples(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:  # a second event file
         patch.setattr(Loop, "_train_epoch", dies)
         with pytest.raises(Killed):
-            train_plain(one)
-    train_plain(one)
+            train_plain(training)
+    train_plain(training)
     read = events.EventAccumulator(str(tmp_path / watching.EVENTS))
     read.Reload()
     history = pd.read_csv(tmp_path / "history.csv")
