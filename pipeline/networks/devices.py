@@ -1,6 +1,7 @@
 """Where a network runs, and what its processor can't do."""
 
 import contextlib
+import importlib.util
 import os
 import time
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
+from pipeline.errors import UserError
 from pipeline.running import cluster
 
 
@@ -48,6 +50,34 @@ def bfloat16_cost() -> float:
             times.append(time.perf_counter() - start)
         best[dtype] = min(times)
     return best[torch.bfloat16] / best[torch.float32]
+
+
+def no_compiler(on_cpu: bool) -> str | None:
+    """Why torch.compile can't work here, or None."""
+    if on_cpu:
+        from torch._inductor import cpp_builder, exc
+
+        try:
+            cpp_builder.get_cpp_compiler()
+        except exc.InvalidCxxCompiler:
+            return "torch.compile needs a C++ compiler on a CPU (g++, or what CXX names), and there is none"
+        return None
+    return None if importlib.util.find_spec("triton") else "torch.compile needs the package triton on a GPU"
+
+
+@contextlib.contextmanager
+def compiling(name: str) -> Iterator[None]:
+    """What torch.compile fails at in the block, by the training of this network, becomes a UserError in one line."""
+    from torch._dynamo.exc import TorchDynamoException
+    from torch._inductor.exc import CppCompileError
+
+    try:
+        yield
+    except (TorchDynamoException, CppCompileError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        raise UserError(
+            f"training {name}: torch.compile fails ({' '.join(lines[:2])}); set models.{name}.training.compile: false"
+        ) from error
 
 
 def writes_outside_its_memory(model: nn.Module) -> str | None:

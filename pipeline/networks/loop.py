@@ -16,6 +16,7 @@ import math
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -40,6 +41,9 @@ from pipeline.params.schema import ModelTraining, Training
 from pipeline.running import cluster
 from pipeline.scoring import image_scores
 from pipeline.tasks import METRICS, TASKS, compose
+
+COMPILED: dict[str, Any] = {"dynamic": False, "options": {"fallback_random": True}}
+"""How torch.compile is asked to work: for batches of one size, and with eager's random numbers, so that dropout is the same."""
 
 KEPT_WITH_PHASE_END = ("best.safetensors", "training.log")
 """Files of a run folder that belong to the end of a phase, beside its checkpoint."""
@@ -231,6 +235,8 @@ class Loop:
         for player in self.trained:
             self._only(player)
             whole = Player(self.model, player)
+            if self.job.own.compile:
+                whole.compile(**COMPILED)  # in place: the model, its names and its predictions know nothing of it
             self.losses[player] = (
                 DistributedDataParallel(whole, find_unused_parameters=True) if self.world > 1 else whole
             )
@@ -274,10 +280,11 @@ class Loop:
             self._only(player)
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
-        with self._told(ids), torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-            loss, parts = self.losses[player](batch)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        with devices.compiling(self.job.name) if self.job.own.compile else contextlib.nullcontext():
+            with self._told(ids), torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+                loss, parts = self.losses[player](batch)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
         if self.job.own.optimization.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.trained[player], self.job.own.optimization.clip_norm)
         optimizer.step()
@@ -377,6 +384,10 @@ class Loop:
             self._say(
                 f"{self.job.name}: no event files for TensorBoard, the package tensorboard isn't installed",
                 logging.DEBUG,
+            )
+        if self.job.own.compile:
+            self._say(
+                f"{self.job.name}: torch.compile compiles each player's step at its first use, which may take minutes"
             )
         self.watch = watching.Watch(self.job.folder, self.model.task, self.phases, trained)
 

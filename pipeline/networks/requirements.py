@@ -2,7 +2,7 @@
 
 from models.base import Model
 from pipeline.errors import ParameterError
-from pipeline.networks.devices import writes_outside_its_memory
+from pipeline.networks.devices import no_compiler, writes_outside_its_memory
 from pipeline.params.schema import ModelTraining
 
 
@@ -41,3 +41,5 @@ def require_trainable(name: str, training: ModelTraining, workers: int, model: M
             f"models.{name}.training.channels_last: its convolution {unsafe} (1x1, strided, under 16 channels) would write "
             "outside its memory on a CPU (oneDNN issue 6035); set it to false"
         )
+    if training.compile and (why := no_compiler(on_cpu)):
+        raise ParameterError(f"models.{name}.training.compile: {why}; set it to false")

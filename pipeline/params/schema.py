@@ -329,6 +329,11 @@ class ModelTraining(Block):
     channels_last: bool = Field(
         False, description="train in the memory format that puts channels last: often faster, equal but for rounding"
     )
+    compile: bool = Field(
+        False,
+        description="train by torch.compile: equal but for rounding, and worth its start of minutes in long trainings alone "
+        "(docs/running.md); a CPU needs a C++ compiler for it, a GPU triton",
+    )
 
 
 class ModelBlock(Block):

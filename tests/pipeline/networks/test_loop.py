@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch._inductor import config as inductor
 
 from pipeline import atomic, images
 from pipeline.errors import ParameterError, UserError
@@ -107,6 +108,44 @@ def test_channels_last_is_refused_where_a_cpu_would_write_outside_its_memory(tmp
     ):
         train_plain(training)
     train_plain(job(tmp_path, Strided, epochs=0))
+
+
+@pytest.mark.parametrize("network", [Network, Adversarial])
+def test_compiling_changes_neither_names_nor_what_a_resumed_run_ends_with(tmp_path, monkeypatch, network):
+    """By dynamo alone, whose graphs torch then runs as they are: the bytes are those without it."""
+    monkeypatch.setattr(loop_module, "COMPILED", {"backend": "eager"})
+    monkeypatch.setattr(checkpoints, "SECONDS_BETWEEN", 0.0)
+    usual = trained(tmp_path / "usual", network)
+    torch._dynamo.reset()
+    graphs = torch._dynamo.utils.counters["stats"]
+    before = graphs["unique_graphs"]
+    assert trained(tmp_path / "compiled", network, compile=True) == usual
+    assert graphs["unique_graphs"] >= before + len(network.players)
+    assert "torch.compile compiles" in (tmp_path / "compiled" / "training.log").read_text()
+    training = job(tmp_path / "killed", network, compile=True)
+    assert interrupted(monkeypatch, checkpoints, "save", 4, training, after=True)
+    torch._dynamo.reset()
+    train_plain(training)
+    assert result(training, tmp_path / "killed" / "out") == usual
+
+
+def test_compiling_is_refused_where_there_is_no_compiler(tmp_path):
+    told = "models.tiny.training.compile: torch.compile needs a C.. compiler on a CPU"
+    with inductor.patch({"cpp.cxx": ("no-such-compiler",)}), pytest.raises(ParameterError, match=told):
+        train_plain(job(tmp_path, compile=True))
+
+
+def test_what_compiling_fails_at_is_one_line(tmp_path, monkeypatch):
+    def failing(graph, inputs):
+        raise RuntimeError("no such kernel\nand much more")
+
+    torch._dynamo.reset()
+    monkeypatch.setattr(loop_module, "COMPILED", {"backend": failing})
+    with pytest.raises(
+        UserError, match=r"training tiny: torch.compile fails \(.*no such kernel\); set models.tiny"
+    ) as told:
+        train_plain(job(tmp_path, compile=True))
+    assert "\n" not in str(told.value)
 
 
 @pytest.mark.parametrize("cost, precision, told", [(1.8, "bf16", True), (0.5, "bf16", False), (1.8, "fp32", False)])
