@@ -35,11 +35,6 @@ def stage_here(name: str, *arguments: str) -> str | None:
 asked: list[tuple[str, ...]] = []
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    return project.build(tmp_path_factory.mktemp("finished"))
-
-
 @pytest.fixture
 def run(finished, tmp_path, monkeypatch):
     """A finished run but for rfr, which is being trained by this process: 3 of 5 epochs."""
@@ -72,6 +67,7 @@ def words(page: str) -> str:
     return page[page.index('<section id="under-way">') : page.index('<section id="overview">')]
 
 
+@pytest.mark.slow
 def test_the_page_of_an_unfinished_run_says_what_is_missing_and_scores_the_rest(run):
     before = {path: path.stat().st_mtime_ns for path in run.glob("*/**/*") if ".runs" not in path.parts}
     page = watch.write(None).read_text()

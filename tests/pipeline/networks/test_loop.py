@@ -110,7 +110,7 @@ def test_channels_last_is_refused_where_a_cpu_would_write_outside_its_memory(tmp
     train_plain(job(tmp_path, Strided, epochs=0))
 
 
-@pytest.mark.parametrize("network", [Network, Adversarial])
+@pytest.mark.parametrize("network", [Network, pytest.param(Adversarial, marks=pytest.mark.slow)])
 def test_compiling_changes_neither_names_nor_what_a_resumed_run_ends_with(tmp_path, monkeypatch, network):
     """By dynamo alone, whose graphs torch then runs as they are: the bytes are those without it."""
     monkeypatch.setattr(loop_module, "COMPILED", {"backend": "eager"})

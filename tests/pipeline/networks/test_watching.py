@@ -22,7 +22,7 @@ def watched(folder, every: int, network=Network, **own):
     return dataclasses.replace(job(folder, network, **own), samples_every=every)
 
 
-@pytest.mark.parametrize("network", [Network, Adversarial])
+@pytest.mark.parametrize("network", [Network, pytest.param(Adversarial, marks=pytest.mark.slow)])
 def test_samples_change_no_byte_of_a_training(tmp_path, network):
     """Both have batch statistics and dropout; validation, which also predicts, is left to the last epoch."""
     left = {}
