@@ -36,10 +36,10 @@ def main(arguments) -> None:
     )
     if answer.verdict == claims.UNDECIDED:
         needed = answer.photographs_needed
-        print(
-            f"{difference.n_groups} photographs don't decide it"
-            + (f"; about {needed:,} would, if the difference stayed as it is" if needed else "; the means are equal")
-        )
+        least = claims.least_photographs(arguments.level)
+        few = f", as fewer than {least} never do at {arguments.level:.0%}" if difference.n_groups < least else ""
+        would = f"about {needed:,} would, if the difference stayed as it is" if needed else "the means are equal"
+        print(f"{difference.n_groups} photographs don't decide it{few}; {would}")
     if folder is not None and (folder / "protocols.parquet").is_file() and arguments.split == "test":
         named = tables.read(folder / "protocols.parquet")
         agree, differ = claims.under_protocols(named, claim, arguments.metric, arguments.subset)

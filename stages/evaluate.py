@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline import atomic, command, params, repeats, tables
+from pipeline import atomic, command, params, tables
 from pipeline.running import parallel
 from pipeline.scoring import evaluation, perceptual, protocol_comparison, samples, summaries
 from pipeline.scoring.statistics import Resampling
@@ -47,8 +47,7 @@ def main(arguments) -> None:
         tables.write(out / "protocols.parquet", protocol_comparison.table(task, by_protocol, size, resampling))
         if TASKS[task].perceptual:
             see = functools.partial(evaluation.features, task, first, predicted, size, spread=spread)
-            per_model = repeats.averaged(scores, ["split", "image_id"])
-            perceived = perceptual.table(task, per_model, weights, wanted.fid_minimum, resampling, see, spread)
+            perceived = perceptual.table(task, scores, weights, wanted.fid_minimum, resampling, see, spread)
             tables.write(out / "perceptual.parquet", perceived, weights.metadata)
         if samples.drawing(first):
             of_samples = samples.per_image(task, first, predicted, size, spread)

@@ -6,12 +6,13 @@ more memory or time than there is ends alone.
 
 import json
 import math
-import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
 
 import pandas as pd
+import torch
 
 from models.base import Model
 from pipeline import tables
@@ -20,8 +21,8 @@ from pipeline.errors import UserError
 SIZES = {"256": (256, 256), "1080p": (1080, 1920), "12mp": (3000, 4000)}
 """Label: height and width in pixels."""
 COLUMNS = {
-    "task": str, "model": str, "device": str, "size": str, "height": int, "width": int, "parameters": int,
-    "gmacs": float, "ms": float, "peak_mib": float, "why_not": str,
+    "task": str, "model": str, "hyperparameters": str, "device": str, "processor": str, "size": str, "height": int,
+    "width": int, "parameters": int, "gmacs": float, "ms": float, "peak_mib": float, "why_not": str,
     "code_licence": str, "weights_licence": str, "data_licence": str,
 }  # fmt: skip
 ROUNDS = 3
@@ -33,8 +34,9 @@ def measure(name: str, hyperparameters: dict, size: str, device: str, seconds: f
     device: cpu or gpu. seconds: time that the measurement may take. gib: memory that its process may hold on a CPU.
     """
     height, width = SIZES[size]
-    row = {"model": name, "size": size, "height": height, "width": width}
-    row |= {"parameters": 0, "gmacs": math.nan, "ms": math.nan, "peak_mib": math.nan, "device": device}
+    row = {"model": name, "hyperparameters": written(hyperparameters), "size": size, "height": height, "width": width}
+    row |= {"parameters": 0, "gmacs": math.nan, "ms": math.nan, "peak_mib": math.nan}
+    row |= {"device": device, "processor": processor(device)}
     task = json.dumps(
         {"name": name, "hyperparameters": hyperparameters, "size": [height, width], "device": device, "gib": gib}
     )
@@ -82,6 +84,31 @@ def licences(page: str, known: dict[str, str]) -> dict[str, dict[str, str]]:
     return {name: by_method[name] for name in known}
 
 
-def threads() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0))
+def written(hyperparameters: dict) -> str:
+    """Hyperparameters as the table has them: JSON with sorted keys."""
+    return json.dumps(hyperparameters, sort_keys=True)
+
+
+def processor(device: str) -> str:
+    """What a time on "cpu" or "gpu" was measured on: the model as the system calls it, and the threads of a CPU."""
+    if device == "gpu":
+        return torch.cuda.get_device_name()
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text().splitlines() if information.is_file() else []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{named[0] if named else platform.machine()}, threads: {torch.get_num_threads()}"
+
+
+def kept(table: pd.DataFrame, hyperparameters: dict[str, dict], here: dict[str, str]) -> pd.DataFrame:
+    """Rows of an earlier table that still hold: of methods with the same hyperparameters, and measured on a processor of
+    this machine, or on a kind of device that it lacks.
+
+    hyperparameters: of each method that there is. here: processor by device. Raises UserError for a table with other
+    columns than COLUMNS.
+    """
+    if list(table) != list(COLUMNS):
+        raise UserError("the table of costs is there already, with other columns; remove it to measure anew")
+    stated = {name: written(values) for name, values in hyperparameters.items()}
+    same = table["model"].map(stated) == table["hyperparameters"]
+    measured_on = table["device"].map(here)
+    return table[same & (measured_on.isna() | (measured_on == table["processor"]))]

@@ -201,7 +201,11 @@ def _cost(results: numbers.Results, file: Path) -> dict | None:
         plots.quality_against_time(results, part, f"{device}, {size}")
         for (device, size), part in table.groupby(["device", "size"], sort=False)
     ]
-    return {"charts": [Markup(chart) for chart in charts if chart], "rows": numbers.cost_rows(table, results)}
+    return {
+        "charts": [Markup(chart) for chart in charts if chart],
+        "rows": numbers.cost_rows(table, results),
+        "processors": sorted(set(table["processor"])),
+    }
 
 
 def _columns() -> dict:

@@ -13,6 +13,7 @@ import pandas as pd
 
 from pipeline import tables
 from pipeline.errors import ParameterError, UserError
+from pipeline.scoring.protocols import SEAM
 from pipeline.tasks import METRICS, TASKS
 
 BY = ("subset", "bucket", "size", "protocol")
@@ -96,10 +97,24 @@ def read(task: str, results: Path, by: str, metrics: list[str] | None) -> PaperT
     protocol = "protocols as named" if by == "protocol" else "protocol seam-256"
     caption = (
         f"{task.capitalize()}, {protocol}, split test: {images} images of {photographs} photographs "
-        f"(per-image scores sha256 {digest}). Best bold, second underlined"
+        f"(per-image scores sha256 {digest}){_reservations(results, pooled, by)}. Best bold, second underlined"
         + (f"; {TIED}: not told apart from the best at 95%." if pairs is not None else ".")
     )
     return PaperTable(means, best, second, tied, caption)
+
+
+def _reservations(results: Path, pooled: pd.DataFrame, by: str) -> str:
+    """What a caption must say beside the protocol: the size of the pictures where it isn't the protocol's (of seam-256), and
+    how many trainings the means of a network are over where there are several."""
+    said = []
+    file = results / "protocols.parquet"
+    if by != "protocol" and file.is_file():
+        named = tables.read(file)
+        of_seam = named[(named["protocol"] == SEAM) & (named["split"] == "test")]
+        said += sorted(set(of_seam["caveat"]) - {""})
+    repeated = pooled[pooled["n_repeats"] > 1] if "n_repeats" in pooled else pooled[:0]
+    said += [f"{model}: mean of {row['n_repeats']} trainings" for model, row in repeated.iterrows()]
+    return "".join(f"; {text}" for text in said)
 
 
 def number(value: float, metric: str) -> str:

@@ -32,8 +32,8 @@ class Answer:
     difference: Difference
     """Mean of first - second over the images that both have, with its interval over photographs."""
     photographs_needed: int | None
-    """About how many photographs would exclude 0 from the interval if the mean stayed as it is; None where it does so
-    already, or where the mean is exactly 0."""
+    """About how many photographs would decide the claim if the mean stayed as it is; None where it is decided, or where
+    the mean is exactly 0."""
 
 
 def parse(text: str) -> Claim:
@@ -80,7 +80,8 @@ def read_scores(file: Path, metric: str) -> pd.DataFrame:
 def ask(scores: pd.DataFrame, claim: Claim, metric: str, resampling: Resampling) -> Answer:
     """Hold a claim against scores as `read_scores` gives them (one split, one sub-dataset or several pooled).
 
-    Supported: the interval of the paired difference lies on the claimed side of 0. Contradicted: on the other. Raises
+    Supported: the interval of the paired difference lies on the claimed side of 0. Contradicted: on the other. Fewer
+    photographs than `least_photographs` decide nothing: resamples of two or three of them show too little spread. Raises
     UserError for a method that has no scores, or for two methods that were not scored on the same images.
     """
     both = scores[scores["model"].isin([claim.first, claim.second])]
@@ -91,6 +92,10 @@ def ask(scores: pd.DataFrame, claim: Claim, metric: str, resampling: Resampling)
     pairs = statistics.paired_table(both, metric, "image_id", "photograph", resampling=resampling)
     (row,) = pairs[pairs["first"] == claim.first].to_dict("records")
     difference = Difference(**{key: row[key] for key in Difference._fields})
+    least = least_photographs(resampling.level)
+    if difference.n_groups < least:
+        needed = None if difference.mean == 0 else max(least, photographs_needed(difference) or least)
+        return Answer(UNDECIDED, difference, needed)
     if difference.high < 0:
         return Answer(SUPPORTED if claim.below else CONTRADICTED, difference, None)
     if difference.low > 0:
@@ -98,9 +103,18 @@ def ask(scores: pd.DataFrame, claim: Claim, metric: str, resampling: Resampling)
     return Answer(UNDECIDED, difference, photographs_needed(difference))
 
 
+def least_photographs(level: float) -> int:
+    """The fewest photographs that can decide a claim at a level: were the methods equally good, n photographs would all
+    favour the same one with the chance 2 / 2^n, which must be 1 - level or less. 6 at 95%."""
+    return math.ceil(1 - math.log2(1 - level))
+
+
 def over_seeds(scores: pd.DataFrame, claim: Claim, metric: str) -> str:
-    """A sentence on the trainings that the answer is over. `scores` as in `ask`, with a column `repeat`."""
+    """A sentence on the trainings that the answer is over. `scores` as in `ask`; without a column `repeat` each method has
+    one."""
     both = scores[scores["model"].isin([claim.first, claim.second])]
+    if repeats.COLUMN not in both:
+        both = both.assign(**{repeats.COLUMN: 1})
     means = both.groupby(["model", repeats.COLUMN])[metric].mean()
     first, second = (means[name].to_numpy() for name in (claim.first, claim.second))
     said = f"training seeds: {len(first)} of {claim.first}, {len(second)} of {claim.second}"

@@ -36,8 +36,8 @@ class Scores(NamedTuple):
     is trained from several seeds: which training, from 1), what describes the image, background_touched (of tasks with a region: which share of the pixels outside it the method changed, 0 to 1, before
     they were taken from the input), metrics."""
     by_protocol: pd.DataFrame
-    """The rows at image_size again (model, subset, split, image_id, photograph) with a column "<protocol> <metric>" for every
-    score under a named protocol: means over repeats."""
+    """The rows at image_size again (model, repeat, subset, split, image_id, photograph) with a column "<protocol> <metric>" for
+    every score under a named protocol."""
     curves: pd.DataFrame
     """What maps score at every threshold (CURVES): means over the images of one model, split and sub-dataset, and over all
     of the split ("All"). No row where predictions are pictures."""
@@ -130,7 +130,7 @@ def score(
     if not rows:
         raise UserError(f"{task}: no image in {', '.join(methods[0]['data'])} has a ground truth to be scored by")
     key, leading = (
-        ["model", "subset", "split", "image_id", "photograph"],
+        ["model", repeats.COLUMN, "subset", "split", "image_id", "photograph"],
         ["task", "model", "subset", "split", "image_id", "photograph", repeats.COLUMN],
     )
     touched = [TOUCHED] if TASKS[task].region else []
@@ -249,10 +249,9 @@ class _Curves:
 
 
 def _by_protocol(rows: list[dict], leading: list[str], without: tuple[str, ...]) -> pd.DataFrame:
-    """One row for each model and image: means over repeats."""
-    frame = repeats.averaged(pd.DataFrame(rows), ["split", "image_id"])
+    frame = pd.DataFrame(rows)
     frame = frame[leading + [column for column in frame if column not in (*leading, *without)]]
-    return frame.sort_values(["model", "split", "subset", "image_id"], ignore_index=True)
+    return frame.sort_values(["model", repeats.COLUMN, "split", "subset", "image_id"], ignore_index=True)
 
 
 def _ordered(rows: list[dict], leading: list[str]) -> pd.DataFrame:

@@ -20,7 +20,7 @@ from typing import Literal, NamedTuple, cast
 import numpy as np
 import pandas as pd
 
-from pipeline import seeds, tables
+from pipeline import repeats, seeds, tables
 from pipeline.data import datasets
 from pipeline.errors import ParameterError
 from pipeline.scoring import statistics
@@ -295,12 +295,14 @@ def table(
     """perceptual.parquet: a row per metric, split, model and set of images with the columns COLUMNS.
 
     by, value: "subset" and a sub-dataset or "All", or "hole_ratio_bucket" and a bucket. score: mean LPIPS with its
-    bootstrap interval over photographs, or FID with that of `fid_interval`. FID is of the predictions against the real
-    pictures of the same items. It is refused (NaN) below `minimum` different photographs. why_not: why there is no score,
-    "" where there is a score; a metric without weights has one row, of no model.
+    bootstrap interval over photographs (and trainings of a network that has several), or FID with that of `fid_interval`. FID
+    is of the predictions against the real pictures of the same items, of a network with several trainings those of the
+    first. It is refused (NaN) below `minimum` different photographs. why_not: why there is no score, "" where there is a
+    score; a metric without weights has one row, of no model.
 
     scores: per_image.parquet's rows, with the column lpips where `chosen` has weights for it. see: gives the features; it
-    is called where there are weights and some set is large enough. spread: a map, see evaluation.score.
+    is called, for the first trainings, where there are weights and some set is large enough. spread: a map, see
+    evaluation.score.
     """
     rows = []
     for metric in TASKS[task].perceptual:
@@ -309,11 +311,12 @@ def table(
             rows.append(_row(task, metric, ("", "", "", ""), 0, 0, {"why_not": why}))
     if chosen.lpips is not None and "lpips" in TASKS[task].perceptual:
         for head, part in _groups(task, scores):
-            mean = statistics.mean_interval(part["lpips"], part["photograph"], resampling=resampling)
+            (mean,) = statistics.model_intervals(part, ["lpips"], "photograph", resampling=resampling)
             score = {"score": mean.mean, "low": mean.low, "high": mean.high, "n_resamples": resampling.resamples}
-            rows.append(_row(task, "lpips", head, len(part), part["photograph"].nunique(), score))
+            rows.append(_row(task, "lpips", head, part["image_id"].nunique(), part["photograph"].nunique(), score))
     if chosen.fid is not None and "fid" in TASKS[task].perceptual:
-        at_size = scores[[datasets.side_of(split) is None for split in scores["split"]]]
+        first = scores[scores[repeats.COLUMN] == 1]
+        at_size = first[[datasets.side_of(split) is None for split in first["split"]]]
         groups = list(_groups(task, at_size))
         enough = [part["photograph"].nunique() >= minimum for _, part in groups]
         work = []

@@ -4,11 +4,12 @@ Beside each mean stands its distance from that under seam-256, paired by image, 
 the models under a protocol isn't theirs under another, a gain between two papers may be the protocol's.
 """
 
-import itertools
+from collections import Counter
 
 import numpy as np
 import pandas as pd
 
+from pipeline import repeats
 from pipeline.data import datasets
 from pipeline.errors import UserError
 from pipeline.scoring import protocols, statistics
@@ -17,10 +18,11 @@ from pipeline.scoring.statistics import Resampling
 LESS_IS_BETTER = {"mse", "fmse", "l1", "mae"}
 COLUMNS = {
     "task": "str", "model": "str", "subset": "str", "split": "str", "protocol": "str", "metric": "str", "n_images": "int64",
-    "n_excluded": "int64", "mean": "float64", "low": "float64", "high": "float64", "gap": "float64", "gap_low": "float64",
+    "n_excluded": "int64", "mean": "float64", "low": "float64", "high": "float64", "n_repeats": "int64",
+    "repeat_sd": "float64", "gap": "float64", "gap_low": "float64",
     "gap_high": "float64", "rank": "int64", "rank_worst": "int64", "caveat": "str",
 }  # fmt: skip
-HEAD = ["model", "subset", "split", "image_id", "photograph"]
+HEAD = ["model", repeats.COLUMN, "subset", "split", "image_id", "photograph"]
 
 
 def table(task: str, scores: pd.DataFrame, size: int, resampling: Resampling) -> pd.DataFrame:
@@ -30,13 +32,15 @@ def table(task: str, scores: pd.DataFrame, size: int, resampling: Resampling) ->
 
     n_images      images that were scored
     n_excluded    those of them that this metric is undefined for under this protocol, left out of the mean
-    mean, low, high              the mean and its bootstrap interval over photographs
+    mean, low, high              the mean and its bootstrap interval over photographs, and over the trainings of a network
+                                 that has several
+    n_repeats, repeat_sd         those trainings, and the standard deviation (n - 1) of their means
     gap, gap_low, gap_high       mean over the images of the score less that under seam-256, and its interval; NaN for a
                                  metric that seam-256 lacks
     rank, rank_worst             the model's ranks among the models under this protocol (pipeline/scoring/statistics.py)
     caveat        what sets the value apart from what the protocol's own code would print
 
-    Raises UserError if a model lacks an image that another has, or has one twice.
+    Raises UserError if a training of a model lacks an image that another has, or has one twice.
     """
     columns = [column for column in scores if column not in HEAD]
     caveats = {record.name: _caveat(record, size) for record in protocols.RECORDS[task]}
@@ -49,33 +53,31 @@ def table(task: str, scores: pd.DataFrame, size: int, resampling: Resampling) ->
         if datasets.side_of(split) == datasets.ORIGINAL:
             columns = [column for column in every if column.split(" ")[0] in own_size]
             caveats = {name: _own_size_caveat(record) for name, record in own_size.items()}
-        models, groups, values = _aligned(part, columns)
+        trainings, groups, values = _aligned(part, columns)
+        trained = Counter(model for model, _ in trainings)
         for number, column in enumerate(columns):
             protocol, metric = column.split(" ")
-            metric_scores = values[:, :, number]
+            scored = pd.DataFrame(values[:, :, number], columns=pd.MultiIndex.from_tuples(trainings))
             higher = metric not in LESS_IS_BETTER
-            ranked = statistics.rank(
-                pd.DataFrame(metric_scores, columns=models), groups, higher_is_better=higher, resampling=resampling
-            )
+            ranked = statistics.rank(scored, groups, higher_is_better=higher, resampling=resampling)
             basis = f"{protocols.SEAM} {metric}"
-            gaps = (
-                metric_scores - values[:, :, columns.index(basis)]
-                if basis in columns
-                else np.full_like(metric_scores, np.nan)
-            )
-            gap = pd.DataFrame(statistics.mean_intervals(gaps, groups, resampling=resampling), index=models)
+            of_seam = values[:, :, columns.index(basis)] if basis in columns else np.nan
+            gap = statistics.intervals_of_models(scored - of_seam, groups, resampling=resampling)
+            spread = scored.mean().groupby(level=0).std()
             head = {
                 "task": task,
                 "subset": subset,
                 "split": split,
                 "protocol": protocol,
                 "metric": metric,
-                "n_images": len(metric_scores),
+                "n_images": len(scored),
             }
             of_model = gap.loc[ranked["model"]]
             parts.append(
                 ranked.assign(
                     **head,
+                    n_repeats=[trained[model] for model in ranked["model"]],
+                    repeat_sd=spread.loc[ranked["model"]].array,
                     gap=of_model["mean"].array,
                     gap_low=of_model["low"].array,
                     gap_high=of_model["high"].array,
@@ -99,18 +101,20 @@ def _own_size_caveat(record: protocols.Protocol) -> str:
     return "; ".join(["scored at each picture's own size", *([caveat] if caveat else [])])
 
 
-def _aligned(part: pd.DataFrame, columns: list[str]) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Models, photographs of the images, and scores (images, models, columns) of one split and sub-dataset."""
-    part = part.sort_values(["image_id", "model"], kind="stable")
-    models, images = sorted(part["model"].unique()), part["image_id"].unique()
-    whole = list(itertools.product(images, models))
-    if list(zip(part["image_id"], part["model"])) != whole:
+def _aligned(part: pd.DataFrame, columns: list[str]) -> tuple[list[tuple[str, int]], np.ndarray, np.ndarray]:
+    """(model, repeat) of each training, photographs of the images, and scores (images, trainings, columns) of one split and
+    sub-dataset."""
+    key = ["model", repeats.COLUMN]
+    part = part.sort_values(["image_id", *key], kind="stable")
+    names, images = sorted(set(part[key].itertuples(index=False, name=None))), part["image_id"].unique()
+    whole = [(image, *name) for image in images for name in names]
+    if list(part[["image_id", *key]].itertuples(index=False, name=None)) != whole:
         counts = part.groupby("model").size().to_dict()
         raise UserError(
             f"the models were not scored on the same images, each once: {counts} scores of {len(images)} images"
         )
     return (
-        models,
-        part["photograph"].to_numpy()[:: len(models)],
-        part[columns].to_numpy(float).reshape(len(images), len(models), len(columns)),
+        names,
+        part["photograph"].to_numpy()[:: len(names)],
+        part[columns].to_numpy(float).reshape(len(images), len(names), len(columns)),
     )

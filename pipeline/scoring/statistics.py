@@ -121,23 +121,29 @@ def rank(
         differences, cells = _differences_of(scores, [(names[i], names[j]) for i, j in pairs], resampling)
         for (i, j), difference in zip(pairs, _paired_differences(sign * differences, groups, resampling, cells)):
             better[i, j], better[j, i] = difference.low > 0, difference.high < 0
-    placed = [position for name in names for position in positions[name]]
-    cells, start = [], 0
-    for name in names:
-        count = len(positions[name])
-        cells.append(Cell(slice(start, start + count), _shares(name, count, resampling)))
-        start += count
-    means, n, n_groups, resampled = _contracted(values[:, placed], groups, resampling, cells)
-    low, high = _percentiles(resampled, n_groups, resampling.level)
-    found_columns = (means, low, high, n, len(values) - n, n_groups)
-    result = pd.DataFrame(
-        [Interval(*row) for row in zip(*(column.tolist() for column in found_columns))], columns=Interval._fields
-    )
+    result = intervals_of_models(scores, groups, resampling=resampling).reset_index(drop=True)
     result.insert(0, "model", names)
     result["rank"] = 1 + better.sum(axis=0)
     result["rank_worst"] = len(names) - better.sum(axis=1)
     order = (-sign * result["mean"]).argsort(kind="stable")  # NaN means come last
     return result.iloc[order].reset_index(drop=True)
+
+
+def intervals_of_models(scores: pd.DataFrame, groups=None, *, resampling: Resampling) -> pd.DataFrame:
+    """The fields of Interval for each model in the columns of `scores` (one row per image), which are its index. A model
+    with several trainings has a column (model, repeat) for each; its row is of their mean."""
+    positions = _trainings(scores)
+    placed = [position for name in positions for position in positions[name]]
+    cells, start = [], 0
+    for name, columns in positions.items():
+        cells.append(Cell(slice(start, start + len(columns)), _shares(name, len(columns), resampling)))
+        start += len(columns)
+    values = scores.to_numpy(dtype=np.float64)[:, placed]
+    means, n, n_groups, resampled = _contracted(values, groups, resampling, cells)
+    low, high = _percentiles(resampled, n_groups, resampling.level)
+    columns_of_table = (means, low, high, n, len(values) - n, n_groups)
+    rows = zip(*(column.tolist() for column in columns_of_table))
+    return pd.DataFrame([Interval(*row) for row in rows], columns=Interval._fields, index=list(positions))
 
 
 def intervals_table(

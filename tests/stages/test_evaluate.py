@@ -280,8 +280,8 @@ def test_three_trainings_of_two_networks(project):
         done = project.run("evaluate", task)
         assert done.code == 0, done.err
         read = {
-            name: pd.read_parquet(project.folder / f"results/{task}/{name}.parquet")
-            for name in ("per_image", "summary", "intervals", "differences")
+            table: pd.read_parquet(project.folder / f"results/{task}/{table}.parquet")
+            for table in ("per_image", "summary", "intervals", "differences", "protocols")
         }
         assert read["per_image"].groupby("model")["repeat"].agg(["nunique", "size"]).loc[name].tolist() == [3, 9]
         assert read["per_image"].groupby("model")["repeat"].agg(["nunique", "size"]).loc[untrained].tolist() == [1, 3]
@@ -292,6 +292,12 @@ def test_three_trainings_of_two_networks(project):
         (row,) = (
             read["intervals"]
             .query(f"model == '{name}' and subset == 'All' and metric == '{metric}'")
+            .to_dict("records")
+        )
+        assert row["mean"] == pytest.approx(means.mean()) and row["repeat_sd"] == pytest.approx(means.std())
+        (row,) = (
+            read["protocols"]
+            .query(f"model == '{name}' and subset == 'All' and metric == '{metric}' and protocol == 'seam-256'")
             .to_dict("records")
         )
         assert row["mean"] == pytest.approx(means.mean()) and row["repeat_sd"] == pytest.approx(means.std())

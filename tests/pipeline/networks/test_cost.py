@@ -20,6 +20,32 @@ def test_every_method_has_its_licences():
         cost.licences(page, {"another": "inpainting"})
 
 
+def row_of(model: str, **more) -> dict:
+    texts = dict.fromkeys(("task", "why_not", "code_licence", "weights_licence", "data_licence"), "")
+    numbers = dict.fromkeys(("height", "width", "parameters"), 1) | dict.fromkeys(("gmacs", "ms", "peak_mib"), 1.0)
+    return (
+        {"model": model, "device": "cpu", "size": "256", "processor": "A", "hyperparameters": "{}"}
+        | texts
+        | numbers
+        | more
+    )
+
+
+def test_earlier_rows_hold_for_the_same_network_on_the_same_processor():
+    wide = {"hyperparameters": cost.written({"width": 8, "levels": 4})}
+    rows = [
+        row_of("same"), row_of("other_machine", processor="B"), row_of("gone"), row_of("same", device="gpu", processor="C"),
+        row_of("changed", **wide), row_of("reordered", **wide),
+    ]  # fmt: skip
+    stated = {"same": {}, "other_machine": {}, "changed": {"width": 16}, "reordered": {"levels": 4, "width": 8}}
+    table = cost.kept(cost.table(rows), stated, {"cpu": "A"})
+    assert list(zip(table["model"], table["device"])) == [("same", "cpu"), ("same", "gpu"), ("reordered", "cpu")]
+    table = cost.kept(cost.table(rows), stated, {"cpu": "A", "gpu": "D"})
+    assert list(table["model"]) == ["same", "reordered"]
+    with pytest.raises(UserError, match="with other columns"):
+        cost.kept(cost.table(rows).drop(columns="processor"), stated, {"cpu": "A"})
+
+
 @pytest.mark.slow
 def test_a_measured_row_and_what_could_not_be_measured():
     hyperparameters = {"width": 4, "levels": 4, "adversarial": False}

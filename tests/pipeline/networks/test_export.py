@@ -53,6 +53,14 @@ class OfValues(Small):
         return drawn if float(batch["composite"].mean()) > 0.4 else drawn / 2
 
 
+class Guarded(Small):
+    """Divides by a sum that is 0 wherever the picture is black."""
+
+    def forward(self, batch):
+        black = torch.relu(batch["composite"] - 2)
+        return super().forward(batch) + black / (black + 1e-8)
+
+
 class WithoutTranslation(Small):
     def forward(self, batch):
         return super().forward(batch) * torch.special.bessel_j0(batch["composite"])
@@ -65,6 +73,12 @@ def run(file, **given):
     assert sorted(entry.name for entry in session.get_inputs()) == sorted(given)
     (output,) = session.run(None, {name: value.numpy() for name, value in given.items()})
     return output
+
+
+@pytest.mark.slow
+def test_a_guard_against_dividing_by_zero_stays_in_the_file(tmp_path):
+    made = export.export("guarded", Guarded("harmonization").eval(), tmp_path / "model.onnx", side=32)
+    assert not made.fixed and max(check[2] for check in made.checks) < 1e-5
 
 
 @pytest.mark.slow

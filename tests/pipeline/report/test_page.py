@@ -113,7 +113,7 @@ def test_costs_are_shown_once_they_are_measured(finished, tmp_path, undrawn):
     root = tmp_path / "copy"
     shutil.copytree(finished, root)
     assert "What a method costs" not in Read(render(root)).text
-    row = {"task": "harmonization", "device": "cpu", "size": "256", "height": 256, "width": 256, "parameters": 1, "gmacs": 0.5,
+    row = {"task": "harmonization", "device": "cpu", "processor": "Some CPU, threads: 2", "size": "256", "height": 256, "width": 256, "parameters": 1, "gmacs": 0.5,
            "peak_mib": 300.0, "code_licence": "MIT", "weights_licence": "not looked up", "data_licence": "research"}  # fmt: skip
     rows = [
         row | {"model": "composite", "ms": 1.25, "why_not": ""},
@@ -121,7 +121,7 @@ def test_costs_are_shown_once_they_are_measured(finished, tmp_path, undrawn):
     ]
     tables.write(root / "results/cost.parquet", pd.DataFrame(rows))
     text = Read(render(root)).text
-    assert text.count("What a method costs") == 1
+    assert text.count("What a method costs") == 1 and "One picture on Some CPU, threads: 2, measured by" in text
     assert "composite † cpu 256 0 0.50 1.2 300 MIT" in text and "needs more than 5 GiB" in text
 
 

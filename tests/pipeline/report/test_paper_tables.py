@@ -61,6 +61,17 @@ def test_marks_by_hand(results):
     assert "3 images of 2 photographs" in table.caption and "seam-256" in table.caption
 
 
+def test_the_caption_says_what_sets_the_numbers_apart(results):
+    summary = tables.read(results / "summary.parquet")
+    trained = summary["model"].map({"a": 3, "b": 1, "c": 1})
+    tables.write(results / "summary.parquet", summary.assign(n_repeats=trained))
+    caveats = [("seam-256", "test", "scored at 64 pixels in place of 256"), ("seam-256", "test@original", "other")]
+    rows = [{"protocol": protocol, "split": split, "caveat": caveat} for protocol, split, caveat in caveats]
+    tables.write(results / "protocols.parquet", pd.DataFrame(rows))
+    caption = paper_tables.read("harmonization", results, "subset", ["fmse"]).caption
+    assert "; scored at 64 pixels in place of 256; a: mean of 3 trainings. Best bold" in caption
+
+
 def test_markdown(results):
     lines = paper_tables.written(
         paper_tables.read("harmonization", results, "subset", ["fmse"]), "markdown"

@@ -77,7 +77,21 @@ def test_tables_from_elsewhere(tmp_path):
     ]
     answer = claims.ask(table, claims.parse("x < y"), "psnr", Resampling(0, 100))
     assert (answer.difference.mean, answer.difference.low, answer.difference.high) == (-1, -1, -1)
-    assert answer.verdict == claims.SUPPORTED
+    # two photographs agree by chance in every second case
+    assert answer.verdict == claims.UNDECIDED and answer.photographs_needed == 6
+
+
+def test_five_photographs_decide_nothing_at_95_percent_and_six_may():
+    assert [claims.least_photographs(level) for level in (0.5, 0.9, 0.95, 0.99)] == [2, 5, 6, 8]
+    verdicts = {
+        n: claims.ask(scores(1.0, 0.5, n), claims.parse("a < b"), "fmse", Resampling(1, 100)).verdict for n in (5, 6)
+    }
+    assert verdicts == {5: claims.UNDECIDED, 6: claims.SUPPORTED}
+
+
+def test_a_table_that_does_not_tell_trainings_apart_has_one_of_each():
+    said = claims.over_seeds(scores(1.0, 0.5), claims.parse("a < b"), "fmse")
+    assert said == "training seeds: 1 of a, 1 of b; how much of the difference is the seed's is not known"
 
 
 @pytest.mark.parametrize(

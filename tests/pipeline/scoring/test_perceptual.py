@@ -217,7 +217,7 @@ def test_one_photograph_has_no_interval():
 def scores(n: int = 6) -> pd.DataFrame:
     rows = [
         {"task": "inpainting", "model": model, "subset": "photos", "split": split, "image_id": f"{number}_{bucket}", "photograph": f"p{number}",
-         "hole_ratio_bucket": bucket, "lpips": number / 10 + (model == "b")}
+         "repeat": 1, "hole_ratio_bucket": bucket, "lpips": number / 10 + (model == "b")}
         for model in "ab" for split in ("test", "test@512") for number in range(n) for bucket in ("0-10", "10-20")
     ]  # fmt: skip
     return pd.DataFrame(rows)
@@ -276,6 +276,19 @@ def test_rows_of_both_metrics():
     assert (
         bucket["score"] == pytest.approx(by_definition(seen.predicted[at], seen.real[at])) and bucket["n_images"] == 6
     )
+
+
+def test_lpips_is_over_trainings_and_fid_of_the_first():
+    first = scores().query("model == 'a'")
+    both = pd.concat([first.assign(lpips=0.25), first.assign(repeat=2, lpips=0.75)])
+    table = perceptual.table("inpainting", both, chosen("lpips", "fid"), 6, RESAMPLING, features_of(first))
+    cells = table[table["value"] == "All"].set_index(["metric", "split"])
+    lpips = cells.loc[("lpips", "test")]
+    # on all photographs the same, so that the interval is that of the trainings
+    assert (lpips["score"], lpips["low"], lpips["high"], lpips["n_images"]) == (0.5, 0.25, 0.75, 12)
+    alone = perceptual.table("inpainting", first, chosen("lpips", "fid"), 6, RESAMPLING, features_of(first))
+    fid = alone[alone["value"] == "All"].set_index(["metric", "split"]).loc[("fid", "test")]
+    assert cells.loc[("fid", "test"), "score"] == fid["score"] and cells.loc[("fid", "test"), "n_images"] == 12
 
 
 def test_what_a_table_says_of_its_weights_is_read_back(tmp_path):

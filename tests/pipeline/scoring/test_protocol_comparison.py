@@ -21,7 +21,14 @@ def scores() -> pd.DataFrame:
                 "saic fpsnr": np.nan if image == "2" else 20.0,
             }
             rows.append(
-                {"model": model, "subset": subset, "split": "test", "image_id": image, "photograph": f"p{number}"}
+                {
+                    "model": model,
+                    "repeat": 1,
+                    "subset": subset,
+                    "split": "test",
+                    "image_id": image,
+                    "photograph": f"p{number}",
+                }
                 | values
             )
     return pd.DataFrame(rows)
@@ -79,3 +86,21 @@ def test_nothing_scored_nothing_told():
 def test_models_must_share_their_images(change):
     with pytest.raises(UserError, match=r"^the models were not scored on the same images, each once: \{'a': "):
         protocol_comparison.table("harmonization", change(scores()), 256, **OPTIONS)
+
+
+def test_intervals_are_over_trainings_too():
+    first = scores()
+    second = first[first["model"] == "a"].assign(repeat=2)
+    second["seam-256 psnr"] += 8
+    second["saic psnr"] += 10
+    made = protocol_comparison.table("harmonization", pd.concat([first, second]), 256, **OPTIONS)
+    made = made[made["subset"] == "All"].set_index(["protocol", "metric", "model"])
+    a, b = made.loc[("saic", "psnr", "a")], made.loc[("saic", "psnr", "b")]
+    # trainings of 31 and 41 dB; 3 dB below seam-256 in the first, 1 dB in the second
+    assert (a["mean"], a["gap"], a["n_images"], a["n_repeats"]) == (36, -2, 4, 2)
+    assert a["repeat_sd"] == pytest.approx(10 / 2**0.5)
+    # on every photograph the gap is the same, so that its interval is that of the trainings alone
+    assert (a["gap_low"], a["gap_high"]) == (-3, -1)
+    assert (b["mean"], b["gap_low"], b["gap_high"], b["n_repeats"]) == (32, -1, -1, 1) and np.isnan(b["repeat_sd"])
+    # the first training of `a` is worse than `b` everywhere, the second better: which is better depends on the seed
+    assert (a["rank"], a["rank_worst"], b["rank"]) == (1, 2, 1)
