@@ -1,11 +1,12 @@
 """Data of published size: iHarmony4's 65,742 + 7,404 composites checked, outside pictures scored, the loader, and DVC's share.
 
-    python -m benchmarks.published_size FOLDER [--only check score loader files] [--share 1.0] [--side 640]
+    python -m benchmarks.published_size FOLDER [--only check dvc score loader files] [--share 1.0] [--side 640]
 
-Works in FOLDER, which must not be there yet and is left behind: iHarmony4's layout is made of hard links of a few drawn pictures
-(--side pixels wide, 4:3; about 5 MB at 640), so that 128,007 names cost no more than their entries. Needs no data and no network.
+Works in FOLDER and leaves it behind. iHarmony4's layout is made there, if it isn't yet, of hard links of a few drawn pictures
+(--side pixels wide, 4:3; about 5 MB at 640), so that 128,006 names cost no more than their entries. Needs no data and no network.
 
-check: `python -m stages.iharmony4` twice and `dvc repro` of that stage twice; times, and memory of the driving process over time.
+check: `python -m stages.iharmony4` twice, the second time with nothing changed; times, and memory over time.
+dvc: `dvc repro` of that stage, which hashes the folder, and again.
 score: 7,404 pictures of 256 pixels made elsewhere: `python -m commands.score`, against taking in and evaluating them in the pipeline.
 loader: images per second of one core that a training reads at 256 pixels, from pictures of --side and of 12 megapixels: made from
     the files, with originals in memory (trainings with a crop), and with shrunk items in memory or on disk (those without).
@@ -38,7 +39,7 @@ from pipeline import images, seeds, tables
 from pipeline.data import datasets, kept
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTS = ("check", "score", "loader", "files")
+PARTS = ("check", "dvc", "score", "loader", "files")
 COMPOSITES = {"HCOCO": (38545, 4283), "HAdobe5k": (19437, 2160), "HFlickr": (7449, 828), "Hday2night": (311, 133)}
 """Training and test composites of each sub-dataset, as published (Cong et al., DoveNet, CVPR 2020)."""
 
@@ -56,9 +57,10 @@ LARGE = 4256
 @dataclass
 class Run:
     """What a command took. Memory is of the driving process, in MB, at tenths of the time; `workers` is the largest of the
-    processes that it started."""
+    processes that it started. `cpu`: processor seconds of all of them, to within the quarter of a second between two looks."""
 
     seconds: float
+    cpu: float
     memory: list[float]
     workers: float
     said: str
@@ -76,6 +78,7 @@ def environment() -> dict[str, str]:
 def measured(command: list[str], folder: Path) -> Run:
     """Run a command, which must end well, in a folder."""
     samples, workers, over = [0.0], [0.0], threading.Event()
+    spent: dict[int, float] = {}
     log = folder / "said.log"
     start = time.perf_counter()
     with log.open("w") as stream:
@@ -86,7 +89,9 @@ def measured(command: list[str], folder: Path) -> Run:
                 try:
                     driver = psutil.Process(process.pid)
                     samples.append(driver.memory_info().rss / 1e6)
+                    spent[driver.pid] = sum(driver.cpu_times()[:2])
                     for child in driver.children(recursive=True):
+                        spent[child.pid] = sum(child.cpu_times()[:2])
                         if child.name().startswith(("ray::", "python")):
                             workers[0] = max(workers[0], child.memory_info().rss / 1e6)
                 except psutil.Error:
@@ -102,15 +107,16 @@ def measured(command: list[str], folder: Path) -> Run:
     if code:
         sys.exit(f"{' '.join(command)} failed:\n{said}")
     tenths = [max(part) for part in np.array_split(np.array(samples), min(10, len(samples)))]
-    return Run(seconds, [float(one) for one in tenths], workers[0], said)
+    return Run(seconds, sum(spent.values()), [float(one) for one in tenths], workers[0], said)
 
 
 def row(what: str, run: Run, count: int) -> list[str]:
     over_time = " ".join(f"{one:.0f}" for one in run.memory)
-    return [what, f"{run.seconds:.1f}", f"{count / run.seconds:.0f}", over_time, f"{run.workers:.0f}"]
+    return [what, f"{run.seconds:.1f}", f"{run.cpu:.1f}", f"{count / run.seconds:.0f}", over_time, f"{run.workers:.0f}"]
 
 
-HEAD = ["", "s", "per s", "driver MB, by tenths", "largest child MB"]
+CHECK = [sys.executable, "-m", "stages.iharmony4", "iHarmony4", "data/composites/iHarmony4"]
+HEAD = ["", "s", "processor s", "per s", "driver MB, by tenths", "largest child MB"]
 
 
 def drawn(folder: Path, count: int, width: int) -> list[tuple[Path, Path, Path]]:
@@ -168,18 +174,16 @@ def make_project(folder: Path) -> None:
     make(folder, content)
 
 
-def check(folder: Path, composites: int) -> None:
-    project = folder / "project"
-    stage = [sys.executable, "-m", "stages.iharmony4", "iHarmony4", "data/composites/iHarmony4"]
-    repro = ["dvc", "repro", "iharmony4@iHarmony4"]
+def timed(folder: Path, title: str, commands: dict[str, list[str]], count: int) -> None:
+    """Run commands in the project, one after the other; print and record what they took."""
     rows = [HEAD]
-    for what, command in (("first check", stage), ("second check", stage), ("dvc repro", repro), ("dvc repro", repro)):
-        run = measured(command, project)
-        rows.append(row(what, run, composites))
-        record("published_size", f"{what} of {composites} composites", "s", run.seconds, "lower")
-        record("published_size", f"{what} of {composites} composites", "MB", run.peak, "lower")
+    for what, command in commands.items():
+        run = measured(command, folder / "project")
+        rows.append(row(what, run, count))
+        record("published_size", f"{what}, {count}", "s", run.seconds, "lower")
+        record("published_size", f"{what}, {count}", "MB", run.peak, "lower")
         print("  ".join(rows[-1]), flush=True)
-    print(f"\n{composites:,} composites, checked where they lie; load {os.getloadavg()[0]:.1f}")
+    print(f"\n{count:,} {title}; load {os.getloadavg()[0]:.1f}")
     show(rows)
 
 
@@ -187,13 +191,15 @@ def score(folder: Path) -> None:
     project, outputs = folder / "project", folder / "outputs"
     data = project / "data/composites/iHarmony4"
     if not data.exists():
-        measured([sys.executable, "-m", "stages.iharmony4", "iHarmony4", "data/composites/iHarmony4"], project)
+        measured(CHECK, project)
     rows = datasets.pairs([data], "test")
-    outputs.mkdir()
+    outputs.mkdir(exist_ok=True)
     written: dict[str, Path] = {}
     for pair_id, composite, sha256 in zip(rows["pair_id"], rows["composite"], rows["composite_sha256"]):
         file = outputs / f"{pair_id}.png"
-        if sha256 in written:
+        if file.exists():
+            written.setdefault(sha256, file)
+        elif sha256 in written:
             os.link(written[sha256], file)
         else:
             images.write_png(file, images.resize(images.read_rgb(composite), (SIZE, SIZE)))
@@ -203,14 +209,7 @@ def score(folder: Path) -> None:
         "stages.take_in": [sys.executable, "-m", "stages.take_in", "outside", "--data", "data/composites/iHarmony4"],
         "stages.evaluate": [sys.executable, "-m", "stages.evaluate", "harmonization"],
     }
-    table = [HEAD]
-    for what, command in commands.items():
-        run = measured(command, project)
-        table.append(row(what, run, len(rows)))
-        record("published_size", f"{what}, {len(rows)} images", "s", run.seconds, "lower")
-        print("  ".join(table[-1]), flush=True)
-    print(f"\n{len(rows):,} pictures of {SIZE} pixels made elsewhere; load {os.getloadavg()[0]:.1f}")
-    show(table)
+    timed(folder, f"pictures of {SIZE} pixels made elsewhere", commands, len(rows))
 
 
 def loader(folder: Path, width: int) -> None:
@@ -260,7 +259,7 @@ def read(dataset: datasets.Composites, augmentation) -> float:
 def files(folder: Path, count: int) -> None:
     """What DVC takes for one network's predictions as files, and for the same bytes in one Parquet table."""
     project = folder / "files"
-    project.mkdir()
+    project.mkdir(parents=True)
     for command in (["git", "init", "-q"], ["dvc", "init", "-q"]):
         subprocess.run(command, cwd=project, check=True, env=environment())
     rng = seeds.rng("predictions")
@@ -301,16 +300,19 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=640, help="width of the pictures")
     given = parser.parse_args()
     folder = given.folder.resolve()
-    (folder / "iHarmony4").mkdir(parents=True)
-    if {"check", "score"} & set(given.only):
+    if {"check", "dvc", "score"} & set(given.only) and not (folder / "project").exists():
         start = time.perf_counter()
-        composites = make_iharmony4(folder / "iHarmony4", given.share, given.side)
-        print(
-            f"made {composites:,} composites in iHarmony4's layout in {time.perf_counter() - start:.0f} s", flush=True
-        )
+        (folder / "iHarmony4").mkdir(parents=True)
+        made = make_iharmony4(folder / "iHarmony4", given.share, given.side)
+        print(f"made {made:,} composites in iHarmony4's layout in {time.perf_counter() - start:.0f} s", flush=True)
         make_project(folder / "project")
+    composites = len(list((folder / "iHarmony4").glob("*/composite_images/*")))
+    where = "composites, checked where they lie"
     if "check" in given.only:
-        check(folder, composites)
+        timed(folder, where, {"first check": CHECK, "second check": CHECK}, composites)
+    if "dvc" in given.only:
+        repro = ["dvc", "repro", "iharmony4@iHarmony4"]
+        timed(folder, where, {"first dvc repro": repro, "second dvc repro": repro}, composites)
     if "score" in given.only:
         score(folder)
     if "loader" in given.only:
