@@ -86,7 +86,8 @@ class Shrunk:
     """
 
     def __init__(self, folder: Path | None = None, memory_limit: int | None = None, disk_limit: int | None = None):
-        self.memory, self.folder, self.disk_free, self.disk_limit = Decoded(memory_limit), folder, None, disk_limit
+        self.memory, self.folder, self.disk_limit = Decoded(memory_limit), folder, disk_limit
+        self.disk_free: int | None = None
 
     def __call__(self, files: Sequence[str], how: str, make: Callable[[], np.ndarray]) -> np.ndarray:
         """The array that `make` makes of these files; `how` says in what way, where there are several."""
