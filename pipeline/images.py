@@ -246,7 +246,7 @@ def read(path, *, max_pixels: int = MAX_PIXELS) -> Picture:
             conversions[conversions.index("16 bit to 8")] = word
         if orientation != 1 and picture.format != "TIFF":  # Pillow turns TIFF files itself, while loading
             plain = plain.transpose(_UPRIGHT[orientation])
-        pixels = np.array(plain.convert("RGB"))
+        pixels = np.array(plain if plain.mode == "RGB" else plain.convert("RGB"))
         assert picture.format is not None  # a picture that was read from a file has one
         return Picture(pixels, picture.format, tuple(conversions))
 

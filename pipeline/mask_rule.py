@@ -81,7 +81,7 @@ def soft(planes: Planes, choice: Choice = Choice()) -> np.ndarray:
         mask = _levels(planes.grey, planes.full, planes.lossy) if planes.grey is not None else _coloured(planes)
     except _Doubt as doubt:
         raise ValueError(f"{doubt}{_alpha_hint(planes, choice)}") from None
-    if choice.channel is None and len(np.unique(mask)) == 1 and (hint := _alpha_hint(planes, choice)):
+    if choice.channel is None and mask.min() == mask.max() and (hint := _alpha_hint(planes, choice)):
         raise ValueError(f"the mask is {'black' if mask.flat[0] == 0 else 'white'} throughout{hint}")
     return mask
 
@@ -221,7 +221,12 @@ def _alpha_hint(planes: Planes, choice: Choice) -> str:
 
 
 def _counted(plane: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The values of a plane, ascending, and how often each stands there."""
     if plane.dtype == np.uint8:
+        ends = [plane.min(), plane.max()][: 2 if plane.min() < plane.max() else 1]
+        n_ends = np.array([np.count_nonzero(plane == end) for end in ends])
+        if n_ends.sum() == plane.size:  # most masks; to count every value takes ten times as long
+            return np.array(ends, np.int64), n_ends
         counts = np.bincount(plane.ravel(), minlength=256)
         values = np.flatnonzero(counts)
         return values, counts[values]

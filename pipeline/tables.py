@@ -26,16 +26,15 @@ def frame(rows: Iterable[Mapping], columns: Mapping[str, type]) -> pandas.DataFr
     """The rows as a table with exactly these columns, in this order, of type str, int, float or bool.
 
     The types hold for a table without rows too. A str may be None; a row that lacks a column, or has one more,
-    is an error (KeyError).
+    is an error (KeyError). Of a generator no row is kept, which for many rows takes a fraction of a list's memory.
     """
-    rows = list(rows)
+    values: dict[str, list] = {name: [] for name in columns}
     for row in rows:
         if row.keys() != columns.keys():
             raise KeyError(f"columns that don't match: {sorted(row.keys() ^ columns.keys())} in {dict(row)}")
-    made = {}
-    for name, kind in columns.items():
-        values = [_storable(row[name]) for row in rows] if kind is str else [row[name] for row in rows]
-        made[name] = pandas.Series(values, dtype=_DTYPES[kind])
+        for name, kind in columns.items():
+            values[name].append(_storable(row[name]) if kind is str else row[name])
+    made = {name: pandas.Series(values.pop(name), dtype=_DTYPES[kind]) for name, kind in columns.items()}
     return pandas.DataFrame(made, columns=list(columns))
 
 

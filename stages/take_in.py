@@ -18,7 +18,10 @@ PARAMS_OF_TASK = {"localization": ("localization.max_foreground",)}
 
 def main(arguments) -> None:
     name, data = arguments.model, [Path(path).absolute() for path in arguments.data]
-    parameters = params.load().only((*PARAMS, *PARAMS_OF_TASK["localization"]), model=name)
+    whole = params.load()
+    task_of = {key: block.task for key, block in whole.models.items()}
+    # a project without localization has none of its parameters
+    parameters = whole.only(PARAMS + PARAMS_OF_TASK.get(task_of.get(name) or "", ()), model=name)
     block, task = parameters.models[name], parameters.models[name].task
     if block.outputs is None:
         raise ParameterError(

@@ -81,17 +81,15 @@ def build(
     ]
     with atomic.folder(out) as folder:
         root = as_written(checked.root, path, out)
-        rows = []
-        for row in used:
+
+        def complete(row: dict) -> dict:
             split = "val" if row["split"] == "train" and scene_of(row) in validated else row["split"]
             named = {"subset": name if alone else row["subset"], "split": split, "simulated": False}
-            rows.append(
-                row
-                | where_it_lies(row, root, checked.sha256)
-                | own_mask(row, checked.root, folder, choice, max_pixels)
-                | named
-            )
-        pairs = tables.frame(rows, PAIR_COLUMNS).sort_values("pair_id", kind="stable", ignore_index=True)
+            lies = where_it_lies(row, root, checked.sha256)
+            return row | lies | own_mask(row, checked.root, folder, choice, max_pixels) | named
+
+        pairs = tables.frame(map(complete, used), PAIR_COLUMNS)
+        pairs = pairs.sort_values("pair_id", kind="stable", ignore_index=True)
         if (twice := pairs["pair_id"][pairs["pair_id"].duplicated()]).any():
             raise UserError(f"{path}: two composites are called {twice.iloc[0]}")
         tables.write(folder / "pairs.parquet", pairs)

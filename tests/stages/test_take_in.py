@@ -297,6 +297,19 @@ def test_blocks_that_contradict_themselves(project, block, said):
     assert code == 2 and said in line
 
 
+def test_a_project_of_harmonization_alone_takes_pictures_in(project):
+    data = project.make_composites()
+    for name, picture in composites(project).items():
+        images.write_png(project.folder / f"elsewhere/{name}.png", picture)
+    for key in ("localization", "inpainting", "irregular_masks"):
+        del project.content[key]
+    project.content["models"] = {"composite": {}}
+    name_outputs(project)
+    done = project.run("take_in", "theirs", "--data", *data)
+    assert done.code == 0, done.err
+    assert len(taken(project)) == 3
+
+
 @pytest.mark.slow
 def test_the_same_again_gives_the_same_bytes(project):
     data = project.make_composites()

@@ -1,5 +1,4 @@
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -187,31 +186,6 @@ def test_a_set_without_ground_truth_has_items_without_real(tmp_path):
         assert ("real" in dataset.item(0)) == (missing[0] is not None)
 
 
-def test_decoded_pictures_are_kept_up_to_a_limit():
-    calls = []
-
-    def read(file, **options):
-        calls.append(file)
-        return np.zeros(100, np.uint8)
-
-    decoded = datasets.Decoded(limit=250)
-    for file in "abcabc":
-        decoded(read, file)
-    assert calls == ["a", "b", "c", "c"]  # two fit, the third is decoded every time
-
-
-@pytest.mark.parametrize(("memory", "workers", "kept"), [(6400, None, 4), (6400, 2, 2), (1 << 40, None, 6)])
-def test_kept_pictures_take_a_share_of_memory_that_workers_divide(monkeypatch, memory, workers, kept):
-    monkeypatch.setattr(
-        datasets.psutil, "virtual_memory", lambda: SimpleNamespace(total=memory)
-    )  # 6400 / 16: four pictures of 100 bytes
-    monkeypatch.setattr("torch.utils.data.get_worker_info", lambda: workers and SimpleNamespace(num_workers=workers))
-    decoded = datasets.Decoded()
-    for file in "abcdef":
-        decoded(lambda file, **options: np.zeros(100, np.uint8), file)
-    assert len(decoded.kept) == kept
-
-
 # ---- photographs with holes
 
 
@@ -333,14 +307,6 @@ def test_a_split_may_be_of_the_pictures_own_sizes(composites, inpainting):
         )
     files = datasets.for_testing("harmonization", composites, 16, "test@original")
     assert np.array_equal(files.item(0)["real"], images.read_rgb(files.rows["real"][0]))
-
-
-def test_a_walk_keeps_the_latest_pictures_alone():
-    read, latest = [], datasets.Latest(2)
-    decode = lambda file, max_pixels: read.append(file) or np.zeros(1)
-    for file in "aabacab":
-        latest(decode, file)
-    assert "".join(read) == "abcb" and len(latest.kept) == 2
 
 
 def test_manifests_stand_for_the_data(composites, inpainting):
