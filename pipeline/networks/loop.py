@@ -31,7 +31,7 @@ from pipeline import atomic, images, seeds
 from pipeline.data import datasets
 from pipeline.errors import ParameterError, UserError
 from pipeline.logs import LOG
-from pipeline.networks import checkpoints, devices, watching
+from pipeline.networks import checkpoints, devices, mirror, watching
 from pipeline.networks.devices import bfloat16_cost
 from pipeline.networks.meter import Meter
 from pipeline.networks.requirements import phases, require_trainable
@@ -441,6 +441,7 @@ class Loop:
     def _save(self) -> None:
         optimizers = {player: optimizer.state_dict() for player, optimizer in self.optimizers.items()}
         checkpoints.save(self.job.folder, self._state(optimizers))
+        mirror.push(self.job.folder)
 
     def _state(self, optimizers: dict) -> dict:
         return {

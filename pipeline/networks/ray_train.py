@@ -1,4 +1,7 @@
-"""A network's training: by one worker on a CPU in this process, else by workers that Ray places and replaces."""
+"""A network's training: by one worker on a CPU in this process, else by workers that Ray places and replaces.
+
+With RAY_ADDRESS naming a cluster, the one worker on a CPU is placed there too.
+"""
 
 import contextlib
 import logging
@@ -11,7 +14,7 @@ from pathlib import Path
 from pipeline import atomic
 from pipeline.errors import ParameterError, UserError, lacks_memory
 from pipeline.logs import LOG
-from pipeline.networks.devices import resolve_device
+from pipeline.networks import devices, mirror
 from pipeline.networks.loop import Job, Loop, train_plain
 from pipeline.running import cluster
 
@@ -24,8 +27,10 @@ def train(job: Job) -> None:
 
     Raises UserError or ParameterError in one line, also when it was a worker elsewhere that raised it.
     """
-    device = resolve_device(job.shared.device, job.shared.workers)
-    if cluster.plain() or (device == "cpu" and job.shared.workers == 1):
+    device = devices.resolve_device(job.shared.device, job.shared.workers)
+    mirror.pull(job.folder)
+    alone = device == "cpu" and job.shared.workers == 1
+    if cluster.plain() or (alone and not cluster.elsewhere()):
         train_plain(job)
         return
     import ray.train
@@ -33,8 +38,11 @@ def train(job: Job) -> None:
 
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     with cluster.session():
+        cpus = job.shared.threads if alone else 1
         if device == "gpu":
             cluster.require_gpus(math.ceil(job.shared.workers * cluster.gpu_share()))
+        elif cluster.elsewhere():
+            cluster.require_cpus(job.shared.workers, cpus)
         job.folder.mkdir(parents=True, exist_ok=True)
         (job.folder / "failure.txt").unlink(missing_ok=True)
         # Ray's own bookkeeping goes to a folder of its own and is thrown away: a Ray run of the same name would
@@ -47,7 +55,7 @@ def train(job: Job) -> None:
             scaling_config=ray.train.ScalingConfig(
                 num_workers=job.shared.workers,
                 use_gpu=device == "gpu",
-                resources_per_worker={"CPU": 1, **({"GPU": cluster.gpu_share()} if device == "gpu" else {})},
+                resources_per_worker={"CPU": cpus, **({"GPU": cluster.gpu_share()} if device == "gpu" else {})},
             ),
             run_config=ray.train.RunConfig(
                 name=job.name,
@@ -106,8 +114,11 @@ def _ray_worker(config: dict) -> None:
     failure = job.folder / "failure.txt"
     if failure.exists():
         return  # left by the attempt before this one, and trying again would fail again: the driver reads it
+    # on GPUs PyTorch's own number, of which results don't depend there
+    on_cpu = devices.threads(job.shared.threads if world == 1 else 1)
     try:
-        Loop(job, config["device"], rank, world, report=lambda metrics: ray.train.report(metrics)).run()
+        with on_cpu if config["device"] == "cpu" else contextlib.nullcontext():
+            Loop(job, config["device"], rank, world, report=lambda metrics: ray.train.report(metrics)).run()
     except UserError as error:
         with atomic.file(failure) as path:
             path.write_text(f"{error.exit_code}\n{error}")

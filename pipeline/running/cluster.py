@@ -10,7 +10,11 @@ The environment, not params.yaml, says what the machine offers, because it must 
     SEAMBENCH_CPUS     cores a head of our own may use, and within a cluster a stage; unset: all that there are
     SEAMBENCH_GPU_WORKERS  workers that a stage may have on the GPUs at once; unset: as many as they hold
     SEAMBENCH_GPU_SHARE    part of a GPU that a worker takes, above 0 and at most 1; unset: 1, a GPU for itself
-    SEAMBENCH_RAY      "off": no Ray at all, the same work by plain processes of this machine; unset or "on": Ray
+    SEAMBENCH_RAY      "off": no Ray at all, the same work by plain processes of this machine; unset or "on": Ray once it
+                       pays; "always": Ray from the first image on, so that a login node does none of the work
+
+To a cluster that RAY_ADDRESS names this code is shipped, so its other nodes need Python's packages and no copy of it.
+What is read and written they must see: the project's data, artifacts, results and .runs under the same paths.
 """
 
 import contextlib
@@ -18,6 +22,7 @@ import ctypes
 import faulthandler
 import fcntl
 import functools
+import importlib.metadata
 import ipaddress
 import json
 import logging
@@ -64,6 +69,15 @@ SILENCE_SECONDS = 60.0
 
 LOGS = "SEAMBENCH_RAY_LOGS"
 """Environment variable that names the folder of the logs of a head of our own."""
+
+SHIPPED = ("commands", "models", "pipeline", "stages")
+"""Packages that workers import: a cluster elsewhere gets them from here."""
+
+SEEN = ("data", "artifacts", "results", ".runs")
+"""Folders of a project that workers read and write."""
+
+FORWARDED = ("GOMP_SPINCOUNT", "PYTHONHASHSEED")
+"""Variables of the environment that workers elsewhere get beside the SEAMBENCH_ ones."""
 
 SCRATCH = "seambench-ray-"
 ROOT = Path(__file__).resolve().parents[__spec__.name.count(".")]
@@ -146,10 +160,11 @@ def _refusal(host: str, port: int) -> str | None:
     return None
 
 
-# before anything imports ray, which reads it then
-os.environ.update(
-    _environment_of(os.environ["RAY_ADDRESS"]) if os.environ.get("RAY_ADDRESS") else _environment_of_our_own()
-)
+# before anything imports ray, which reads it then; a worker has been told by its node
+if not ("ray" in sys.modules and sys.modules["ray"].is_initialized()):
+    os.environ.update(
+        _environment_of(os.environ["RAY_ADDRESS"]) if os.environ.get("RAY_ADDRESS") else _environment_of_our_own()
+    )
 
 
 def cpus() -> int:
@@ -184,10 +199,24 @@ def gpu_share() -> float:
 
 def plain() -> bool:
     """Whether the environment asks to do without Ray."""
+    return _wanted() == "off"
+
+
+def always() -> bool:
+    """Whether the environment asks to hand all work to Ray at once, also where that takes longer."""
+    return _wanted() == "always"
+
+
+def _wanted() -> str:
     wanted = os.environ.get("SEAMBENCH_RAY", "on")
-    if wanted not in ("on", "off"):
-        raise ParameterError(f"SEAMBENCH_RAY = {wanted!r}: expected on or off")
-    return wanted == "off"
+    if wanted not in ("on", "off", "always"):
+        raise ParameterError(f"SEAMBENCH_RAY = {wanted!r}: expected on, off or always")
+    return wanted
+
+
+def elsewhere() -> bool:
+    """Whether work goes to a cluster that somebody else started, whose nodes may be other machines."""
+    return bool(os.environ.get("RAY_ADDRESS")) and LOGS not in os.environ and not plain()
 
 
 @contextlib.contextmanager
@@ -202,9 +231,9 @@ def session() -> Iterator[None]:
         return
     if address := os.environ.get("RAY_ADDRESS"):
         called = f"RAY_ADDRESS = {address!r}"
-        with _joined(address, called):
-            if LOGS not in os.environ:
-                _require_project(called)
+        with _joined(address, called, _shipped() if elsewhere() else None):
+            if elsewhere():
+                _require_nodes(called)
             yield
         return
     os.environ.update(_environment_of_our_own())
@@ -216,8 +245,22 @@ def session() -> Iterator[None]:
             del os.environ[LOGS]
 
 
+def _shipped() -> dict:
+    """Ray's runtime environment of workers elsewhere: this code, which Ray keeps by its hash, and what the environment says
+    about the work. Data are not shipped: all that is no package of code is left out."""
+    others = [f"/{entry.name}" for entry in ROOT.iterdir() if entry.name not in SHIPPED]
+    about_here = (LOGS, "SEAMBENCH_DRIVER")
+    told = {
+        name: value
+        for name, value in os.environ.items()
+        if name in FORWARDED or (name.startswith("SEAMBENCH_") and name not in about_here)
+    }
+    # a worker has one thread unless it sets more itself, whatever the nodes' environments say: sums depend on it
+    return {"working_dir": str(ROOT), "excludes": [*others, "__pycache__"], "env_vars": told | {"OMP_NUM_THREADS": "1"}}
+
+
 @contextlib.contextmanager
-def _joined(address: str, called: str) -> Iterator[None]:
+def _joined(address: str, called: str, shipped: dict | None = None) -> Iterator[None]:
     host, port = _host_and_port(address)
     if port and (refusal := _refusal(host, port)):  # Ray would try again for minutes
         raise UserError(f"{called}: no Ray cluster answers there ({refusal})")
@@ -236,7 +279,13 @@ def _joined(address: str, called: str) -> Iterator[None]:
             # dozens of lines about itself. So do Ray's libraries below Python in this process, which call it an error that
             # an actor of Ray Data has arguments.
             os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-            ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False, configure_logging=True)
+            ray.init(
+                address=address,
+                logging_level=logging.WARNING,
+                log_to_driver=False,
+                configure_logging=True,
+                runtime_env=shipped,
+            )
         except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             if (
                 isinstance(error, ray.exceptions.AuthenticationError)
@@ -261,37 +310,67 @@ def _joined(address: str, called: str) -> Iterator[None]:
 _standard_error = 2
 
 
-def _require_project(called: str) -> None:
-    """Refuse a cluster one of whose other nodes lacks this code: whatever ran there would fail, again and again."""
+def _require_nodes(called: str) -> None:
+    """Refuse a cluster one of whose other nodes doesn't see the project's files, or has another torch: whatever ran there
+    would fail again and again, or end with other numbers."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    module = __spec__.name
-
-    @ray.remote(num_cpus=0, max_retries=0)
-    def has_project() -> bool:
-        import importlib.util
-
-        try:
-            return importlib.util.find_spec(module) is not None
-        except ModuleNotFoundError:
-            return False
-
     here = ray.get_runtime_context().get_node_id()
     others = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] != here]
-    answers = [
-        has_project.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote()
-        for node in others
-    ]
-    for node, answer in zip(others, answers):
-        name = node["NodeManagerAddress"]
+    if not others:
+        return
+
+    @ray.remote(num_cpus=0, max_retries=0)
+    def tell(files: list[str]) -> tuple[str, list[bool]]:
+        import importlib.metadata
+
         try:
-            if not ray.get(answer, timeout=JOIN_SECONDS):
+            version = importlib.metadata.version("torch")
+        except importlib.metadata.PackageNotFoundError:
+            version = "no torch"
+        return version, [os.path.exists(file) for file in files]
+
+    with _probes() as probes:
+        answers = [
+            tell.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
+                [str(file) for file in probes]
+            )
+            for node in others
+        ]
+        for node, answer in zip(others, answers):
+            name = node["NodeManagerAddress"]
+            try:
+                version, seen = ray.get(answer, timeout=JOIN_SECONDS)
+            except ray.exceptions.RayError as error:
+                if not any(other["Alive"] for other in ray.nodes() if other["NodeID"] == node["NodeID"]):
+                    continue  # it died meanwhile, and nothing will be placed there
                 raise UserError(
-                    f"{called}: its node {name} doesn't have the project; put it there at {ROOT}, with the same .venv"
+                    f"{called}: its node {name} runs no task ({str(error).strip().splitlines()[-1]})"
+                ) from None
+            if not all(seen):
+                unseen = ", ".join(str(file.parent) for file, there in zip(probes, seen) if not there)
+                raise UserError(
+                    f"{called}: its node {name} doesn't see {unseen}; mount it there under the same path (code is shipped, files aren't)"
                 )
-        except ray.exceptions.RayError as error:
-            raise UserError(f"{called}: its node {name} runs no task ({str(error).strip().splitlines()[-1]})") from None
+            if version != (ours := importlib.metadata.version("torch")):
+                raise UserError(f"{called}: its node {name} has torch {version}, and this machine {ours}")
+
+
+@contextlib.contextmanager
+def _probes() -> Iterator[list[Path]]:
+    """A file in each of the project's folders that workers use, for as long as the block lasts."""
+    project = Path(os.environ.get("DVC_ROOT", ".")).absolute()
+    name = f".seen-{secrets.token_hex(8)}"
+    (project / ".runs").mkdir(exist_ok=True)
+    probes = [project / folder / name for folder in SEEN if (project / folder).is_dir()]
+    try:
+        for file in probes:
+            file.touch()
+        yield probes
+    finally:
+        for file in probes:
+            file.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -411,6 +490,19 @@ def require_gpus(count: int) -> None:
     if there < count:
         raise UserError(
             f"training.device = 'gpu' needs {count} GPU(s) and this Ray cluster has {there}; set training.device: cpu, or start Ray where the GPUs are"
+        )
+
+
+def require_cpus(workers: int, each: int) -> None:
+    """Refuse in words what Ray would wait for without end: more workers, or larger ones, than the running cluster's nodes
+    have CPUs for."""
+    import ray
+
+    nodes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+    if (there := sum(cpus // each for cpus in nodes)) < workers:
+        what = f"training.workers = {workers}" if each == 1 else f"training.threads = {each}"
+        raise UserError(
+            f"{what}: the nodes of this Ray cluster have {', '.join(map(str, nodes))} CPU(s), enough for {there} of {workers} worker(s); lower it, or add nodes"
         )
 
 

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import psutil
@@ -54,6 +55,70 @@ def no_cluster(monkeypatch):
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER",
     ):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize(
+    "address, logs, ray, elsewhere",
+    [
+        ("10.0.0.1:6379", None, None, True),
+        ("10.0.0.1:6379", None, "always", True),
+        ("10.0.0.1:6379", None, "off", False),
+        ("127.0.0.1:6379", "/tmp/logs", None, False),  # a head of our own, started by a command above this one
+        (None, None, None, False),
+    ],
+)
+def test_a_cluster_is_elsewhere_when_somebody_else_started_it(no_cluster, monkeypatch, address, logs, ray, elsewhere):
+    for name, value in (("RAY_ADDRESS", address), (cluster.LOGS, logs), ("SEAMBENCH_RAY", ray)):
+        monkeypatch.delenv(name, raising=False)
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    assert cluster.elsewhere() == elsewhere
+
+
+def test_what_is_shipped_is_the_packages_files_and_nothing_else(monkeypatch, tmp_path):
+    from ray._private.runtime_env.packaging import create_package
+
+    for name in ("pipeline", "models", "stages", "commands", "data", ".runs", "models/__pycache__"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file.py").write_text("")
+    (tmp_path / "pipeline" / "known.json").write_text("{}")
+    (tmp_path / "params.yaml").write_text("")
+    monkeypatch.setattr(cluster, "ROOT", tmp_path)
+    shipped = cluster._shipped()
+    create_package(shipped["working_dir"], Path(f"{tmp_path}.zip"), True, excludes=shipped["excludes"])
+    with zipfile.ZipFile(f"{tmp_path}.zip") as package:
+        names = {name for name in package.namelist() if not name.endswith("/")}
+    code = {f"{name}/file.py" for name in ("pipeline", "models", "stages", "commands")}
+    assert names == code | {"pipeline/known.json"}
+
+
+def test_workers_elsewhere_are_told_what_concerns_their_work(monkeypatch):
+    for name, value in (
+        ("SEAMBENCH_CHECKPOINT_SECONDS", "5"),
+        ("SEAMBENCH_DRIVER", "1:2:/x"),
+        ("OMP_NUM_THREADS", "8"),
+    ):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("GOMP_SPINCOUNT", "1000")
+    told = cluster._shipped()["env_vars"]
+    assert told["SEAMBENCH_CHECKPOINT_SECONDS"] == "5" and told["GOMP_SPINCOUNT"] == "1000"
+    assert told["OMP_NUM_THREADS"] == "1" and not {"SEAMBENCH_DRIVER", "HOME", "RAY_AUTH_TOKEN"} & told.keys()
+
+
+@pytest.mark.parametrize(
+    "workers, each, fits", [(3, 1, True), (4, 1, False), (1, 2, True), (2, 2, False), (1, 3, False)]
+)
+def test_more_cpus_than_the_nodes_have_are_refused(monkeypatch, workers, each, fits):
+    import ray
+
+    nodes = [{"Alive": True, "Resources": resources} for resources in ({"CPU": 2.0}, {"CPU": 1.0}, {})]
+    monkeypatch.setattr(ray, "nodes", lambda: [*nodes, {"Alive": False, "Resources": {"CPU": 64.0}}])
+    if fits:
+        cluster.require_cpus(workers, each)
+        return
+    what = f"training.workers = {workers}" if each == 1 else f"training.threads = {each}"
+    with pytest.raises(UserError, match=f"^{what}: the nodes of this Ray cluster have 2, 1, 0 CPU"):
+        cluster.require_cpus(workers, each)
 
 
 def start_refused() -> str:

@@ -100,8 +100,15 @@ def test_without_ray_a_pool_of_processes_does_the_same(monkeypatch):
     with pytest.raises(UserError, match="^deaths: a worker process died; is there memory enough"):
         list(parallel.ordered_map(die, [1], describe="deaths"))
     monkeypatch.setenv("SEAMBENCH_RAY", "no")
-    with pytest.raises(UserError, match="SEAMBENCH_RAY = 'no': expected on or off"):
+    with pytest.raises(UserError, match="SEAMBENCH_RAY = 'no': expected on, off or always"):
         list(parallel.ordered_map(slow_square, [1], describe="squares"))
+
+
+def test_with_always_nothing_is_tried_in_this_process(monkeypatch):
+    monkeypatch.setenv("SEAMBENCH_RAY", "always")
+    assert parallel.pays(done=0, count=10, passed=0.0)
+    monkeypatch.setenv("SEAMBENCH_RAY", "on")
+    assert not parallel.pays(done=0, count=10, passed=0.0)
 
 
 @pytest.mark.slow
