@@ -84,7 +84,7 @@ class Planner:
         assert block.training is not None  # else it had no such stage
         training, validation = self._training_images(task, data)
         batch = block.training.batch_size
-        steps = min(training // batch, block.training.max_steps_per_epoch or 2**62)
+        steps = min(training * block.training.draws // batch, block.training.max_steps_per_epoch or 2**62)
         rate, of_image = self._rate(name, task, data), self._of_task(task, data)
         seconds, flops, epochs_in_all = 0.0, 0.0, 0
         known = tuple(rate.train_seconds)

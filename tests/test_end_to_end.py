@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.slow
 
 # one trained network and one method without training per task
-KEPT = ("constant_map", "unet", "composite", "rainnet", "mean_fill", "rfr")
+KEPT = ("constant_map", "unet", "composite", "rainnet", "mean_fill", "pconv")
 CONTRACT = {
     "localization": {"ap", "f1", "iou"},
     "harmonization": {"mse", "fmse", "psnr", "ssim", "fssim"},
@@ -34,9 +34,9 @@ def tiny() -> dict:
     parameters["training"] |= {"validation_images": 4, "threads": 1}
     parameters["evaluation"]["bootstrap"] = 50
     parameters["models"] = {name: parameters["models"][name] for name in KEPT}
-    for name in ("unet", "rainnet", "rfr"):
+    for name in ("unet", "rainnet", "pconv"):
         parameters["models"][name]["training"] |= {"epochs": 2, "batch_size": 4, "max_steps_per_epoch": 4}
-    parameters["models"]["rfr"]["training"]["phases"]["finetune"]["epochs"] = 1
+    parameters["models"]["pconv"]["training"]["phases"]["finetune"]["epochs"] = 1
     return parameters
 
 
@@ -110,7 +110,7 @@ def test_tables_keep_their_contract(undisturbed, task):
         == {
             "localization": {"constant_map", "unet"},
             "harmonization": {"composite", "rainnet"},
-            "inpainting": {"mean_fill", "rfr"},
+            "inpainting": {"mean_fill", "pconv"},
         }[task]
     )
     for model, part in scores.groupby("model"):
@@ -123,7 +123,7 @@ def test_tables_keep_their_contract(undisturbed, task):
 
 def test_what_stands_beside_the_scores(undisturbed):
     printed = pd.read_parquet(undisturbed / "results/published/compared.parquet")
-    assert set(printed["model"]) == {"unet", "composite", "rainnet", "rfr"}
+    assert set(printed["model"]) == {"unet", "composite", "rainnet", "pconv"}
     summary = pd.read_parquet(undisturbed / "results/localization/summary.parquet").set_index(["model", "subset"])
     ours = printed[(printed["model"] == "unet") & (printed["subset"] == "All") & (printed["metric"] == "iou")]["ours"]
     assert ours.item() == summary.loc[("unet", "All"), "iou_minmax"]

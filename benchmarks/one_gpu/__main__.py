@@ -194,7 +194,8 @@ def _epoch(parameters: params.Params, name: str) -> int:
         count = len(
             datasets.pairs(data, "train", parameters.localization.max_foreground if task == "localization" else 1.0)
         )
-    return min(count // block.batch_size, block.max_steps_per_epoch or count) * block.batch_size
+    steps = count * block.draws // block.batch_size
+    return min(steps, block.max_steps_per_epoch or steps) * block.batch_size
 
 
 def _rates(parameters: params.Params, names: list[str], seconds: float) -> dict[str, float]:

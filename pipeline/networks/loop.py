@@ -107,20 +107,19 @@ class Player(nn.Module):
 
 
 class Order:
-    """Batches of (phase, epoch, index) of one epoch, from a step on; this rank's share of each global batch."""
+    """Batches of (phase, epoch, number) of one epoch, from a step on; this rank's share of each global batch. Every image
+    has as many numbers as it has draws: `number` modulo the number of images is the image."""
 
     def __init__(self, loop: "Loop"):
         self.loop, self.phase, self.epoch, self.start = loop, 0, 0, 0
 
     def __iter__(self):
         loop = self.loop
-        order = seeds.rng(loop.job.seed, loop.job.name, "order", self.phase, self.epoch).permutation(
-            len(loop.training_set)
-        )
+        order = seeds.rng(loop.job.seed, loop.job.name, "order", self.phase, self.epoch).permutation(loop.epoch_images)
         size = loop.batch_size
         for step in range(self.start, loop.steps_per_epoch):
             part = order[step * size : (step + 1) * size]
-            yield [(self.phase, self.epoch, int(index)) for index in part[loop.rank :: loop.world]]
+            yield [(self.phase, self.epoch, int(number)) for number in part[loop.rank :: loop.world]]
 
     def __len__(self) -> int:
         return self.loop.steps_per_epoch - self.start
@@ -133,11 +132,12 @@ class Augmented(Dataset):
         self.dataset, self.job = dataset, job
 
     def __getitem__(self, key: tuple[int, int, int]):
-        phase, epoch, index = key
+        phase, epoch, number = key
+        draw, index = divmod(number, len(self.dataset))
         name = self.dataset.ids[index]
-        return self.dataset.augmented(
-            index, self.job.own.augmentation, self.job.seed, "augment", phase, epoch, name
-        ), name
+        # the first draw is that of a training with one draw an epoch
+        seed = (self.job.seed, "augment", phase, epoch, name, *([draw] if draw else []))
+        return self.dataset.augmented(index, self.job.own.augmentation, *seed), name
 
 
 class Loop:
@@ -161,12 +161,14 @@ class Loop:
         self.thawed = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.training_set, self.validation_set = job.build_data()
         self.batch_size = job.own.batch_size
-        if len(self.training_set) < self.batch_size:
+        self.epoch_images = len(self.training_set) * job.own.draws
+        if self.epoch_images < self.batch_size:
+            drawn = f" drawn {job.own.draws} times an epoch" if job.own.draws > 1 else ""
             raise UserError(
-                f"{job.name}: {len(self.training_set)} training images, fewer than models.{job.name}.training.batch_size = {self.batch_size}"
+                f"{job.name}: {len(self.training_set)} training images{drawn}, fewer than models.{job.name}.training.batch_size = {self.batch_size}"
             )
         # the last, smaller batch is dropped, so that batch statistics always see the same number of images
-        self.steps_per_epoch = min(len(self.training_set) // self.batch_size, job.own.max_steps_per_epoch or 2**62)
+        self.steps_per_epoch = min(self.epoch_images // self.batch_size, job.own.max_steps_per_epoch or 2**62)
         self.phases = phases(job.name, job.own, self.model.phases)
         self.order = Order(self)
         workers = min(8, max(cluster.cpus() // world - 1, 0)) if self.device.type == "cuda" else 0

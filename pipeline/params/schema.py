@@ -315,6 +315,11 @@ class ModelTraining(Block):
     )
     epochs: Annotated[int, Field(ge=0)] = Field(description="of the first phase; further phases have their own")
     batch_size: Count
+    draws: Count = Field(
+        1,
+        description="how often an epoch takes each training image, each time with a crop, flip and hole of its own: few photographs "
+        "then make an epoch worth validating",
+    )
     max_steps_per_epoch: Count | None = None
     optimization: Optimization
     phases: dict[str, PhaseOverride] = Field({}, description="epochs and learning rate of the phases after the first")

@@ -55,6 +55,16 @@ def test_costs_are_images_times_rates(project, monkeypatch):
     assert (costs["infer-unet"].fixed, costs["infer-unet"].spread) == (3.0, 20 * 0.5)
 
 
+def test_images_that_are_drawn_often_make_longer_epochs(project, monkeypatch):
+    file = Path("params.yaml")
+    text = file.read_text()
+    drawn = text.replace("epochs: 20\n", "epochs: 20\n      draws: 2\n", 1)
+    assert drawn != text and "unet" in text[: text.index("epochs: 20")]
+    file.write_text(drawn)
+    # 25 whole batches of 8 in 2 x 100 images
+    assert costs_of(monkeypatch)["train-unet"].fixed == pytest.approx(3 + 20 * 25 * 8 * 0.25 + 20 * 32 * 0.5 / 2)
+
+
 def test_on_gpus_arithmetic_counts(project, monkeypatch):
     costs = costs_of(monkeypatch, gpus=1)
     # data sheet: 494 TFLOPS of TF32, of which half; forward passes of 10 GFLOP, steps of 30

@@ -510,8 +510,8 @@ def test_a_view_reaches_into_a_model_block(load):
     assert view.models["unet"].hyperparameters == load().models["unet"].hyperparameters
     with pytest.raises(AttributeError, match=r"models\.unet\.training"):
         view.models["unet"].training
-    with pytest.raises(AttributeError, match=r"models\.rfr"):
-        view.models["rfr"]
+    with pytest.raises(AttributeError, match=r"models\.pconv"):
+        view.models["pconv"]
 
 
 def test_a_view_of_what_the_file_lacks_is_refused_with_the_nearest_name(load):

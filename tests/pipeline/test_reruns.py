@@ -24,8 +24,8 @@ pytestmark = pytest.mark.slow
 
 YAML_SAFE = YAML(typ="safe", pure=True)
 YAML_SAFE.sort_base_mapping_type_on_output = False
-KEPT = ("constant_map", "unet", "composite", "rainnet", "telea", "rfr")
-TRAINED = ("unet", "rainnet", "rfr")
+KEPT = ("constant_map", "unet", "composite", "rainnet", "telea", "pconv")
+TRAINED = ("unet", "rainnet", "pconv")
 
 
 def wide_parameters() -> dict:
@@ -217,7 +217,7 @@ def affected(place: tuple[str, ...]) -> set[str]:
         case ("inpainting", "source"):
             return {"irregular_masks@photos"} | of_task("inpainting", trained=True)
         case ("inpainting", "mask_augmentation", _):
-            return {"train-rfr"}
+            return {"train-pconv"}
         case ("training", "device"):
             return TRAIN | INFER | DETECT
         case ("training", "validation_images"):  # a localizer's threshold is chosen on them at inference
@@ -229,9 +229,11 @@ def affected(place: tuple[str, ...]) -> set[str]:
         case ("training", _):
             return TRAIN
         case ("recipes", "short", *leaf):
-            # rfr has a batch size of its own, unet a schedule
+            # pconv and rainnet have a learning rate of their own, unet a schedule
+            of_few = [["optimization", "learning_rate"], ["augmentation", "crop", "low"], ["keep"]]
             own = {
-                "rfr": [["batch_size"]],
+                "pconv": of_few,
+                "rainnet": of_few,
                 "unet": [["optimization", "schedule", "name"], ["optimization", "schedule", "warmup"]],
             }
             return {f"train-{name}" for name in TRAINED if leaf not in own.get(name, [])}
@@ -364,7 +366,7 @@ def test_files_by_hand(project, file, expected):
         (
             "data/sources/bundled/photographs.parquet",
             "ingest@bundled",
-            {"synthesize@HCOCO", MASKS, "report", "train-rfr", "infer-rfr", "infer-telea"},
+            {"synthesize@HCOCO", MASKS, "report", "train-pconv", "infer-pconv", "infer-telea"},
         ),
         (
             "data/composites/HFlickr/pairs.parquet",

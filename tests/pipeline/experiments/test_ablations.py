@@ -144,7 +144,7 @@ def test_names_are_refs_that_follow_what_the_numbers_depend_on(parameters, monke
     )
     other = parameters.model_copy(update={"seed": parameters.seed + 1})
     assert not set(first) & set(names(other))
-    elsewhere = parameters.models | {"unet": parameters.models["rfr"]}
+    elsewhere = parameters.models | {"unet": parameters.models["pconv"]}
     assert first == names(parameters.model_copy(update={"models": elsewhere})), (
         "another network's parameters count for nothing"
     )

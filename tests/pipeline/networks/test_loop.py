@@ -210,6 +210,23 @@ def test_every_epoch_sees_every_image_once_in_another_order(tmp_path):
     assert sorted(seen[0]) == sorted(seen[1]) == list(range(12)) and seen[0] != seen[1]
 
 
+def test_further_draws_of_an_image_are_other_crops_and_the_first_is_that_of_a_single_draw(tmp_path):
+    once, thrice = Loop(job(tmp_path), "cpu", 0, 1), Loop(job(tmp_path, draws=3), "cpu", 0, 1)
+    assert thrice.steps_per_epoch == 3 * once.steps_per_epoch
+    assert sorted(number for batch in thrice.order for _, _, number in batch) == list(range(3 * 12))
+    taken = {draw: thrice.loader.dataset[0, 0, 12 * draw + 5] for draw in range(3)}
+    assert {name for _, name in taken.values()} == {once.training_set.ids[5]}
+    first, second, third = (item["composite"] for item, _ in taken.values())
+    assert np.array_equal(first, once.loader.dataset[0, 0, 5][0]["composite"])
+    assert not np.array_equal(first, second) and not np.array_equal(second, third)
+
+
+def test_few_images_fill_a_batch_by_being_drawn_often(tmp_path):
+    assert Loop(job(tmp_path, data={"train": 2}, draws=3), "cpu", 0, 1).steps_per_epoch == 1
+    with pytest.raises(UserError, match="1 training images drawn 3 times an epoch, fewer than"):
+        Loop(job(tmp_path, data={"train": 1}, draws=3), "cpu", 0, 1)
+
+
 @pytest.mark.parametrize("world", [2, 4])
 def test_workers_share_out_the_same_batches(tmp_path, world):
     whole = [sorted(batch) for batch in Loop(job(tmp_path, batch_size=4), "cpu", 0, 1).order]

@@ -21,7 +21,7 @@ SIZE = 48
 METHODS = {
     "localization": {"constant_map": False, "unet": True},
     "harmonization": {"composite": False, "rainnet": True},
-    "inpainting": {"mean_fill": False, "rfr": True},
+    "inpainting": {"mean_fill": False, "pconv": True},
 }
 """Task: method, and whether it is trained."""
 

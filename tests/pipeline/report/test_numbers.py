@@ -131,37 +131,39 @@ def test_missing_table_is_named(finished, tmp_path, name):
 
 def test_index_and_summary_must_name_the_same_methods(finished, tmp_path):
     shutil.copytree(finished / "artifacts/index/inpainting", tmp_path / "index")
-    (tmp_path / "index/rfr.json").unlink()
-    with pytest.raises(UserError, match="rfr is in one only"):
+    (tmp_path / "index/pconv.json").unlink()
+    with pytest.raises(UserError, match="pconv is in one only"):
         numbers.read_results("inpainting", finished / "results/inpainting", tmp_path / "index")
     with pytest.raises(UserError, match="no method has predictions"):
         numbers.read_results("inpainting", finished / "results/inpainting", tmp_path / "nothing")
 
 
 def test_training_budget(finished):
-    training = numbers.read_training(finished / "artifacts/models/rfr")
+    training = numbers.read_training(finished / "artifacts/models/pconv")
     own = SimpleNamespace(batch_size=4, optimization=SimpleNamespace(optimizer="adam", learning_rate=1e-3))
-    (row,) = numbers.training_rows([training], {"rfr": SimpleNamespace(training=own)})
+    (row,) = numbers.training_rows([training], {"pconv": SimpleNamespace(training=own)})
     assert (row["epochs"], row["steps"], row["images"], row["seconds"]) == ("2 + 1", "30", "120", "2 min 5 s")
-    with pytest.raises(UserError, match="rfr as trained"):
+    with pytest.raises(UserError, match="pconv as trained"):
         numbers.training_rows([training], {})
 
 
 def test_training_without_epochs():
     empty = numbers.Training(
-        "rfr", pd.DataFrame(), {"device": "CPU", "workers": 2, "images_per_second": 0.0, "seconds_of_the_last_run": 0.0}
+        "pconv",
+        pd.DataFrame(),
+        {"device": "CPU", "workers": 2, "images_per_second": 0.0, "seconds_of_the_last_run": 0.0},
     )
     own = SimpleNamespace(batch_size=4, optimization=SimpleNamespace(optimizer="adam", learning_rate=1e-3))
-    (row,) = numbers.training_rows([empty], {"rfr": SimpleNamespace(training=own)})
+    (row,) = numbers.training_rows([empty], {"pconv": SimpleNamespace(training=own)})
     assert (row["epochs"], row["steps"], row["hardware"]) == ("0", "0", "CPU, 2 workers")
 
 
 @pytest.mark.parametrize("name", ["history.parquet", "training.json"])
 def test_missing_training_is_named(finished, tmp_path, name):
-    shutil.copytree(finished / "artifacts/models/rfr", tmp_path / "rfr")
-    (tmp_path / "rfr" / name).unlink()
-    with pytest.raises(UserError, match=rf"rfr/{name}: no such"):
-        numbers.read_training(tmp_path / "rfr")
+    shutil.copytree(finished / "artifacts/models/pconv", tmp_path / "pconv")
+    (tmp_path / "pconv" / name).unlink()
+    with pytest.raises(UserError, match=rf"pconv/{name}: no such"):
+        numbers.read_training(tmp_path / "pconv")
 
 
 def test_counts(finished):

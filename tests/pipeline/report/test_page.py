@@ -208,7 +208,7 @@ def test_a_preference_study_is_shown_with_the_task_whose_methods_it_compares(fin
 NEEDED = [
     "results/published/compared.parquet", "results/detectability/summary.parquet",
     "results/localization/summary.parquet", "results/harmonization/ranks.parquet", "results/inpainting/breakdowns.parquet",
-    "artifacts/models/unet/history.parquet", "artifacts/models/rfr/training.json", "data/composites/HCOCO/pairs.parquet",
+    "artifacts/models/unet/history.parquet", "artifacts/models/pconv/training.json", "data/composites/HCOCO/pairs.parquet",
     "data/composites/HAdobe5k/rejected.parquet", "data/irregular_masks/masks.parquet", "data/irregular_masks/assigned.parquet",
 ]  # fmt: skip
 

@@ -84,7 +84,7 @@ def test_same_data_same_bytes(finished, charts):
 def test_methods_are_named_where_their_lines_end(finished):
     results = read(finished, "inpainting")
     written = texts(plots.by_steps(results, "hole_ratio_bucket", "psnr"))
-    assert {"mean_fill", "rfr", "0–10", "10–20", "20–30", "PSNR ↑", "hole ratio, % (n = 2 each)"} <= set(written)
+    assert {"mean_fill", "pconv", "0–10", "10–20", "20–30", "PSNR ↑", "hole ratio, % (n = 2 each)"} <= set(written)
 
 
 def test_text_is_no_formula_and_no_markup(finished):

@@ -19,15 +19,15 @@ from tests.pipeline.report.test_page import render
 
 @pytest.fixture
 def drawing(finished, tmp_path) -> Path:
-    """The finished project, in which rfr drew two samples: its own prediction and mean_fill's."""
+    """The finished project, in which pconv drew two samples: its own prediction and mean_fill's."""
     root = shutil.copytree(finished, tmp_path / "drawing")
     with contextlib.chdir(root):
-        split, other = Path("artifacts/predictions/rfr/test"), Path("artifacts/predictions/mean_fill/test")
+        split, other = Path("artifacts/predictions/pconv/test"), Path("artifacts/predictions/mean_fill/test")
         first = tables.read(split / "predictions.parquet").assign(sample=1)
         second = tables.read(other / "predictions.parquet").assign(sample=2)
         second["prediction"] = "../../mean_fill/test/" + second["prediction"]
         tables.write(split / "samples.parquet", pd.concat([first, second]))
-        file = Path("artifacts/index/inpainting/rfr.json")
+        file = Path("artifacts/index/inpainting/pconv.json")
         index = json.loads(file.read_text())
         index["splits"]["test"]["samples"] = {
             "n": 2,
@@ -48,9 +48,9 @@ def test_scores_and_pictures_of_samples_stand_side_by_side(drawing):
             sheets.Shown(results, Path("artifacts/predictions"), SIZE),
         )
     assert [(row["model"], row["metric"], row["n_samples"]) for row in section["rows"]] == [
-        ("rfr", "SSIM", 2),
-        ("rfr", "PSNR", 2),
-        ("rfr", "L1", 2),
+        ("pconv", "SSIM", 2),
+        ("pconv", "PSNR", 2),
+        ("pconv", "L1", 2),
     ]
     first, best, mean = (float(cell["text"]) for cell in section["rows"][1]["cells"])
     assert best == first > mean  # the other sample is a grey hole
@@ -60,4 +60,4 @@ def test_scores_and_pictures_of_samples_stand_side_by_side(drawing):
 
 def test_the_page_has_them(drawing):
     html = render(drawing)
-    assert html.count("<h3>Several samples</h3>") == 1 and "input, samples of rfr and truth of" in html
+    assert html.count("<h3>Several samples</h3>") == 1 and "input, samples of pconv and truth of" in html

@@ -120,7 +120,7 @@ def test_worst_images_come_worst_first(finished):
 def test_missing_prediction_is_named(finished, tmp_path):
     with shown(finished, "inpainting") as view:
         view.predictions = tmp_path
-        with pytest.raises(UserError, match="rfr/test/.*: no such file"):
+        with pytest.raises(UserError, match="pconv/test/.*: no such file"):
             sheets.contact_sheet(view, 1)
 
 

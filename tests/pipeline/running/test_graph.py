@@ -158,29 +158,29 @@ def embedded() -> params.Params:
 
 
 def test_stages_of_a_trained_network(embedded):
-    stages = graph.stages_of("rfr", embedded)
-    assert list(stages) == ["train-rfr", "infer-rfr"]
+    stages = graph.stages_of("pconv", embedded)
+    assert list(stages) == ["train-pconv", "infer-pconv"]
     train, infer = stages.values()
     source = f"data/sources/{embedded.inpainting.source}"
-    assert train["cmd"] == f"python -m stages.train rfr --data {source} data/irregular_masks"
-    weights = "artifacts/models/rfr/weights.safetensors"
-    assert infer["cmd"] == f"python -m stages.infer rfr --weights {weights} --data {source} data/irregular_masks"
-    assert train["deps"] == graph.closure("stages.train", "models.inpainting.rfr") + [source, "data/irregular_masks"]
-    assert infer["deps"] == graph.closure("stages.infer", "models.inpainting.rfr") + [
+    assert train["cmd"] == f"python -m stages.train pconv --data {source} data/irregular_masks"
+    weights = "artifacts/models/pconv/weights.safetensors"
+    assert infer["cmd"] == f"python -m stages.infer pconv --weights {weights} --data {source} data/irregular_masks"
+    assert train["deps"] == graph.closure("stages.train", "models.inpainting.pconv") + [source, "data/irregular_masks"]
+    assert infer["deps"] == graph.closure("stages.infer", "models.inpainting.pconv") + [
         source,
         "data/irregular_masks",
         weights,
     ]
     assert (
-        "models.rfr.training" in train["params"]
+        "models.pconv.training" in train["params"]
         and "seed" in train["params"]
-        and "models.rfr.hyperparameters" in infer["params"]
+        and "models.pconv.hyperparameters" in infer["params"]
     )
     assert "seed" not in infer["params"] and not any(
-        key.startswith("models.") and "rfr" not in key for key in train["params"]
+        key.startswith("models.") and "pconv" not in key for key in train["params"]
     )
-    assert train["outs"] == ["artifacts/models/rfr"]
-    assert infer["outs"] == ["artifacts/predictions/rfr", "artifacts/index/inpainting/rfr.json"]
+    assert train["outs"] == ["artifacts/models/pconv"]
+    assert infer["outs"] == ["artifacts/predictions/pconv", "artifacts/index/inpainting/pconv.json"]
 
 
 def test_a_method_without_training_is_only_run(embedded):
@@ -230,7 +230,7 @@ def test_without_trained_localizers_or_harmonizers_nothing_is_detected(embedded,
 
 
 def test_what_is_read_for_one_task_alone_is_a_parameter_of_that_task_alone(embedded):
-    for name in ("unet", "rainnet", "rfr"):
+    for name in ("unet", "rainnet", "pconv"):
         for stage in graph.stages_of(name, embedded).values():
             assert ("localization.max_foreground" in stage["params"]) == (name == "unet")
 
@@ -248,7 +248,7 @@ def test_methods_that_are_no_longer_named_leave_nothing_behind(embedded, tmp_pat
         (tmp_path / folder).mkdir(parents=True)
     for name in ("unet", "gone"):
         (tmp_path / f"artifacts/detectability/{name}.parquet").touch()
-    for name in ("rfr", "gone"):
+    for name in ("pconv", "gone"):
         (tmp_path / f"artifacts/index/inpainting/{name}.json").write_text('{"splits": {"test": {"predictions": "0"}}}')
     stale = {str(path.relative_to(tmp_path)) for path in graph.stale_outputs(embedded)[0]}
     assert stale == {
@@ -261,9 +261,9 @@ def test_methods_that_are_no_longer_named_leave_nothing_behind(embedded, tmp_pat
 
 def test_pictures_and_weights_from_elsewhere_have_one_stage_each(embedded):
     theirs = params.schema.ModelBlock(task="inpainting", outputs="../theirs")
-    rfr = params.schema.ModelBlock(weights="../rfr.safetensors")
+    pconv = params.schema.ModelBlock(weights="../pconv.safetensors")
     unet = params.schema.ModelBlock(weights="../unet.safetensors")
-    both = embedded.model_copy(update={"models": embedded.models | {"theirs": theirs, "rfr": rfr, "unet": unet}})
+    both = embedded.model_copy(update={"models": embedded.models | {"theirs": theirs, "pconv": pconv, "unet": unet}})
     data = ["data/sources/bundled", "data/irregular_masks"]
     (stage,) = graph.stages_of("theirs", both).items()
     assert stage[0] == "infer-theirs" and stage[1]["cmd"] == f"python -m stages.take_in theirs --data {' '.join(data)}"
@@ -272,11 +272,11 @@ def test_pictures_and_weights_from_elsewhere_have_one_stage_each(embedded):
         stage[1]["outs"] == ["artifacts/predictions/theirs", "artifacts/index/inpainting/theirs.json"]
         and "models.theirs" in stage[1]["params"]
     )
-    (stage,) = graph.stages_of("rfr", both).items()
+    (stage,) = graph.stages_of("pconv", both).items()
     assert (
-        stage[0] == "infer-rfr"
-        and "stages.infer rfr --weights ../rfr.safetensors --imported --data" in stage[1]["cmd"]
-        and "../rfr.safetensors" in stage[1]["deps"]
+        stage[0] == "infer-pconv"
+        and "stages.infer pconv --weights ../pconv.safetensors --imported --data" in stage[1]["cmd"]
+        and "../pconv.safetensors" in stage[1]["deps"]
     )
     assert list(graph.stages_of("unet", both)) == ["infer-unet", "detect-unet"], "an imported localizer detects too"
     assert graph.stale_outputs(both) == graph.stale_outputs(embedded)
