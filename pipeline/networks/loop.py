@@ -163,9 +163,9 @@ class Loop:
         self.batch_size = job.own.batch_size
         self.epoch_images = len(self.training_set) * job.own.draws
         if self.epoch_images < self.batch_size:
-            drawn = f" drawn {job.own.draws} times an epoch" if job.own.draws > 1 else ""
+            often = f" drawn {job.own.draws} times an epoch" if job.own.draws > 1 else ""
             raise UserError(
-                f"{job.name}: {len(self.training_set)} training images{drawn}, fewer than models.{job.name}.training.batch_size = {self.batch_size}"
+                f"{job.name}: {len(self.training_set)} training images{often}, fewer than models.{job.name}.training.batch_size = {self.batch_size}"
             )
         # the last, smaller batch is dropped, so that batch statistics always see the same number of images
         self.steps_per_epoch = min(self.epoch_images // self.batch_size, job.own.max_steps_per_epoch or 2**62)
