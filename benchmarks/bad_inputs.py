@@ -49,6 +49,11 @@ PLACES = 150
 """Places in a preset that are tried, drawn by a seed: all of them take half an hour."""
 
 
+SHARES = {"validation_share": 0.3, "test_share": 0.3}
+PHOTOGRAPHS = 12
+"""In a source that is tried: enough for every split to have one."""
+
+
 class Answer(NamedTuple):
     code: int
     said: str
@@ -168,15 +173,15 @@ def sources(folder: Path) -> Iterator[tuple[str, Callable[[], Answer]]]:
     """A folder in COCO's form, with one thing wrong in it."""
     rng = np.random.default_rng(0)
     whole = {
-        "images": [{"id": n, "file_name": f"{n}.png", "width": 160, "height": 160} for n in range(4)],
+        "images": [{"id": n, "file_name": f"{n}.png", "width": 160, "height": 160} for n in range(PHOTOGRAPHS)],
         "annotations": [
             {"id": n, "image_id": n, "category_id": 1, "iscrowd": 0, "bbox": [8, 8, 40, 40], "area": 1600}
             | {"segmentation": [[8, 8, 48, 8, 48, 48, 8, 48]]}
-            for n in range(4)
+            for n in range(PHOTOGRAPHS)
         ],
         "categories": [{"id": 1, "name": "thing"}],
     }
-    pictures = [rng.integers(0, 256, (160, 160, 3), np.uint8) for _ in range(4)]
+    pictures = [rng.integers(0, 256, (160, 160, 3), np.uint8) for _ in range(PHOTOGRAPHS)]
     yaml = YAML_SAFE.load((ROOT / "presets/labelled.yaml").read_text())
 
     def ingest(number: int, text: str) -> Answer:
@@ -184,7 +189,9 @@ def sources(folder: Path) -> Iterator[tuple[str, Callable[[], Answer]]]:
         for index, picture in enumerate(pictures):
             images.write_png(place / f"photos/images/{index}.png", picture)
         (place / "photos/instances.json").write_text(text)
-        parameters = yaml | {"sources": {"photos": yaml["sources"]["photos"] | {"path": str(place / "photos")}}}
+        parameters = yaml | {
+            "sources": {"photos": yaml["sources"]["photos"] | {"path": str(place / "photos")} | SHARES}
+        }
         with open(place / "params.yaml", "w") as file:
             YAML_SAFE.dump(parameters, file)
         with contextlib.chdir(place):

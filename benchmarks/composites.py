@@ -82,7 +82,7 @@ def crops(out: Path, count: int, height: int, width: int) -> Path:
             )
         )
     ingest.ingest(
-        photographs, [], out, source="crops", seed=0, val_share=0.0, test_share=0.0, longest_side=None, min_side=8,
+        photographs, [], out, source="crops", seed=0, validation_share=0.0, test_share=0.0, longest_side=None, min_side=8,
         max_pixels=10**7, max_rejected=0.0,
     )  # fmt: skip
     return out

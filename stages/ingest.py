@@ -30,7 +30,7 @@ def main(arguments) -> None:
             Path(arguments.out),
             source=arguments.source,
             seed=parameters.seed,
-            val_share=source.validation_share,
+            validation_share=source.validation_share,
             test_share=source.test_share,
             longest_side=source.longest_side,
             min_side=source.shortest_side,

@@ -42,11 +42,11 @@ COPIES = {"image_id": str, "copy_of": str, "kind": str, "split": str, "split_of_
 """kind: "equal" (the same decoded pixels) or "near"."""
 
 
-def split_by_hash(groups: Sequence[str], seed: int, val_share: float, test_share: float) -> dict[str, str]:
+def split_by_hash(groups: Sequence[str], seed: int, validation_share: float, test_share: float) -> dict[str, str]:
     """The split of each group. Groups stand in the order of a hash of (seed, group); the first are test, the next
     val, the rest train, each share of the number of groups rounded to the nearest (halves up)."""
     ordered = sorted(set(groups), key=lambda group: (share(seed, group), group))
-    n_test, n_val = (int(len(ordered) * part + 0.5) for part in (test_share, val_share))
+    n_test, n_val = (int(len(ordered) * part + 0.5) for part in (test_share, validation_share))
     names = ["test"] * n_test + ["val"] * n_val
     return {group: names[place] if place < len(names) else "train" for place, group in enumerate(ordered)}
 
@@ -78,7 +78,7 @@ def _splits(
     photographs: Sequence[Photograph],
     links: Sequence[copies.Link],
     seed: int,
-    val_share: float,
+    validation_share: float,
     test_share: float,
 ) -> dict:
     """The split of each group; groups that copies join get one split, but for those that the source itself splits."""
@@ -86,9 +86,9 @@ def _splits(
     shares = "the source's own splits"
     if splits is None:
         joined = copies.joined([photograph.group for photograph in photographs], links)
-        drawn = split_by_hash(list(joined.values()), seed, val_share, test_share)
+        drawn = split_by_hash(list(joined.values()), seed, validation_share, test_share)
         splits = {group: drawn[first] for group, first in joined.items()}
-        shares = f"{len(drawn)} groups, val_share {val_share}, test_share {test_share}"
+        shares = f"{len(drawn)} groups, validation_share {validation_share}, test_share {test_share}"
     for split in SPLITS:
         if split not in splits.values():
             raise UserError(f"{source}: no usable photograph is in {split} ({shares})")
@@ -183,7 +183,7 @@ def ingest(
     *,
     source: str,
     seed: int,
-    val_share: float,
+    validation_share: float,
     test_share: float,
     longest_side: int | None,
     min_side: int,
@@ -202,7 +202,7 @@ def ingest(
         drawn, has another size or is empty. A photograph without a usable object stays.
     longest_side
         Larger photographs are shrunk to it (bilinear, antialiased; masks nearest); None keeps all sizes.
-    seed, val_share, test_share
+    seed, validation_share, test_share
         Splits where the source has none of its own, see `split_by_hash`: shares of the usable groups.
     max_rejected
         Share of the source's photographs, 0..1, that may be rejected.
@@ -223,8 +223,10 @@ def ingest(
     objects are rejected, if no usable object is left, if
     a split would stay empty, if ids repeat, or if the source's own splits are incomplete or cross a group.
     """
-    if min(val_share, test_share) < 0 or val_share + test_share >= 1:
-        raise ParameterError(f"val_share {val_share} and test_share {test_share} leave no photograph for training")
+    if min(validation_share, test_share) < 0 or validation_share + test_share >= 1:
+        raise ParameterError(
+            f"validation_share {validation_share} and test_share {test_share} leave no photograph for training"
+        )
     refuse_duplicates(photographs)
     rejected = [dict(row) for row in rejected]
     total = len(photographs) + sum(row["item"].startswith("photograph") for row in rejected)
@@ -255,7 +257,7 @@ def ingest(
         links = [
             link for link in copies.links(prints, near_copies) if usable[link.first].group != usable[link.second].group
         ]
-        splits = _splits(source, usable, links, seed, val_share, test_share)
+        splits = _splits(source, usable, links, seed, validation_share, test_share)
         split_of = {photograph.image_id: splits[photograph.group] for photograph in usable}
         for row in (*photograph_rows, *instance_rows):
             row["split"] = split_of[row["image_id"]]

@@ -20,7 +20,7 @@ from pipeline.errors import UserError
 from tests.pipeline.data.composites import making
 
 OPTIONS = {
-    "source": "odd", "seed": 1, "val_share": 0.2, "test_share": 0.2, "longest_side": None, "min_side": 8,
+    "source": "odd", "seed": 1, "validation_share": 0.2, "test_share": 0.2, "longest_side": None, "min_side": 8,
     "max_pixels": 50_000_000, "max_rejected": 0.5,
 }  # fmt: skip
 

@@ -21,7 +21,7 @@ from pipeline.errors import ParameterError, UserError
 
 PHOTOS = Path(__file__).resolve().parents[3] / "../shared/data/photos"
 OPTIONS = {
-    "source": "set", "seed": 1, "val_share": 0.2, "test_share": 0.2, "longest_side": None, "min_side": 4,
+    "source": "set", "seed": 1, "validation_share": 0.2, "test_share": 0.2, "longest_side": None, "min_side": 4,
     "max_pixels": 10**6, "max_rejected": 0.5,
 }  # fmt: skip
 
@@ -263,11 +263,11 @@ def test_duplicate_ids_are_refused(five, tmp_path):
 
 
 @given(st.integers(0, 2**32), st.integers(1, 200), st.floats(0, 0.5), st.floats(0, 0.49))
-def test_shares_are_exact_up_to_rounding_and_order_does_not_count(seed, n_groups, val_share, test_share):
+def test_shares_are_exact_up_to_rounding_and_order_does_not_count(seed, n_groups, validation_share, test_share):
     groups = [f"g{number}" for number in range(n_groups)]
-    splits = split_by_hash(groups, seed, val_share, test_share)
-    assert splits == split_by_hash(groups[::-1] + groups, seed, val_share, test_share)
-    for split, part in (("test", test_share), ("val", val_share)):
+    splits = split_by_hash(groups, seed, validation_share, test_share)
+    assert splits == split_by_hash(groups[::-1] + groups, seed, validation_share, test_share)
+    for split, part in (("test", test_share), ("val", validation_share)):
         assert abs(sum(each == split for each in splits.values()) - part * n_groups) <= 1
 
 
@@ -293,7 +293,7 @@ def test_groups_never_cross_splits(tmp_path):
 def test_own_splits_are_taken(tmp_path):
     names = ("test", "train", "train", "val")
     made = [photograph(tmp_path / f"p{n}.jpg", pixels(seed=n), split=split) for n, split in enumerate(names)]
-    photographs, _, _ = run(made, tmp_path / "out", val_share=0.0, test_share=0.0)
+    photographs, _, _ = run(made, tmp_path / "out", validation_share=0.0, test_share=0.0)
     assert photographs["split"].tolist() == list(names)
 
 
@@ -316,11 +316,13 @@ def test_own_splits_that_do_not_do(tmp_path, splits, groups, reason):
 
 
 def test_shares_too_small_for_the_photographs(five, tmp_path):
-    reason = r"no usable photograph is in test \(5 groups, val_share 0.2, test_share 0.05\)"
+    reason = r"no usable photograph is in test \(5 groups, validation_share 0.2, test_share 0.05\)"
     with pytest.raises(UserError, match=reason):
         run(five, tmp_path / "out", test_share=0.05)
-    with pytest.raises(ParameterError, match="val_share 0.5 and test_share 0.5 leave no photograph for training"):
-        run(five, tmp_path / "out", val_share=0.5, test_share=0.5)
+    with pytest.raises(
+        ParameterError, match="validation_share 0.5 and test_share 0.5 leave no photograph for training"
+    ):
+        run(five, tmp_path / "out", validation_share=0.5, test_share=0.5)
 
 
 # promises

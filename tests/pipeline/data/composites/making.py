@@ -62,7 +62,7 @@ def photograph(
 
 def take_in(photographs: list[Photograph], out: Path, shares: tuple[float, float] = (0.0, 0.0), rejected=()) -> Path:
     ingest.ingest(
-        photographs, rejected, out, source=out.name, seed=5, val_share=shares[0], test_share=shares[1],
+        photographs, rejected, out, source=out.name, seed=5, validation_share=shares[0], test_share=shares[1],
         longest_side=None, min_side=8, max_pixels=10**6, max_rejected=0.0,
     )  # fmt: skip
     return out
