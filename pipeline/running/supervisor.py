@@ -255,7 +255,7 @@ def _mend_cut_lock(lock: Path, project: Path) -> None:
     """DVC writes these files from top to bottom into their place: killed in between, it leaves a part that it then refuses."""
     text = lock.read_text(errors="replace")
     whole = _whole_stages(text)
-    if whole == len(text):
+    if text and whole == len(text):  # an empty file is cut too: DVC misses its first line
         return
     if running := _dvc_in(project):
         raise _still_running(lock, running)
