@@ -6,12 +6,15 @@ stage: `dvc repro` gives the same tables with it and without. Each measurement i
 table has already, of the same hyperparameters on the same processor, are not made again.
 """
 
+import contextlib
+import fcntl
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
 from pipeline import command, params, tables
-from pipeline.errors import ParameterError
+from pipeline.errors import ParameterError, UserError
 from pipeline.networks import cost
 from pipeline.progress import Progress
 
@@ -32,7 +35,13 @@ def main(arguments) -> None:
     licences = cost.licences(page, tasks)
     here = {device: cost.processor(device) for device in ("cpu", *(["gpu"] if torch.cuda.is_available() else []))}
     hyperparameters = {name: _without_weights(block.hyperparameters) for name, block in there.items()}
-    out, rows = Path(arguments.out), []
+    out = Path(arguments.out)
+    with _only_writer(out):
+        _measure(arguments, out, names, tasks, page, licences, here, hyperparameters)
+
+
+def _measure(arguments, out: Path, names: list[str], tasks, page: str, licences, here, hyperparameters) -> None:
+    rows = []
     if out.is_file():
         rows = cost.kept(tables.read(out), hyperparameters, here).to_dict("records")
         rows = [row | cost.licences(page, {row["model"]: row["task"]})[row["model"]] for row in rows]
@@ -51,6 +60,23 @@ def main(arguments) -> None:
     table = cost.table(rows)
     tables.write(out, table)
     print(table.drop(columns=["height", "width", "task", "hyperparameters", "processor"]).to_string(index=False))
+
+
+@contextlib.contextmanager
+def _only_writer(table: Path) -> Iterator[None]:
+    """Two commands that measure at once would disturb each other's times, and the later would write over the earlier's rows.
+
+    Raises UserError when another command holds the table.
+    """
+    table.parent.mkdir(parents=True, exist_ok=True)
+    with open(table.with_name(f".{table.name}.lock"), "a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"{table}: another `commands.cost` is writing it; wait until that ends, or give another --out"
+            ) from None
+        yield
 
 
 def _without_weights(hyperparameters: dict) -> dict:

@@ -1,5 +1,6 @@
 """commands.cost goes on where it was: what the table has is not measured again, and other methods' rows stay."""
 
+import fcntl
 import shutil
 
 import numpy as np
@@ -53,3 +54,13 @@ def test_an_ended_command_goes_on_where_it_was(project, measured):
     assert project.run("cost", "unet", "--sizes", "256").code == 0
     assert measured[6:] == [("unet", "256")]  # another network now, whose other size was dropped
     assert set(times(project)) == {("composite", "256"), ("composite", "1080p"), ("unet", "256")}
+
+
+def test_a_second_command_on_the_same_table_is_refused(project, measured):
+    folder = project.folder / "results"
+    folder.mkdir()
+    with open(folder / ".cost.parquet.lock", "a") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        code, said = project.refused("cost", "composite", "--sizes", "256")
+    assert code == 1 and said.startswith("results/cost.parquet: another `commands.cost` is writing it; wait until")
+    assert not measured
