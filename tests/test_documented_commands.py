@@ -24,6 +24,11 @@ PROGRAMS = ("python", "make", "dvc")
 OF_OTHER_PROGRAMS = {
     "--node-ip-address": "ray start",
     "--kill": "dvc queue stop",
+    "--local": "dvc remote modify",
+    "--default": "dvc remote add",
+    "--allow-missing": "dvc pull",
+    "--nodes=4": "sbatch",
+    "--logdir": "tensorboard",
 }
 """Options that a page names without their command, and whose they are."""
 
@@ -239,7 +244,17 @@ def test_files_that_a_page_names_are_there(page):
             assert (ROOT / name).exists(), f"{page}: {name}"
 
 
-@pytest.mark.parametrize("name", ["SEAMBENCH_CPUS", "SEAMBENCH_RAY", "SEAMBENCH_GPU_SHARE", "SEAMBENCH_GPU_WORKERS"])
+VARIABLES = (
+    "SEAMBENCH_CPUS",
+    "SEAMBENCH_RAY",
+    "SEAMBENCH_GPU_SHARE",
+    "SEAMBENCH_GPU_WORKERS",
+    "SEAMBENCH_CHECKPOINTS",
+    "SEAMBENCH_CHECKPOINT_SECONDS",
+)
+
+
+@pytest.mark.parametrize("name", VARIABLES)
 def test_variables_of_the_environment_are_read(name):
     assert any(name in text for text in TEXT.values())
     assert any(f'"{name}"' in file.read_text(encoding="utf-8") for file in (ROOT / "pipeline").rglob("*.py"))
@@ -247,7 +262,7 @@ def test_variables_of_the_environment_are_read(name):
 
 def test_every_variable_of_ours_that_a_page_names_is_tested_above():
     named = set(re.findall(r"SEAMBENCH_\w+", "".join(TEXT.values())))
-    assert named == {"SEAMBENCH_CPUS", "SEAMBENCH_RAY", "SEAMBENCH_GPU_SHARE", "SEAMBENCH_GPU_WORKERS"}
+    assert named == set(VARIABLES)
 
 
 # ---- lines of the README that take no time, run

@@ -141,9 +141,9 @@ def test_inpainting_alone_on_a_folder_of_photographs_and_one_of_masks(tmp_path):
             hole[start : start + rows, :] = True
             images.write_png(tmp_path / f"holes/{low}_{number}.png", hole)
     parameters = (
-        alone("composites", "real_sets", "localization", a="telea", b="rfr")
+        alone("composites", "real_sets", "localization", a="telea", b="pconv")
         if "telea" in tiny()["models"]
-        else alone("composites", "real_sets", "localization", a="mean_fill", b="rfr")
+        else alone("composites", "real_sets", "localization", a="mean_fill", b="pconv")
     )
     parameters["sources"] = {"Places2": {"kind": "folder", "path": "../photos"}}
     parameters["inpainting"]["source"] = "Places2"
@@ -152,17 +152,17 @@ def test_inpainting_alone_on_a_folder_of_photographs_and_one_of_masks(tmp_path):
     folder = project(tmp_path / "project", parameters)
     run(folder, "python", "-m", "commands.cluster", "dvc", "repro")
     assert stages(folder) == {
-        "check", "ingest@Places2", "irregular_masks@Places2", "infer-mean_fill", "train-rfr", "infer-rfr", "evaluate@inpainting", "published", "report",
+        "check", "ingest@Places2", "irregular_masks@Places2", "infer-mean_fill", "train-pconv", "infer-pconv", "evaluate@inpainting", "published", "report",
     }  # fmt: skip
     buckets = pd.read_parquet(folder / "results/inpainting/breakdowns.parquet").query(
         "by == 'hole_ratio_bucket' and metric == 'psnr'"
     )
     assert set(buckets["value"]) == {"0-10", "10-20", "20-30", "30-40", "40-50", "50-60"} and set(buckets["model"]) == {
         "mean_fill",
-        "rfr",
+        "pconv",
     }
     printed = pd.read_parquet(folder / "results/published/compared.parquet")
-    assert set(printed["subset"]) == {"Places2"} and set(printed["model"]) == {"rfr"}
+    assert set(printed["subset"]) == {"Places2"} and set(printed["model"]) == {"pconv"}
     assert ">HCOCO<" not in (folder / "report/index.html").read_text()
     assert up_to_date(folder)
     mask = tmp_path / "holes/0_0.png"

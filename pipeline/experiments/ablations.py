@@ -97,6 +97,10 @@ def chosen(table: Table, rows: list[str] | None, left_out: list[str]) -> dict[st
 
 
 def hyperparameters(table: Table, row: Row, parameters: params.Params) -> dict[str, Any]:
+    if table.model not in parameters.models:
+        raise ParameterError(
+            f"the table varies {table.model}, which params.yaml doesn't name; take its block from presets/labelled.yaml"
+        )
     return parameters.models[table.model].hyperparameters | row.set
 
 

@@ -37,7 +37,7 @@ asked: list[tuple[str, ...]] = []
 
 @pytest.fixture
 def run(finished, tmp_path, monkeypatch):
-    """A finished run but for rfr, which is being trained by this process: 3 of 5 epochs."""
+    """A finished run but for pconv, which is being trained by this process: 3 of 5 epochs."""
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(watch, "_stage", stage_here)
@@ -46,19 +46,19 @@ def run(finished, tmp_path, monkeypatch):
     content["evaluation"] |= {"bootstrap": 20, "protocols": {"localization": [], "harmonization": [], "inpainting": []}}
     with open(tmp_path / "params.yaml", "w") as file:
         YAML_SAFE.dump(content, file)
-    shutil.rmtree(tmp_path / "artifacts/models/rfr")
-    (tmp_path / "artifacts/index/inpainting/rfr.json").unlink()
-    train(tmp_path / ".runs/rfr-0123456789abcdef", epochs=3)
+    shutil.rmtree(tmp_path / "artifacts/models/pconv")
+    (tmp_path / "artifacts/index/inpainting/pconv.json").unlink()
+    train(tmp_path / ".runs/pconv-0123456789abcdef", epochs=3)
     return tmp_path
 
 
 def train(folder, epochs: int) -> None:
-    """What a training of rfr leaves in its run folder after some of its 3 + 2 epochs."""
+    """What a training of pconv leaves in its run folder after some of its 3 + 2 epochs."""
     folder.mkdir(parents=True)
     course, rows = watching.Watch(folder, "inpainting", [("train", 3, 0.1), ("finetune", 2, 0.1)], 0), []
     item = {"image": project.photograph(0), "hole": project.mask(0)}
     for epoch in range(1, epochs + 1):
-        rows.append({"model": "rfr", "phase": "train", "epoch": epoch, "step": 9 * epoch, "loss": 3.0 / epoch})
+        rows.append({"model": "pconv", "phase": "train", "epoch": epoch, "step": 9 * epoch, "loss": 3.0 / epoch})
         rows[-1]["validation_psnr"] = 20.0 + epoch
         course.epoch(pd.DataFrame(rows), [("1", item, np.full_like(item["image"], 40 * epoch))])
 
@@ -74,11 +74,11 @@ def test_the_page_of_an_unfinished_run_says_what_is_missing_and_scores_the_rest(
     said = words(page)
     assert "5 of 6 methods are scored below, 1 is being trained" in said
     row = "<td>inpainting</td><td>training, epoch 3 of 5, validation PSNR 23.00</td><td>missing</td><td>missing</td>"
-    assert f'<th scope="row">rfr</th>{row}' in said
+    assert f'<th scope="row">pconv</th>{row}' in said
     assert "<td>harmonization</td><td>done, 3 epochs</td><td>there</td><td>below</td>" in said
     assert "input, epoch 1, 2, 3, truth" in said and said.count("<svg") == 2
     scored = page[page.index('<section id="inpainting"') : page.index('<section id="data">')]
-    assert ">mean_fill" in scored and ">rfr" not in scored
+    assert ">mean_fill" in scored and ">pconv" not in scored
     summary = pd.read_parquet(run / ".runs/live/results/inpainting/summary.parquet")
     assert set(summary["model"]) == {"mean_fill"}
     # nothing of the run itself was touched
@@ -132,11 +132,11 @@ def test_a_run_that_has_hardly_begun_has_a_page_too(run):
 
 
 def state(run) -> under_way.Method:
-    return next(method for method in under_way.methods(params.load(), run / "artifacts") if method.name == "rfr")
+    return next(method for method in under_way.methods(params.load(), run / "artifacts") if method.name == "pconv")
 
 
 def test_the_state_of_a_training(run):
-    folder = run / ".runs/rfr-0123456789abcdef"
+    folder = run / ".runs/pconv-0123456789abcdef"
     assert (state(run).ready, state(run).predictions) == (False, "missing")
     facts = json.loads((folder / "course.json").read_text())
     (folder / "course.json").write_text(json.dumps(facts | {"process_began": 0.0}))
@@ -146,11 +146,11 @@ def test_the_state_of_a_training(run):
     (folder / "course.json").write_text(json.dumps(facts | {"phases": [["train", 3]]}))
     (folder / "training.json").write_text("{}")
     assert (state(run).training, state(run).ready) == ("done, 3 epochs", False)  # not yet in artifacts/
-    published = run / "artifacts/models/rfr"
+    published = run / "artifacts/models/pconv"
     shutil.copytree(folder, published)
     assert (state(run).training, state(run).ready, state(run).course is None) == ("done, 3 epochs", True, False)
     # another training's weights were put there since, and this one's samples aren't theirs
-    (published / "history.csv").write_text("model,epoch\nrfr,1\n")
+    (published / "history.csv").write_text("model,epoch\npconv,1\n")
     assert (state(run).training, state(run).ready, state(run).course) == ("done, 1 epoch", True, None)
     shutil.rmtree(folder)
     assert state(run).training == "done, 1 epoch"
@@ -161,7 +161,7 @@ def test_the_state_of_a_training(run):
 def test_predictions_of_an_earlier_training_are_left_out(run):
     index = run / "artifacts/index/inpainting"
     content = json.loads((index / "mean_fill.json").read_text())
-    (index / "rfr.json").write_text(json.dumps(content | {"model": "rfr", "trained": True}))
+    (index / "pconv.json").write_text(json.dumps(content | {"model": "pconv", "trained": True}))
     assert (state(run).predictions, state(run).counted) == ("of an earlier training, left out", False)
-    (index / "rfr.json").write_text(json.dumps(content | {"model": "rfr", "trained": False}))
+    (index / "pconv.json").write_text(json.dumps(content | {"model": "pconv", "trained": False}))
     assert state(run).predictions == "missing"

@@ -264,6 +264,8 @@ def test_outputs_that_are_not_up_to_date_are_named(parameters, queue, monkeypatc
 def test_ours_stand_beside_what_is_printed(parameters, monkeypatch):
     """RFR's Table 5: DownSamp 1 is printed in three buckets, its memory is not measured here, and buckets that the paper
     leaves out stay without a published number."""
+    labelled = params.load(ROOT / "presets/labelled.yaml")
+    parameters = parameters.model_copy(update={"models": parameters.models | {"rfr": labelled.models["rfr"]}})
     buckets = ["0-10", "10-20", "20-30", "30-40", "40-50", "50-60"]
     made = {
         "intervals": pd.DataFrame(
@@ -368,3 +370,10 @@ def test_a_model_that_an_experiment_does_not_hold_is_named(monkeypatch):
     )
     with pytest.raises(UserError, match="experiment abc: results/inpainting has no row for rfr"):
         ablations.ours("inpainting", "rfr", "abc")
+
+
+def test_a_table_of_a_network_that_the_parameters_lack_is_refused(parameters):
+    without = parameters.model_copy(update={"models": {}})
+    table = TABLES["rfr_placement"]
+    with pytest.raises(ParameterError, match=r"the table varies rfr, which params\.yaml doesn't name"):
+        ablations.hyperparameters(table, next(iter(table.rows.values())), without)
