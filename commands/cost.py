@@ -35,31 +35,26 @@ def main(arguments) -> None:
     licences = cost.licences(page, tasks)
     here = {device: cost.processor(device) for device in ("cpu", *(["gpu"] if torch.cuda.is_available() else []))}
     hyperparameters = {name: _without_weights(block.hyperparameters) for name, block in there.items()}
-    out = Path(arguments.out)
+    out, rows = Path(arguments.out), []
     with _only_writer(out):
-        _measure(arguments, out, names, tasks, page, licences, here, hyperparameters)
-
-
-def _measure(arguments, out: Path, names: list[str], tasks, page: str, licences, here, hyperparameters) -> None:
-    rows = []
-    if out.is_file():
-        rows = cost.kept(tables.read(out), hyperparameters, here).to_dict("records")
-        rows = [row | cost.licences(page, {row["model"]: row["task"]})[row["model"]] for row in rows]
-    known = {(row["model"], row["device"], row["size"]) for row in rows}
-    wanted = [(name, device, size) for name in names for device in here for size in arguments.sizes]
-    if arguments.again:
-        rows = [row for row in rows if (row["model"], row["device"], row["size"]) not in wanted]
-    else:
-        wanted = [key for key in wanted if key not in known]
-    with Progress("cost", len(wanted)) as progress:
-        for name, device, size in wanted:
-            row = cost.measure(name, hyperparameters[name], size, device, arguments.seconds, arguments.gib)
-            rows.append({"task": tasks[name]} | row | licences[name])
-            tables.write(out, cost.table(rows))  # what an ended command has measured is kept
-            progress.add()
-    table = cost.table(rows)
-    tables.write(out, table)
-    print(table.drop(columns=["height", "width", "task", "hyperparameters", "processor"]).to_string(index=False))
+        if out.is_file():
+            rows = cost.kept(tables.read(out), hyperparameters, here).to_dict("records")
+            rows = [row | cost.licences(page, {row["model"]: row["task"]})[row["model"]] for row in rows]
+        known = {(row["model"], row["device"], row["size"]) for row in rows}
+        wanted = [(name, device, size) for name in names for device in here for size in arguments.sizes]
+        if arguments.again:
+            rows = [row for row in rows if (row["model"], row["device"], row["size"]) not in wanted]
+        else:
+            wanted = [key for key in wanted if key not in known]
+        with Progress("cost", len(wanted)) as progress:
+            for name, device, size in wanted:
+                row = cost.measure(name, hyperparameters[name], size, device, arguments.seconds, arguments.gib)
+                rows.append({"task": tasks[name]} | row | licences[name])
+                tables.write(out, cost.table(rows))  # what an ended command has measured is kept
+                progress.add()
+        table = cost.table(rows)
+        tables.write(out, table)
+        print(table.drop(columns=["height", "width", "task", "hyperparameters", "processor"]).to_string(index=False))
 
 
 @contextlib.contextmanager

@@ -26,7 +26,6 @@ OF_OTHER_PROGRAMS = {
     "--kill": "dvc queue stop",
     "--local": "dvc remote modify",
     "--default": "dvc remote add",
-    "--allow-missing": "dvc pull",
     "--nodes=4": "sbatch",
     "--logdir": "tensorboard",
 }

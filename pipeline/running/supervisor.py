@@ -273,13 +273,21 @@ def _mend_cut_lock(lock: Path, project: Path) -> None:
     )
 
 
+_LOCK_HEAD = "schema: '2.0'\nstages:\n"
+
+
 def _whole_stages(text: str) -> int:
     """How many characters of a dvc.lock hold whole stages: all of them, unless it was cut. Stages are read as YAML from
-    the last one backwards, up to a whole one: those before it were followed by another (and reading them takes seconds)."""
+    the last one backwards, up to a whole one: those before it were followed by another (and reading them takes seconds).
+
+    What is no beginning of a file in the form in which DVC writes it (a merge's marks, a section of another kind, other
+    line ends) counts as whole: it wasn't cut, and what is to be said of it is DVC's matter.
+    """
+    if not text.startswith(_LOCK_HEAD):
+        return 0 if _LOCK_HEAD.startswith(text) else len(text)
+    if re.search(r"^\S", text[len(_LOCK_HEAD) :], re.MULTILINE):
+        return len(text)
     stages = [entry.start() for entry in re.finditer(r"^(?:  [^ \n]| {1,2}\Z)", text, re.MULTILINE)]
-    head = re.match(r"schema: '2\.0'\nstages:\n", text)
-    if not stages or not head:
-        return len(text) if text.strip() in ("schema: '2.0'", "schema: '2.0'\nstages: {}") else 0
     for start, end in zip(reversed(stages), [len(text), *reversed(stages)]):
         if text[:end].endswith("\n") and _is_stage(text[start:end]):
             return end

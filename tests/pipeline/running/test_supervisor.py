@@ -330,6 +330,25 @@ def test_a_dvc_lock_that_was_cut_anywhere_can_be_read_afterwards(project, capsys
             assert kept is not None and "ingest@a" in kept  # what was whole isn't lost
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        LOCK.replace("  train-unet:", "<<<<<<< ours\n  train-unet:") + "=======\n>>>>>>> theirs\n",
+        LOCK.replace("\n", "\r\n"),
+        LOCK + "datasets:\n- name: a\n",
+        "# a comment of somebody's\n" + LOCK,
+        "schema: '2.0'\nstages: {}\n",
+        "schema: '1.0'\n",
+    ],
+    ids=["merge", "line ends", "datasets", "comment", "empty", "older"],
+)
+def test_a_dvc_lock_that_was_not_cut_is_left_to_dvc(project, capsys, text):
+    lock = project / "dvc.lock"
+    lock.write_bytes(text.encode())
+    supervisor.mend_dvc_locks(project)
+    assert lock.read_bytes() == text.encode() and capsys.readouterr().err == ""
+
+
 @pytest.mark.slow
 def test_dvc_starts_again_after_a_kill_has_cut_its_lock_file(tmp_path):
     (tmp_path / "dvc.yaml").write_text("stages: {a: {cmd: echo done}}")
