@@ -1,5 +1,7 @@
 import io
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pandas as pd
@@ -148,3 +150,37 @@ def test_the_references_are_those_of_the_docstrings():
     assert file.read_text() == citations.bibliography(list(models.names())), (
         f"`{command} > docs/references.bib` writes it anew"
     )
+
+
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="there is no TeX here")
+@pytest.mark.parametrize(
+    "task, by",
+    [
+        ("localization", "subset"),
+        ("harmonization", "subset"),
+        ("harmonization", "protocol"),
+        ("inpainting", "subset"),
+        ("inpainting", "bucket"),
+        ("inpainting", "size"),
+    ],
+)
+def test_latex_compiles(task, by, finished, tmp_path):
+    table = paper_tables.written(paper_tables.read(task, finished / "results" / task, by, None), "latex")
+    document = "\n".join(
+        [r"\documentclass{article}", r"\usepackage{booktabs}", r"\begin{document}", table, r"\end{document}"]
+    )
+    (tmp_path / "table.tex").write_text(document)
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "table.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-1500:]
+    assert (tmp_path / "table.pdf").stat().st_size > 0
+
+
+@pytest.mark.skipif(not shutil.which("bibtex"), reason="there is no TeX here")
+def test_every_reference_is_read_by_bibtex(tmp_path):
+    (tmp_path / "all.aux").write_text("\\citation{*}\n\\bibdata{references}\n\\bibstyle{plain}\n")
+    shutil.copy(Path(__file__).resolve().parents[3] / "docs/references.bib", tmp_path)
+    done = subprocess.run(["bibtex", "all"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and "error" not in done.stdout.lower(), done.stdout
+    entries = (tmp_path / "references.bib").read_text().count("\n@") + 1
+    assert (tmp_path / "all.bbl").read_text().count(r"\bibitem") == entries
