@@ -5,6 +5,7 @@ be told from 0 at the level of the run's intervals.
 """
 
 import hashlib
+import itertools
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,7 +129,10 @@ def heading(metric: str) -> str:
 
 
 def written(table: PaperTable, form: str) -> str:
-    """The table as LaTeX (booktabs), Markdown or CSV; CSV has full numbers and no marks."""
+    """The table as LaTeX (packages booktabs and graphicx), Markdown or CSV; CSV has full numbers and no marks.
+
+    In LaTeX a table that is wider than the text shrinks to its width.
+    """
     if form == "csv":
         flat = table.means.copy()
         flat.columns = [f"{group} {metric}" for group, metric in flat.columns]
@@ -179,14 +183,17 @@ def _latex(table: PaperTable) -> str:
     groups = list(dict.fromkeys(group for group, _ in columns))
     spans = [(group, sum(1 for other, _ in columns if other == group)) for group in groups]
     lines = [r"\begin{table}", r"\centering", rf"\caption{{{escaped(table.caption)}}}"]
+    lines += [r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{"]
     lines += [rf"\begin{{tabular}}{{l{'r' * len(columns)}}}", r"\toprule"]
     if len(groups) > 1:
         lines.append(
             " & ".join(["", *(rf"\multicolumn{{{count}}}{{c}}{{{escaped(str(group))}}}" for group, count in spans)])
             + r" \\"
         )
+        ends = list(itertools.accumulate(count for _, count in spans))
+        lines.append(" ".join(rf"\cmidrule(lr){{{end - count + 2}-{end + 1}}}" for end, (_, count) in zip(ends, spans)))
     lines.append(" & ".join(["method", *(escaped(heading(metric)) for _, metric in columns)]) + r" \\")
     lines.append(r"\midrule")
     for name, cells in zip(table.means.index, _cells(table, r"\textbf{{{}}}", r"\underline{{{}}}", r"$^\dagger$")):
         lines.append(" & ".join([escaped(name), *(cell.replace("–", "--") for cell in cells)]) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}}", r"\end{table}", ""])

@@ -106,6 +106,7 @@ def test_latex_has_rows_of_equal_length_and_balanced_braces(results):
     rows = text[text.index(r"\midrule") : text.index(r"\bottomrule")].strip().splitlines()[1:]
     assert [row.count("&") for row in rows] == [6, 6, 6] and all(row.endswith(r"\\") for row in rows)
     assert re.search(r"\\begin\{tabular\}\{lr{6}\}", text)
+    assert r"\cmidrule(lr){2-3} \cmidrule(lr){4-5} \cmidrule(lr){6-7}" in text
     assert re.search(r"\\multicolumn\{2\}\{c\}\{X\} & \\multicolumn\{2\}\{c\}\{Y\}", text)
     assert not re.search(r"(?<!\\)%", text)
 
@@ -167,12 +168,13 @@ def test_the_references_are_those_of_the_docstrings():
 def test_latex_compiles(task, by, finished, tmp_path):
     table = paper_tables.written(paper_tables.read(task, finished / "results" / task, by, None), "latex")
     document = "\n".join(
-        [r"\documentclass{article}", r"\usepackage{booktabs}", r"\begin{document}", table, r"\end{document}"]
+        [r"\documentclass{article}", r"\usepackage{booktabs,graphicx}", r"\begin{document}", table, r"\end{document}"]
     )
     (tmp_path / "table.tex").write_text(document)
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "table.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-1500:]
+    assert "Overfull" not in done.stdout  # wider than the text
     assert (tmp_path / "table.pdf").stat().st_size > 0
 
 
