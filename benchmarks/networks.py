@@ -3,12 +3,15 @@
     python -m benchmarks.networks [--task localization] [--only rsrnet dirl] [--size 256] [--batch 2] [--rounds 3]
                                   [--device cuda] [--compile rainnet]
 
+    python -m benchmarks.networks --only dovenet s2am bargainnet edgeconnect pconv --compile dovenet s2am bargainnet edgeconnect pconv
+
 Parameters and multiply-adds of one forward pass stand beside the published ones. A training step (every player's forward, backward and Adam, in the
 network's first phase; EdgeConnect's inpainting phase has a row of its own) and inference are timed in rounds; on a CPU
 every network once per round, so that whatever else the machine does falls on all alike. Medians are taken over rounds.
 On a CPU there are rows for float32 and for float32 with channels_last (`channels_last` in a network's training block); on
-a GPU for float32 (TF32 in convolutions, as torch has it), bfloat16, and bfloat16 with channels_last, and images per
-second with torch.compile for the networks that are asked for. Backbones and perceptual losses are without pretrained
+a GPU for float32 (TF32 in convolutions, as torch has it), bfloat16, and bfloat16 with channels_last. With torch.compile
+(`training.compile`) the networks that are asked for have rows too, and a line each that says how long the first step took, which
+compiles, and after how many steps that is won back. Backbones and perceptual losses are without pretrained
 weights, the perceptual terms therefore left out. The number that counts is a ratio: RSRNet's step against DIRL's, at
 most 1.3.
 """
@@ -91,7 +94,8 @@ class Subject:
         if compiled:
             self.model.compile()
             self.model.loss = torch.compile(self.model.loss)
-        self.steps, self.inferences, self.peak = [], [], 0.0
+        self.compiled = compiled
+        self.steps, self.inferences, self.peak, self.first = [], [], 0.0, 0.0
 
     def _precision(self):
         return torch.autocast(self.device.type, torch.bfloat16) if self.half else contextlib.nullcontext()
@@ -113,7 +117,7 @@ class Subject:
             optimizer.step()
 
     def run(self, batch: dict, repeats: int, counts: bool) -> None:
-        """Time training steps and inferences; the first turn on a GPU, which chooses kernels and compiles, doesn't count."""
+        """Time training steps and inferences; a first turn that chooses kernels or compiles doesn't count."""
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
         self.model.train()
@@ -122,6 +126,8 @@ class Subject:
         for _ in range(repeats):
             self.step(batch)
         self.steps += [(self._now() - start) / repeats] * counts
+        if not counts:
+            self.first = self._now() - start
         if self.device.type == "cuda":
             self.peak = torch.cuda.max_memory_allocated() / 2**30
         self.model.eval()
@@ -135,6 +141,12 @@ class Subject:
         step, inference = statistics.median(self.steps), statistics.median(self.inferences)
         peak = f"{self.peak:>9.2f}" if self.peak else f"{'-':>9}"
         return f"{self.name + ':' + self.phase:<27} {step:>8.4f} {size / step:>12.2f} {size / inference:>12.2f} {peak}"
+
+    def won_back(self, plain: list[float]) -> str:
+        """After how many steps the first one, which compiled, is won back over plain steps of these seconds."""
+        gain = statistics.median(plain) - statistics.median(self.steps)
+        after = f"won back after {self.first / gain:.0f} steps" if gain > 0 else "never won back"
+        return f"compiled in {self.first:.0f} s, {after}"
 
 
 def unpretrained(name: str) -> dict[str, str]:
@@ -180,7 +192,7 @@ def main() -> None:
         nargs="*",
         choices=SPEC,
         default=[],
-        help="networks to time with torch.compile too (a GPU's minutes)",
+        help="networks to time with torch.compile too (minutes; on a CPU it needs a C++ compiler)",
     )
     options = parser.parse_args()
     names = options.only or [name for name in SPEC if options.task in (None, models.task_of(name))]
@@ -203,7 +215,11 @@ def main() -> None:
             variants["bfloat16, compiled"] = {"half": True, "compiled": True}
     else:
         variants["float32, channels_last"] = {"channels_last": True}
-    steps = {}
+        if options.compile:
+            variants["float32, compiled"] = {"compiled": True}
+            variants["float32, channels_last, compiled"] = {"channels_last": True, "compiled": True}
+    steps: dict[tuple[str, str, str], list[float]] = {}
+    plain = "bfloat16" if gpu else "float32"
     for title, how in variants.items():
         print(f"\n{where}, {title}, {options.batch} x {options.size} px, {options.rounds} rounds")
         print(f"{'network:phase':<27} {'step s':>8} {'train img/s':>12} {'infer img/s':>12} {'peak GiB':>9}")
@@ -213,10 +229,12 @@ def main() -> None:
         for together in [[pair] for pair in pairs] if gpu else [pairs]:
             subjects = [Subject(*pair, options.device, **how) for pair in together]
             try:
-                for turn in range(-1 if gpu else 0, options.rounds):
+                for turn in range(-1 if gpu or how.get("compiled") else 0, options.rounds):
                     for subject in subjects:
                         subject.run(batch, repeats=5 if gpu else 1, counts=turn >= 0)
-                        if not gpu:  # minutes pass; what was measured shouldn't be lost to an impatient Ctrl-C
+                        if (
+                            not gpu and turn >= 0
+                        ):  # minutes pass; what was measured shouldn't be lost to an impatient Ctrl-C
                             print(
                                 f"  round {turn + 1}: {subject.name} {subject.steps[-1]:.2f} s",
                                 file=sys.stderr,
@@ -232,12 +250,17 @@ def main() -> None:
                 row = f"{subject.name}:{subject.phase}, {title}, {options.batch} x {options.size} px"
                 record("networks", row, "s/step", statistics.median(subject.steps), "lower")
                 record("networks", row, "s/prediction", statistics.median(subject.inferences), "lower")
-                steps[title, subject.name] = subject.steps
+                steps[title, subject.name, subject.phase] = subject.steps
+                if subject.compiled:
+                    print(f"  {subject.won_back(steps[plain, subject.name, subject.phase])}", flush=True)
             del subject, subjects
             if gpu:
                 torch.cuda.empty_cache()
         if {"rsrnet", "dirl"} <= set(chosen):
-            ratio = statistics.median(a / b for a, b in zip(steps[title, "rsrnet"], steps[title, "dirl"]))
+            rsrnet, dirl = (
+                next(of for key, of in steps.items() if key[:2] == (title, name)) for name in ("rsrnet", "dirl")
+            )
+            ratio = statistics.median(a / b for a, b in zip(rsrnet, dirl))
             print(f"rsrnet's step / dirl's: {ratio:.2f}; at most {TARGET}: {'met' if ratio <= TARGET else 'missed'}")
 
 
