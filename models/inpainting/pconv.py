@@ -37,8 +37,13 @@ class PartialBlock(nn.Module):
         self.norm = nn.BatchNorm2d(partial.out_channels) if norm else None
         self.activation = activation
 
-    def forward(self, features: Tensor, masks: Tensor | list[Tensor]) -> tuple[Tensor, Tensor]:
-        features, mask = self.partial(features, masks)
+    def forward(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        return self._activated(*self.partial(features, mask))
+
+    def over_enlarged(self, below: Tensor, beside: Tensor, masks: list[Tensor]) -> tuple[Tensor, Tensor]:
+        return self._activated(*self.partial.over_enlarged(below, beside, masks))
+
+    def _activated(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         features = features if self.norm is None else self.norm(features)
         return features if self.activation is None else self.activation(features), mask
 
@@ -97,9 +102,9 @@ class PConv(Model):
         features, mask = skips.pop()
         for level in range(len(skips), 0, -1):
             skip, skip_mask = skips.pop()
-            features, mask = F.interpolate(features, scale_factor=2), F.interpolate(mask, scale_factor=2)
-            features = torch.cat([features, skip], dim=1)
-            features, mask = self.decoder[str(level)](features, [mask, skip_mask])
+            features, mask = cast("PartialBlock", self.decoder[str(level)]).over_enlarged(
+                features, skip, [mask, skip_mask]
+            )
         return features.float()
 
     def loss(self, player: str, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:

@@ -48,17 +48,34 @@ class PartialConv2d(nn.Conv2d):
         masks: one mask (N, 1, H, W; 0 or 1, 1 = valid) for all channels, or one per source.
         No gradient flows through the masks. Raises ValueError where masks and sources do not match.
         """
-        masks = self._one_per_source(features, masks)
-        with torch.no_grad():
-            valid = self._valid_inputs(masks)
-            new_mask = valid.clamp(0, 1)
-            scale = sum(self.sources) * self.kernel_size[0] * self.kernel_size[1] / (valid + 1e-8) * new_mask
+        masks = self._one_per_source(features.shape, masks)
+        scale, new_mask = self._scale(masks)
         features = _keep(features, masks, self.sources)
         out = F.conv2d(features, self.weight, None, self.stride, self.padding, self.dilation)
-        out = out * scale.to(out.dtype)
-        if self.bias is not None:
-            out = (out + self.bias.view(-1, 1, 1)) * new_mask.to(out.dtype)
-        return out, new_mask
+        return self._scaled(out, scale, new_mask), new_mask
+
+    def over_enlarged(self, below: Tensor, beside: Tensor, masks: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """What `forward` gives for two sources, the first of which is enlarged twofold to nearest neighbours.
+
+        below: (N, C_1, H / 2, W / 2), before it is enlarged. beside: (N, C_2, H, W). masks: that of each, at its own size.
+        For kernels of 3 x 3 at stride 1 with padding 1; raises ValueError for others.
+
+        Four pixels of the enlarged source are one of `below`, so that weights meet at it and can be summed beforehand: a
+        transposed convolution of 4 x 4 taps with 16 products for each pixel of `below` takes the place of 36. Only rounding
+        differs.
+        """
+        if (self.kernel_size, self.stride, self.padding, self.dilation) != ((3, 3), (1, 1), (1, 1), (1, 1)):
+            raise ValueError("an enlarged source needs a kernel of 3 x 3 at stride 1 with padding 1")
+        sides = (2 * below.shape[2], 2 * below.shape[3])
+        enlarged = F.interpolate(masks[0], scale_factor=2)
+        both = self._one_per_source((len(below), below.shape[1] + beside.shape[1], *sides), [enlarged, masks[1]])
+        scale, new_mask = self._scale(both)
+        of_below, of_beside = self.weight.split(self.sources, dim=1)
+        turned = of_below.transpose(0, 1).flip(2, 3)
+        kernel = sum_of(F.pad(turned, (x, 1 - x, y, 1 - y)) for x in (0, 1) for y in (0, 1))
+        out = F.conv_transpose2d(below * masks[0].to(below.dtype), kernel, stride=2, padding=1)
+        out = out + F.conv2d(beside * masks[1].to(beside.dtype), of_beside, padding=1)
+        return self._scaled(out, scale, new_mask), new_mask
 
     @torch.no_grad()
     def grow(self, masks: Tensor | Sequence[Tensor]) -> Tensor:
@@ -66,13 +83,25 @@ class PartialConv2d(nn.Conv2d):
         masks = [masks] * len(self.sources) if isinstance(masks, Tensor) else masks
         return self._valid_inputs(masks).clamp(0, 1)
 
-    def _one_per_source(self, features: Tensor, masks: Tensor | Sequence[Tensor]) -> list[Tensor]:
+    @torch.no_grad()
+    def _scale(self, masks: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """S / s of every window, 0 where s is 0, and the new mask; both (N, 1, h, w)."""
+        valid = self._valid_inputs(masks)
+        new_mask = valid.clamp(0, 1)
+        return sum(self.sources) * self.kernel_size[0] * self.kernel_size[1] / (valid + 1e-8) * new_mask, new_mask
+
+    def _scaled(self, out: Tensor, scale: Tensor, new_mask: Tensor) -> Tensor:
+        out = out * scale.to(out.dtype)
+        return out if self.bias is None else (out + self.bias.view(-1, 1, 1)) * new_mask.to(out.dtype)
+
+    def _one_per_source(self, shape: Sequence[int], masks: Tensor | Sequence[Tensor]) -> list[Tensor]:
+        """The mask of each source. shape: (N, C, H, W) of all sources together."""
         masks = [masks] * len(self.sources) if isinstance(masks, Tensor) else list(masks)
-        if features.shape[1] != self.in_channels:
-            raise ValueError(f"partial convolution takes {self.in_channels} channels, got {features.shape[1]}")
+        if shape[1] != self.in_channels:
+            raise ValueError(f"partial convolution takes {self.in_channels} channels, got {shape[1]}")
         if len(masks) != len(self.sources):
             raise ValueError(f"partial convolution over {len(self.sources)} sources got {len(masks)} masks")
-        wanted = (features.shape[0], 1, *features.shape[2:])
+        wanted = (shape[0], 1, *shape[2:])
         for mask in masks:
             if mask.shape != wanted:
                 raise ValueError(f"partial convolution takes masks of shape {wanted}, got {tuple(mask.shape)}")

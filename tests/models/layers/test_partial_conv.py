@@ -108,3 +108,30 @@ def test_refuses_masks_that_do_not_match():
         layer(features, features)
     with pytest.raises(ValueError, match="takes 5 channels, got 4"):
         layer(features[:, :4], mask)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_an_enlarged_source_need_not_be_built(bias):
+    generator = torch.Generator().manual_seed(3)
+    layer = PartialConv2d((3, 2), 4, 3, 1, 1, bias=bias).double()
+    below = torch.randn(2, 3, 5, 1, generator=generator, dtype=torch.float64, requires_grad=True)
+    beside = torch.randn(2, 2, 10, 2, generator=generator, dtype=torch.float64, requires_grad=True)
+    masks = [(torch.rand(2, 1, *part.shape[2:], generator=generator) > 0.5).double() for part in (below, beside)]
+    out, new_mask = layer.over_enlarged(below, beside, masks)
+    together = torch.cat([F.interpolate(below, scale_factor=2), beside], dim=1)
+    expected, expected_mask = layer(together, [F.interpolate(masks[0], scale_factor=2), masks[1]])
+    torch.testing.assert_close(out, expected)
+    torch.testing.assert_close(new_mask, expected_mask, rtol=0, atol=0)
+    weighting = torch.randn(out.shape, generator=generator, dtype=torch.float64)
+    ours, theirs = (
+        torch.autograd.grad((drawn * weighting).sum(), [below, beside, layer.weight]) for drawn in (out, expected)
+    )
+    torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("geometry", [{"kernel_size": 5, "padding": 2}, {"kernel_size": 3, "padding": 0}])
+def test_an_enlarged_source_is_for_one_kernel(geometry):
+    layer = PartialConv2d((1, 1), 1, **geometry)
+    ones = torch.ones(1, 1, 2, 2), torch.ones(1, 1, 4, 4)
+    with pytest.raises(ValueError, match="3 x 3"):
+        layer.over_enlarged(*ones, ones)
