@@ -14,6 +14,10 @@ from torch.nn import functional as F
 
 from models.base import sum_of
 
+SUMS_OF_TAPS = [[0.0, 0.0, 1.0, 1.0], [0.0, 1.0, 1.0, 0.0], [1.0, 1.0, 0.0, 0.0]]
+"""Which of three taps (rows) meet in each of the four taps (columns) of a transposed convolution over a source that is enlarged
+twofold: an output pixel sees a source pixel through two taps that lie side by side, or through an outer one alone."""
+
 
 class PartialConv2d(nn.Conv2d):
     """Convolution over valid inputs, scaled up for what is missing.
@@ -71,8 +75,8 @@ class PartialConv2d(nn.Conv2d):
         both = self._one_per_source((len(below), below.shape[1] + beside.shape[1], *sides), [enlarged, masks[1]])
         scale, new_mask = self._scale(both)
         of_below, of_beside = self.weight.split(self.sources, dim=1)
-        turned = of_below.transpose(0, 1).flip(2, 3)
-        kernel = sum_of(F.pad(turned, (x, 1 - x, y, 1 - y)) for x in (0, 1) for y in (0, 1))
+        sums = torch.tensor(SUMS_OF_TAPS, dtype=self.weight.dtype, device=self.weight.device)
+        kernel = (of_below.flatten(2) @ torch.kron(sums, sums)).unflatten(2, (4, 4)).transpose(0, 1)
         out = F.conv_transpose2d(below * masks[0].to(below.dtype), kernel, stride=2, padding=1)
         out = out + F.conv2d(beside * masks[1].to(beside.dtype), of_beside, padding=1)
         return self._scaled(out, scale, new_mask), new_mask
