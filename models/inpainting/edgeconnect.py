@@ -111,6 +111,7 @@ class EdgeConnect(Model):
         """
         super().__init__()
         self.sigma, self.edges_in_joint, self.phase = sigma, edges_in_joint, self.phases[0]
+        self.judged: tuple[Tensor, Tensor, Tensor] | None = None
         self.perceptual_features = None
         if perceptual_weights != "none":
             layers = sorted(PERCEPTUAL_LAYERS + STYLE_LAYERS)
@@ -151,20 +152,36 @@ class EdgeConnect(Model):
         image, hole = batch["image"], batch["hole"]
         if min(image.shape[2:]) < 32:
             raise ValueError(f"edgeconnect trains on sides of 32 pixels or more, got {tuple(image.shape[2:])}")
+        judged, self.judged = self.judged, None
+        if player == "discriminator":
+            opponent = self.edge_discriminator if self.phase == "edge" else self.image_discriminator
+            if opponent is None:
+                raise ValueError(
+                    f"adversarial is false: the discriminator has nothing to train in phase {self.phase!r}"
+                )
+            if judged is None or judged[0] is not image:
+                with torch.no_grad():
+                    judged = (image, *self._draw_for_training(image, hole))
+            return _judge(opponent, *judged[1:])
+        true, drawn = self._draw_for_training(image, hole)
+        # the discriminator's turn judges this very drawing, as the released code draws once a step
+        self.judged = image, true, drawn.detach()
+        return self._edge_loss(true, drawn) if self.phase == "edge" else self._paint_loss(true, drawn, hole)
+
+    def _draw_for_training(self, image: Tensor, hole: Tensor) -> tuple[Tensor, Tensor]:
+        """What the phase's discriminator reads, true and drawn: luminance and edges (N, 2, H, W), or images (N, 3, H, W)."""
         luminance = gray(image)
         edges = canny_edges(luminance, self.sigma)
         if self.phase == "edge":
-            return self._edge_loss(player, luminance, edges, hole)
-        return self._paint_loss(player, image, luminance, edges, hole)
-
-    def _edge_loss(
-        self, player: str, luminance: Tensor, edges: Tensor, hole: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        with nullcontext() if player == "generator" else torch.no_grad():
             predicted = self.draw_edges(luminance, edges, hole).sigmoid()
-        true, drawn = torch.cat([luminance, edges], dim=1), torch.cat([luminance, predicted], dim=1)
-        if player == "discriminator":
-            return _judge(self.edge_discriminator, true, drawn)
+            return torch.cat([luminance, edges], dim=1), torch.cat([luminance, predicted], dim=1)
+        if self.phase == "joint":
+            with nullcontext() if self.edges_in_joint == "trained" else torch.no_grad():
+                predicted = self.draw_edges(luminance, edges, hole).sigmoid()
+            edges = predicted * hole + edges * (1 - hole)
+        return image, self.paint(image, edges, hole)
+
+    def _edge_loss(self, true: Tensor, drawn: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         with frozen(self.edge_discriminator):
             wanted, given = self.edge_discriminator(true), self.edge_discriminator(drawn)
         parts = {
@@ -174,21 +191,7 @@ class EdgeConnect(Model):
         total = parts["adversarial"] + 10 * parts["feature_matching"]
         return total, {name: part.detach() for name, part in parts.items()}
 
-    def _paint_loss(
-        self, player: str, image: Tensor, luminance: Tensor, edges: Tensor, hole: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        with nullcontext() if player == "generator" else torch.no_grad():
-            if self.phase == "joint":
-                with nullcontext() if self.edges_in_joint == "trained" else torch.no_grad():
-                    predicted = self.draw_edges(luminance, edges, hole).sigmoid()
-                edges = predicted * hole + edges * (1 - hole)
-            painted = self.paint(image, edges, hole)
-        if player == "discriminator":
-            if self.image_discriminator is None:
-                raise ValueError(
-                    f"adversarial is false: the discriminator has nothing to train in phase {self.phase!r}"
-                )
-            return _judge(self.image_discriminator, image, painted)
+    def _paint_loss(self, image: Tensor, painted: Tensor, hole: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         weights = {"l1": 1.0, "adversarial": 0.1, "perceptual": 0.1, "style": 250.0}
         parts = {"l1": (painted - image).abs().mean() / hole.mean().clamp(min=1 / hole.numel())}
         if self.image_discriminator is not None:
@@ -223,7 +226,7 @@ class EdgeConnect(Model):
     def enter(self, phase: str) -> None:
         """Thaws the networks that the phase trains and freezes the others."""
         super().enter(phase)
-        self.phase = phase
+        self.phase, self.judged = phase, None
         edge = phase == "edge"
         self.edge_generator.requires_grad_(edge or (phase == "joint" and self.edges_in_joint == "trained"))
         self.edge_discriminator.requires_grad_(edge)

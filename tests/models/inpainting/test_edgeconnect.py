@@ -175,3 +175,24 @@ def test_refusals():
         model.loss("critic", batch_of())
     with pytest.raises(ValueError, match="no phase 'train'"):
         model.enter("train")
+
+
+@pytest.mark.parametrize("phase, network", [("edge", "edge_generator"), ("inpaint", "painter"), ("joint", "painter")])
+def test_the_discriminator_judges_the_generators_drawing_once(phase, network):
+    model, batch, calls = tiny().train(), batch_of(), []
+    getattr(model, network).register_forward_hook(lambda *_: calls.append(1))
+    model.enter(phase)
+    model.loss("generator", batch)
+    kept, _ = model.loss("discriminator", batch)
+    assert len(calls) == 1
+    fresh, _ = model.loss("discriminator", batch)
+    assert len(calls) == 2
+    if phase == "inpaint":  # nothing moved and nothing is drawn by lot, so that a new drawing is the same
+        torch.testing.assert_close(kept, fresh)
+    model.loss("generator", batch)
+    model.loss("discriminator", batch_of(seed=1))  # another batch is drawn
+    assert len(calls) == 4
+    model.loss("generator", batch)
+    model.enter(phase)  # what another phase drew is not judged
+    model.loss("discriminator", batch)
+    assert len(calls) == 6
