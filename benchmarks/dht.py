@@ -8,7 +8,6 @@ take, about 0.3 GiB, which is part of the peak.
 """
 
 import argparse
-import resource
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ def step(size: int, batch: int, form: str, threads: int) -> None:
 
     import models
     from benchmarks.networks import pictures
+    from pipeline.running import memory
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)
@@ -31,7 +31,7 @@ def step(size: int, batch: int, form: str, threads: int) -> None:
     loss.backward()
     optimizer.step()
     taken = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts in KiB
+    peak = memory.peak() / 2**30
     verdict = "met" if peak < TARGET_GIB else "missed"
     print(f"{form}, {batch} x {size} px: peak {peak:.2f} GiB, step {taken:.1f} s; below {TARGET_GIB:g} GiB: {verdict}")
 

@@ -27,7 +27,6 @@ COMMAND = [sys.executable, "-m", "commands.repro"]
 ROOMS = (1, 4, 8, 12, 16, 24)
 """Megabytes that are free when a run on the small disk begins."""
 
-
 NO_MEMORY = {"RAY_memory_usage_threshold": "0.01", "RAY_memory_monitor_refresh_ms": "200"}
 """Ray takes 1% of the machine's memory for too much, and ends each of its workers at once."""
 SECOND = 1.0
@@ -73,6 +72,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small-disk", type=Path)
     given = parser.parse_args()
+    # a shell without job control starts background commands with Ctrl-C ignored, which every program below would inherit
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     wrong = []
     with tempfile.TemporaryDirectory(prefix="seambench-ends-") as root:
         expected: dict[str, str] = {}

@@ -17,7 +17,6 @@ torch included; what the process held before it drew stands beside it. The targe
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -33,6 +32,7 @@ import torch
 import models
 from pipeline import images
 from pipeline.networks import apply
+from pipeline.running import memory
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def picture(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
 
 def held() -> float:
     """GiB that this process has held at most."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return memory.peak() / 2**30
 
 
 def measure(case: str, height: int, width: int, threads: int) -> dict[str, float]:

@@ -8,6 +8,8 @@
 Parameters and multiply-adds of one forward pass stand beside the published ones. A training step (every player's forward, backward and Adam, in the
 network's first phase; EdgeConnect's inpainting phase has a row of its own) and inference are timed in rounds; on a CPU
 every network once per round, so that whatever else the machine does falls on all alike. Medians are taken over rounds.
+Peak memory is the GPU's, or on a CPU what one process holds at most that trains a step and predicts, Python and torch (some
+0.5 GiB) included.
 On a CPU there are rows for float32 and for float32 with channels_last (`channels_last` in a network's training block); on
 a GPU for float32 (TF32 in convolutions, as torch has it), bfloat16, and bfloat16 with channels_last. With torch.compile
 (`training.compile`) the networks that are asked for have rows too, and a line each that says how long the first step took, which
@@ -19,6 +21,7 @@ most 1.3.
 import argparse
 import contextlib
 import statistics
+import subprocess
 import sys
 import time
 
@@ -27,6 +30,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import models
 from benchmarks.record import record
+from pipeline.running import memory
 
 # millions of parameters of what predicts, 10^9 multiply-adds at 256x256; None: not published
 SPEC = {
@@ -179,6 +183,18 @@ def pictures(count: int, side: int, device: str) -> dict:
     return {key: value.to(device) for key, value in batch.items()}
 
 
+def peak_of_a_process(name: str, phase: str | None, options: argparse.Namespace) -> float:
+    """GiB that a process of its own holds at most in a training step and a prediction."""
+    command = [sys.executable, "-m", "benchmarks.networks", "--size", str(options.size), "--batch", str(options.batch)]
+    done = subprocess.run([*command, "--peak", name, *([phase] if phase else [])], stdout=subprocess.PIPE, check=True)
+    return float(done.stdout)
+
+
+def print_peak(name: str, phase: str | None, batch: dict) -> None:
+    Subject(name, phase, "cpu").run(batch, repeats=1, counts=False)
+    print(memory.peak() / 2**30)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", choices=models.TASKS, help="the networks of this task; all if not given")
@@ -194,7 +210,12 @@ def main() -> None:
         default=[],
         help="networks to time with torch.compile too (minutes; on a CPU it needs a C++ compiler)",
     )
+    parser.add_argument("--peak", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.peak:
+        name, phase = [*options.peak, None][:2]
+        print_peak(name, phase, pictures(options.batch, options.size, "cpu"))
+        return
     names = options.only or [name for name in SPEC if options.task in (None, models.task_of(name))]
 
     torch.manual_seed(0)
@@ -245,7 +266,9 @@ def main() -> None:
             ) as error:  # out of memory, or an operation that this device lacks: the others can be timed
                 print(f"{subject.name}: {str(error).splitlines()[0]}", flush=True)
                 continue
-            for subject in subjects:
+            for subject, (name, phase) in zip(subjects, together):
+                if not gpu and title == "float32":
+                    subject.peak = peak_of_a_process(name, phase, options)
                 print(subject.row(options.batch), flush=True)
                 row = f"{subject.name}:{subject.phase}, {title}, {options.batch} x {options.size} px"
                 record("networks", row, "s/step", statistics.median(subject.steps), "lower")

@@ -6,7 +6,6 @@ parameters at its own small size and applies them to every pixel. What a network
 hole the output has the input's very pixels, which is why outputs are PNG.
 """
 
-import resource
 import shutil
 import time
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from pipeline.data.sources.base import files
 from pipeline.errors import ParameterError, UserError, lacks_memory
 from pipeline.networks import full_size, predictor
 from pipeline.params.schema import ModelBlock
+from pipeline.running import memory as process_memory
 from pipeline.tasks import TASKS
 
 """Task: what is given beside the picture."""
@@ -271,4 +271,4 @@ def memory(device: str) -> str:
     """The most memory that this process has used so far, in words."""
     if device == "gpu":
         return f"peak GPU memory {torch.cuda.max_memory_allocated() / 2**30:.2f} GiB"
-    return f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB"
+    return f"peak memory {process_memory.peak() / 2**30:.2f} GiB"

@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import models
 from models.layers.input_size import NotDivisible
 from pipeline.networks import cost, export
+from pipeline.running import memory
 
 
 def main(task: dict) -> None:
@@ -52,7 +53,7 @@ def main(task: dict) -> None:
     if device.type == "cuda":
         peak = torch.cuda.max_memory_allocated() / 2**20
     else:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+        peak = memory.peak() / 2**20
     flops = counter.get_total_flops()
     measured = {
         "parameters": cost.parameters_of(model),
