@@ -2,6 +2,7 @@
 
     python -m benchmarks.ends
     python -m benchmarks.ends --small-disk /mnt/small
+    python -m benchmarks.ends --only memory
 
 The tiny project of the end-to-end test begins in an empty workspace and is ended on its way. Then it is started again, with
 room enough and nobody disturbing it, and has to end with the tables of an undisturbed run.
@@ -23,12 +24,17 @@ from pathlib import Path
 from benchmarks.kills import stage_of, tables
 from tests.test_end_to_end import environment, project
 
+PARTS = ("signals", "memory", "disk")
 COMMAND = [sys.executable, "-m", "commands.repro"]
 ROOMS = (1, 4, 8, 12, 16, 24)
 """Megabytes that are free when a run on the small disk begins."""
 
-NO_MEMORY = {"RAY_memory_usage_threshold": "0.01", "RAY_memory_monitor_refresh_ms": "200"}
-"""Ray takes 1% of the machine's memory for too much, and ends each of its workers at once."""
+NO_MEMORY = {
+    "RAY_memory_usage_threshold": "0.01",
+    "RAY_memory_monitor_refresh_ms": "200",
+    "SEAMBENCH_RAY": "always",
+}
+"""Ray does all work, takes 1% of the machine's memory for too much, and ends each of its workers at once."""
 SECOND = 1.0
 """Seconds between a signal and the second one."""
 
@@ -71,6 +77,7 @@ def said_once(folder: Path, line: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small-disk", type=Path)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="these endings")
     given = parser.parse_args()
     # a shell without job control starts background commands with Ctrl-C ignored, which every program below would inherit
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -93,11 +100,14 @@ def main() -> None:
             "SIGTERM": (signal.SIGTERM,),
             "SIGTERM twice": (signal.SIGTERM, signal.SIGTERM),
         }.items():
+            if "signals" not in given.only:
+                continue
             folder = project(Path(root, name.replace(" ", "-")))
             attempt(name, folder, lambda folder=folder, numbers=numbers: signalled(folder, *numbers))
-        folder = project(Path(root, "memory"))
-        attempt("too little memory", folder, lambda: start(folder, **NO_MEMORY).wait())
-        for room in ROOMS if given.small_disk else ():
+        if "memory" in given.only:
+            folder = project(Path(root, "memory"))
+            attempt("too little memory", folder, lambda: start(folder, **NO_MEMORY).wait())
+        for room in ROOMS if given.small_disk and "disk" in given.only else ():
             folder = project(given.small_disk / "project")
             ballast = given.small_disk / "ballast"
             free = shutil.disk_usage(given.small_disk).free
