@@ -69,9 +69,13 @@ def signalled(folder: Path, *numbers: signal.Signals) -> int:
 
 
 def said_once(folder: Path, line: str) -> str:
-    """How often a traceback stands in the log beside that line: 'one line' where none does."""
+    """How often a traceback stands in the log beside that line: 'one line' where none does. Such a log is kept."""
     tracebacks = (folder / "run.log").read_text(errors="replace").count("Traceback (most recent call last)")
-    return "one line" if line and not tracebacks else f"{tracebacks} tracebacks"
+    if line and not tracebacks:
+        return "one line"
+    kept = Path(tempfile.mkdtemp(prefix="seambench-ends-log-")) / "run.log"
+    shutil.copy(folder / "run.log", kept)
+    return f"{tracebacks} tracebacks ({kept})"
 
 
 def main() -> None:

@@ -22,7 +22,9 @@ def save(folder: Path, state: dict) -> None:
     """Write the newest checkpoint of a run folder; the newest so far becomes the one before."""
     newest = folder / NEWEST
     with atomic.file(newest) as path:
-        torch.save(state, path)
+        # into an open file: where torch opens it itself, a full disk is an error that names neither disk nor file
+        with open(path, "wb") as file:
+            torch.save(state, file)
         if newest.exists():
             os.replace(newest, folder / BEFORE)
 

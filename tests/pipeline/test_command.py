@@ -140,6 +140,11 @@ def test_files_that_a_stage_really_meets(tmp_path):
     assert "File name too long" in said("open('n' * 5000)")
     assert "Not a directory" in said("from pipeline import atomic; atomic.folder('file/out').__enter__()")
     assert "disk is full" in said("open('/dev/full', 'w').write('x' * 100000)")
+    assert "disk is full" in said(
+        "import os, torch; from pathlib import Path; from pipeline.networks import checkpoints; "
+        "os.symlink('/dev/full', f'.checkpoint.pt.{os.getpid()}.part'); "
+        "checkpoints.save(Path('.'), {'a': torch.zeros(100000)})"
+    )
 
 
 @pytest.mark.parametrize(
