@@ -1,4 +1,4 @@
-"""How a run ends when it is told to, when the disk is full and when memory runs out: exit code and last line of each.
+"""How a run ends when it is told to, when the disk is full and when memory runs out: exit code and last lines of each.
 
     python -m benchmarks.ends
     python -m benchmarks.ends --small-disk /mnt/small
@@ -51,9 +51,9 @@ def start(folder: Path, **more: str) -> subprocess.Popen:
         )
 
 
-def last_line(folder: Path) -> str:
-    lines = (folder / "run.log").read_text(errors="replace").strip().splitlines()
-    return lines[-1] if lines else ""
+def last_lines(folder: Path) -> str:
+    """What is said at the end: the stage's own last line stands before DVC's."""
+    return " | ".join(line[:240] for line in (folder / "run.log").read_text(errors="replace").strip().splitlines()[-2:])
 
 
 def signalled(folder: Path, *numbers: signal.Signals) -> int:
@@ -91,12 +91,12 @@ def main() -> None:
 
         def attempt(name: str, folder: Path, end: Callable[[], int], mend: Callable[[], None] = lambda: None) -> None:
             code = end()
-            line, stage = last_line(folder), stage_of(folder)
-            print(f"{name}: exit {code} in {stage}, {said_once(folder, line)}: {line[:240]}", flush=True)
+            lines, stage = last_lines(folder), stage_of(folder)
+            print(f"{name}: exit {code} in {stage}, {said_once(folder, lines)}: {lines}", flush=True)
             mend()
             again = start(folder).wait()
             if again or (expected and tables(folder) != expected):
-                wrong.append(f"{name}: the start after it ended with {again}: {last_line(folder)}")
+                wrong.append(f"{name}: the start after it ended with {again}: {last_lines(folder)}")
             expected.update(tables(folder) if not expected else {})
 
         for name, numbers in {
