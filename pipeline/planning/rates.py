@@ -76,36 +76,43 @@ def method(
     phases = model.phases if block.training else ()
     each = seconds / (len(phases) + 1)
     smallest = min(SMALL, side)
-    sides = []
+    sides: list[int] = []
 
     def trial(run: Callable[[dict], None], images_at_once: int) -> tuple[float, float, int]:
         """Seconds and GFLOP per image, and bytes kept for the backward pass by a whole batch."""
         try:
-            small = _batch(items, min(2, images_at_once), smallest)
+            small = _batch(items, min(2, images_at_once), smallest, layout)
             counts = _counted(run, small)
             tried = smallest
         except (ValueError, RuntimeError):  # too small a picture for this network
-            small = _batch(items, min(2, images_at_once), side)
+            small = _batch(items, min(2, images_at_once), side, layout)
             counts = _counted(run, small)
             tried = side
         took = _timed(run, small, each / 4, clock)
         grown = (side / tried) ** 2
         count = min(2, images_at_once)
         if took / count * images_at_once * grown <= each / 2:
-            took, grown, count = _timed(run, _batch(items, images_at_once, side), each / 2, clock), 1.0, images_at_once
+            took, grown, count = (
+                _timed(run, _batch(items, images_at_once, side, layout), each / 2, clock),
+                1.0,
+                images_at_once,
+            )
             sides.append(side)
         else:
             sides.append(tried)
         scale = (side / tried) ** 2 / min(2, images_at_once)
         return took / count * grown, counts[0] * scale / 1e9, int(counts[1] * scale * images_at_once)
 
+    layout = torch.channels_last if block.training and block.training.channels_last else torch.contiguous_format
+    model.to(memory_format=layout)
     for phase in phases:
         assert block.training is not None  # else there are no phases
         with devices.threads(threads):
             seconds_each, gflop, kept = trial(_training(model, phase), block.training.batch_size)
         rate.train_seconds[phase], rate.train_gflop[phase] = seconds_each, gflop
         rate.train_bytes = max(rate.train_bytes, ADAM_BYTES * rate.parameters + kept)
-    model.eval()
+    layout = torch.contiguous_format  # predictions are made in it, whatever the training's was
+    model.eval().to(memory_format=layout)
     with devices.threads(1), torch.no_grad():
         rate.predict_seconds, rate.predict_gflop, _ = trial(lambda batch: model(batch), batch_size)
     if min(sides) < side:
@@ -184,11 +191,11 @@ def _drawn(keys: tuple[str, ...], side: int) -> list[dict[str, np.ndarray]]:
     return [{key: item[key] for key in keys}]
 
 
-def _batch(items: list, count: int, side: int) -> dict[str, torch.Tensor]:
+def _batch(items: list, count: int, side: int, layout: torch.memory_format) -> dict[str, torch.Tensor]:
     batch = datasets.collate([items[number % len(items)] for number in range(count)])
     if next(iter(batch.values())).shape[-1] != side:
         batch = {key: torch.nn.functional.interpolate(value, size=(side, side)) for key, value in batch.items()}
-    return batch
+    return {key: value.to(memory_format=layout) for key, value in batch.items()}
 
 
 def _keys(task: str, real_photographs: bool) -> tuple[str, ...]:

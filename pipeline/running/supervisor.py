@@ -165,41 +165,73 @@ class PassedOn:
     """A signal on its way to a command and its descendants.
 
     DVC gets none while a stage of its runs: the stage gets it, and DVC ends by itself when the stage has. In between it
-    gets SIGINT, upon which it lets go of its locks; SIGTERM would cut it off while it writes them.
+    gets SIGINT, upon which it lets go of its locks; SIGTERM would cut it off while it writes them. A DVC that was told
+    to keep going begins another stage instead. While it waits for that one it writes nothing and hears no SIGINT, and
+    SIGTERM ends it.
     """
 
     def __init__(self, command: int, number: int):
         self.command, self.number, self.started = command, number, time.monotonic()
-        # a terminal has sent it to all of the foreground already
-        self.wait = (
-            0.0 if number != signal.SIGINT else float("inf") if _in_the_foreground() else 2 * SAME_SIGNAL_SECONDS
-        )
-        self.sent = self.sent_to_dvc = False
+        self.by_terminal = number == signal.SIGINT and _in_the_foreground()
+        self.wait = 2 * SAME_SIGNAL_SECONDS if number == signal.SIGINT and not self.by_terminal else 0.0
+        self.told: set[psutil.Process] = set()
+        self.sent = False
+        self.wait_for_dvc: float | None = None
+        """Seconds after the first signal; None once DVC was told."""
 
     def go_on(self) -> None:
         passed = time.monotonic() - self.started
-        if not self.sent and passed >= self.wait:
+        if passed < self.wait:
+            return
+        dvc, others = self._descendants()
+        if not self.sent:
             self.sent = True
-            busy = self._send(self.number, to_dvc=False)
-            self.wait_for_dvc = passed + (DVC_SECONDS if busy else 0.0)
-        if self.sent and not self.sent_to_dvc and passed >= self.wait_for_dvc:
-            self.sent_to_dvc = True
-            self._send(signal.SIGINT, to_dvc=True)
+            if self.by_terminal:  # which has sent it to all of these, and to DVC
+                self.told.update(others)
+            else:
+                self._tell(others)
+                self.wait_for_dvc = passed + (DVC_SECONDS if others else 0.0)
+        elif further := self._further_stages(dvc):
+            self.wait_for_dvc = None
+            _send(signal.SIGTERM, dvc)
+            self._tell(further)
+        elif self.wait_for_dvc is not None and passed >= self.wait_for_dvc:
+            self.wait_for_dvc = None
+            _send(signal.SIGINT, dvc)
 
     def overdue(self) -> bool:
         return self.number != signal.SIGINT and time.monotonic() - self.started > GRACE_SECONDS
 
-    def _send(self, number: int, to_dvc: bool) -> bool:
-        """Send to DVC, or to everything else; whether anything took it."""
-        sent = False
+    def _tell(self, processes: list[psutil.Process]) -> None:
+        self.told.update(processes)
+        _send(self.number, processes)
+
+    def _descendants(self) -> tuple[list[psutil.Process], list[psutil.Process]]:
+        """The command and what it started: DVC, and everything else."""
+        dvc: list[psutil.Process] = []
+        others: list[psutil.Process] = []
         with contextlib.suppress(psutil.NoSuchProcess):
             root = psutil.Process(self.command)
             for process in [root, *root.children(recursive=True)]:
                 with contextlib.suppress(psutil.Error):
-                    if is_dvc(process) == to_dvc:
-                        process.send_signal(number)
-                        sent = True
-        return sent
+                    (dvc if is_dvc(process) else others).append(process)
+        return dvc, others
+
+    def _further_stages(self, dvc: list[psutil.Process]) -> list[psutil.Process]:
+        """What DVC has started since the signal, with all that belongs to it."""
+        further: list[psutil.Process] = []
+        for parent in dvc:
+            with contextlib.suppress(psutil.Error):
+                for child in parent.children():
+                    if child not in self.told and not is_dvc(child):
+                        further += [child, *child.children(recursive=True)]
+        return further
+
+
+def _send(number: int, processes: list[psutil.Process]) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            process.send_signal(number)
 
 
 def _in_the_foreground() -> bool:

@@ -194,6 +194,44 @@ def test_a_command_that_does_not_end_is_killed_after_its_grace(tmp_path, monkeyp
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_dvc_that_keeps_going_is_ended_too(tmp_path, number):
+    names = "abcdefgh"
+    work = f"{sys.executable} -c 'import pathlib, time; pathlib.Path(\"NAME\").touch(); time.sleep(600)'"
+    YAML().dump({"stages": {name: {"cmd": work.replace("NAME", name)} for name in names}}, tmp_path / "dvc.yaml")
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "DVC_NO_ANALYTICS": "1",
+        "RAY_ADDRESS": "nowhere:1",
+    }
+    subprocess.run(["dvc", "init", "--no-scm", "-q"], cwd=tmp_path, env=environment, check=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "commands.cluster", "dvc", "repro", "--keep-going"],
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # a shell without job control starts its background commands with SIGINT ignored, which children inherit
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    while not (tmp_path / "a").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(number)
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 128 + number
+    assert said.splitlines()[-1] == f"ended by {number.name}; finished work is kept"
+    assert not (tmp_path / names[-1]).exists()
+    # the next start needs no hand
+    YAML().dump({"stages": {name: {"cmd": f"echo {name}"} for name in names}}, tmp_path / "dvc.yaml")
+    again = subprocess.run(["dvc", "repro"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("server", ["gcs_server", "raylet"])
 def test_a_server_of_the_head_that_is_killed_ends_the_run_in_one_line(short, tmp_path, server):
     process = under_a_head(WORK, tmp_path, "working-0", "working-1")
