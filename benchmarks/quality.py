@@ -124,15 +124,14 @@ def show(folder: Path, task: str) -> None:
         differences = differences.assign(value="All")
     print(f"\n{metric}: first less second, mean [95% interval over photographs], p")
     trained = {*NEW[task], *BESIDE[task]}
+    shown = set()
     for row in differences.itertuples():
-        if row.first in trained and row.second in REFERENCES[task]:
-            print(
-                f"{row.first:20}{row.second:20}{row.value:8}{row.mean:10.4g} [{row.low:.4g}, {row.high:.4g}]  p={row.p:.3f}"
-            )
-        elif row.second in trained and row.first in REFERENCES[task]:
-            print(
-                f"{row.second:20}{row.first:20}{row.value:8}{-row.mean:10.4g} [{-row.high:.4g}, {-row.low:.4g}]  p={row.p:.3f}"
-            )
+        # the table may have a pair in both orders
+        for name, other, sign in ((row.first, row.second, 1), (row.second, row.first, -1)):
+            if name in trained and other in REFERENCES[task] and (name, other, row.value) not in shown:
+                shown.add((name, other, row.value))
+                low, high = sorted((sign * row.low, sign * row.high))
+                print(f"{name:20}{other:20}{row.value:8}{sign * row.mean:10.4g} [{low:.4g}, {high:.4g}]  p={row.p:.3f}")
     agreement = pd.read_parquet(folder / "results/published/correlations.parquet").query("n_models > 2")
     print("\nrank correlation with published tables (pooled sub-datasets)")
     for row in agreement.query("subset == 'All' or @task == 'inpainting'").itertuples():
