@@ -29,20 +29,37 @@ class ResamplingFeatures(nn.Module):
     holds those of an 8-bit picture exactly, as the released code does; a smooth patch would otherwise get the Laplacian
     of its rounding errors, which the division by the mean magnitude blows up to the features of a texture. For the same
     reason the transforms are in float64.
+
+    Half of the matrix suffices. Turning a patch by 180 degrees about its centre pixel turns every projection around. So a
+    spectrum whose phase counts from the centre has a real part that sees sums of opposite pixels alone, and an imaginary
+    part that sees their differences. Magnitudes don't depend on where the phase counts from.
     """
 
-    operator: Tensor
+    of_sums: Tensor
+    of_differences: Tensor
+    pixels: Tensor
+    opposites: Tensor
 
     def __init__(self, patch: int = 32, angles: int = 10):
         super().__init__()
         if patch < 2 or angles < 1:
             raise ValueError(f"patch = {patch}, angles = {angles}, expected at least 2 and 1")
-        spectrum = np.fft.rfft(radon_operator(patch, np.arange(angles) * (180 / angles)), axis=1)
+        projections = radon_operator(patch, np.arange(angles) * (180 / angles))
+        bins = projections.shape[1]
+        spectrum = np.fft.rfft(projections, axis=1)
+        spectrum *= np.exp(2j * np.pi * np.arange(spectrum.shape[1]) * (bins // 2) / bins)[:, None]
         self.patch, self.angles, self.frequencies = patch, angles, spectrum.shape[1]
         self.size = self.angles * self.frequencies
-        operator = np.stack([spectrum.real, spectrum.imag]).reshape(-1, patch * patch)
-        # rebuilt from `patch` and `angles`, so it is no part of the state dict
-        self.register_buffer("operator", torch.from_numpy(operator), persistent=False)
+        pixels, opposites = opposite_pixels(patch)
+        halved = spectrum.reshape(-1, patch * patch)[:, pixels]
+        # rebuilt from `patch` and `angles`, so these are no part of the state dict
+        for name, content in (
+            ("of_sums", halved.real.copy()),
+            ("of_differences", halved.imag.copy()),
+            ("pixels", pixels),
+            ("opposites", opposites),
+        ):
+            self.register_buffer(name, torch.from_numpy(content), persistent=False)
 
     @torch.no_grad()
     def forward(self, image: Tensor) -> Tensor:
@@ -56,7 +73,10 @@ class ResamplingFeatures(nn.Module):
             patches = (image.float() * 255).reshape(count, channels, rows, side, columns, side)
             patches = patches.permute(1, 0, 2, 4, 3, 5).reshape(channels, -1, side, side)
             detail = sum_of(laplacian(channel).abs_().sqrt_() for channel in patches) / channels
-            real, imaginary = (detail.flatten(1).double() @ self.operator.t()).chunk(2, dim=1)
+            values = F.pad(detail.flatten(1).double(), (0, 1))  # the last stands for every opposite that lies outside
+            pixels, opposites = values[:, self.pixels], values[:, self.opposites]
+            real = (pixels + opposites) @ self.of_sums.t()
+            imaginary = (pixels - opposites) @ self.of_differences.t()
             magnitude = torch.hypot(real, imaginary).view(-1, self.angles, self.frequencies)
             features = magnitude / (magnitude.mean(1, keepdim=True) + SMALLEST) - 1
         return features.view(count, rows * columns, self.size).float()
@@ -70,6 +90,21 @@ def laplacian(image: Tensor) -> Tensor:
     padded = F.pad(image, (1, 1, 1, 1), mode="replicate")  # at a depth of one pixel mirroring repeats the border
     total = padded[:, :-2, 1:-1] + padded[:, 1:-1, :-2]
     return total.sub_(image, alpha=4).add_(padded[:, 1:-1, 2:]).add_(padded[:, 2:, 1:-1])
+
+
+def opposite_pixels(side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels of a square of `side` pixels, numbered row by row, of each pair of opposites one; and what lies opposite.
+
+    Opposite about the centre pixel (side // 2, side // 2) of `radon_operator`. The number side * side stands for nothing:
+    for what lies outside, as for the first row and column where `side` is even, and for the centre's own opposite.
+    """
+    row, column = np.mgrid[:side, :side].reshape(2, -1)
+    across, down = 2 * (side // 2) - column, 2 * (side // 2) - row
+    pixels = np.arange(side * side)
+    opposites = np.where((across < side) & (down < side), down * side + across, side * side)
+    opposites = np.where(opposites == pixels, side * side, opposites)
+    chosen = pixels < opposites
+    return pixels[chosen], opposites[chosen]
 
 
 def radon_operator(side: int, degrees: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ import torch
 from scipy.signal import convolve2d
 from skimage.transform import radon
 
-from models.layers.resampling import ResamplingFeatures, laplacian, radon_operator
+from models.layers.resampling import ResamplingFeatures, laplacian, opposite_pixels, radon_operator
 
 
 def plain_features(image: np.ndarray, patch: int, angles: int) -> np.ndarray:
@@ -31,7 +31,13 @@ def test_the_operator_is_scikit_images_radon(side):
     np.testing.assert_allclose(projections, expected.ravel(), atol=1e-12)
 
 
-@pytest.mark.parametrize("patch, angles, size", [(32, 10, 240), (16, 10, 120), (8, 3, 21)])
+def test_opposite_pixels_by_hand():
+    odd, even = opposite_pixels(3), opposite_pixels(2)
+    assert [list(pair) for pair in odd] == [[0, 1, 2, 3, 4], [8, 7, 6, 5, 9]]  # the centre, 4, has none but itself
+    assert [list(pair) for pair in even] == [[0, 1, 2, 3], [4, 4, 4, 4]]  # about pixel 3, the others' lie outside
+
+
+@pytest.mark.parametrize("patch, angles, size", [(32, 10, 240), (16, 10, 120), (8, 3, 21), (9, 4, 28)])
 def test_features_are_those_of_a_plain_loop(patch, angles, size):
     rng = np.random.default_rng(1)
     picture = rng.integers(0, 256, (2, 2 * patch, 3 * patch, 3), dtype=np.uint8)
