@@ -37,8 +37,6 @@ class ResamplingFeatures(nn.Module):
 
     of_sums: Tensor
     of_differences: Tensor
-    pixels: Tensor
-    opposites: Tensor
 
     def __init__(self, patch: int = 32, angles: int = 10):
         super().__init__()
@@ -50,16 +48,14 @@ class ResamplingFeatures(nn.Module):
         spectrum *= np.exp(2j * np.pi * np.arange(spectrum.shape[1]) * (bins // 2) / bins)[:, None]
         self.patch, self.angles, self.frequencies = patch, angles, spectrum.shape[1]
         self.size = self.angles * self.frequencies
-        pixels, opposites = opposite_pixels(patch)
-        halved = spectrum.reshape(-1, patch * patch)[:, pixels]
-        # rebuilt from `patch` and `angles`, so these are no part of the state dict
-        for name, content in (
-            ("of_sums", halved.real.copy()),
-            ("of_differences", halved.imag.copy()),
-            ("pixels", pixels),
-            ("opposites", opposites),
-        ):
-            self.register_buffer(name, torch.from_numpy(content), persistent=False)
+        inner, outer = around_centre(torch.arange(patch * patch, device="cpu").view(1, patch, patch))
+        pairs = inner.shape[1] // 2
+        spectrum = spectrum.reshape(-1, patch * patch)
+        of_sums = spectrum.real[:, torch.cat([inner[0, : pairs + 1], outer[0]]).numpy()]
+        of_differences = spectrum.imag[:, torch.cat([inner[0, :pairs], outer[0]]).numpy()]
+        # rebuilt from `patch` and `angles`, so they are no part of the state dict
+        self.register_buffer("of_sums", torch.from_numpy(of_sums.copy()), persistent=False)
+        self.register_buffer("of_differences", torch.from_numpy(of_differences.copy()), persistent=False)
 
     @torch.no_grad()
     def forward(self, image: Tensor) -> Tensor:
@@ -73,10 +69,12 @@ class ResamplingFeatures(nn.Module):
             patches = (image.float() * 255).reshape(count, channels, rows, side, columns, side)
             patches = patches.permute(1, 0, 2, 4, 3, 5).reshape(channels, -1, side, side)
             detail = sum_of(laplacian(channel).abs_().sqrt_() for channel in patches) / channels
-            values = F.pad(detail.flatten(1).double(), (0, 1))  # the last stands for every opposite that lies outside
-            pixels, opposites = values[:, self.pixels], values[:, self.opposites]
-            real = (pixels + opposites) @ self.of_sums.t()
-            imaginary = (pixels - opposites) @ self.of_differences.t()
+            inner, outer = around_centre(detail.double())
+            pairs = inner.shape[1] // 2
+            ahead, opposite = inner[:, :pairs], inner[:, pairs + 1 :].flip(1)
+            sums = torch.cat([ahead + opposite, inner[:, pairs : pairs + 1], outer], dim=1)
+            differences = torch.cat([ahead - opposite, outer], dim=1)
+            real, imaginary = sums @ self.of_sums.t(), differences @ self.of_differences.t()
             magnitude = torch.hypot(real, imaginary).view(-1, self.angles, self.frequencies)
             features = magnitude / (magnitude.mean(1, keepdim=True) + SMALLEST) - 1
         return features.view(count, rows * columns, self.size).float()
@@ -92,19 +90,15 @@ def laplacian(image: Tensor) -> Tensor:
     return total.sub_(image, alpha=4).add_(padded[:, 1:-1, 2:]).add_(padded[:, 2:, 1:-1])
 
 
-def opposite_pixels(side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels of a square of `side` pixels, numbered row by row, of each pair of opposites one; and what lies opposite.
+def around_centre(patches: Tensor) -> tuple[Tensor, Tensor]:
+    """Pixels (N, side, side) that have an opposite about the centre pixel (side // 2, side // 2), and those that have none.
 
-    Opposite about the centre pixel (side // 2, side // 2) of `radon_operator`. The number side * side stands for nothing:
-    for what lies outside, as for the first row and column where `side` is even, and for the centre's own opposite.
+    The first, (N, an odd number): row by row, so that the k-th from the front lies opposite the k-th from the back, and the
+    centre is in the middle. The second, (N, 2 side - 1, or 0 where side is odd): the first row and column.
     """
-    row, column = np.mgrid[:side, :side].reshape(2, -1)
-    across, down = 2 * (side // 2) - column, 2 * (side // 2) - row
-    pixels = np.arange(side * side)
-    opposites = np.where((across < side) & (down < side), down * side + across, side * side)
-    opposites = np.where(opposites == pixels, side * side, opposites)
-    chosen = pixels < opposites
-    return pixels[chosen], opposites[chosen]
+    if patches.shape[1] % 2:
+        return patches.flatten(1), patches.new_zeros(len(patches), 0)
+    return patches[:, 1:, 1:].flatten(1), torch.cat([patches[:, 0], patches[:, 1:, 0]], dim=1)
 
 
 def radon_operator(side: int, degrees: np.ndarray) -> np.ndarray:

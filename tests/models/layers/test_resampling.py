@@ -4,7 +4,7 @@ import torch
 from scipy.signal import convolve2d
 from skimage.transform import radon
 
-from models.layers.resampling import ResamplingFeatures, laplacian, opposite_pixels, radon_operator
+from models.layers.resampling import ResamplingFeatures, around_centre, laplacian, radon_operator
 
 
 def plain_features(image: np.ndarray, patch: int, angles: int) -> np.ndarray:
@@ -31,10 +31,11 @@ def test_the_operator_is_scikit_images_radon(side):
     np.testing.assert_allclose(projections, expected.ravel(), atol=1e-12)
 
 
-def test_opposite_pixels_by_hand():
-    odd, even = opposite_pixels(3), opposite_pixels(2)
-    assert [list(pair) for pair in odd] == [[0, 1, 2, 3, 4], [8, 7, 6, 5, 9]]  # the centre, 4, has none but itself
-    assert [list(pair) for pair in even] == [[0, 1, 2, 3], [4, 4, 4, 4]]  # about pixel 3, the others' lie outside
+def test_what_lies_around_the_centre_by_hand():
+    inner, outer = around_centre(torch.arange(9).view(1, 3, 3))
+    assert inner.tolist() == [list(range(9))] and outer.shape == (1, 0)
+    inner, outer = around_centre(torch.arange(16).view(1, 4, 4))  # about pixel 10
+    assert inner.tolist() == [[5, 6, 7, 9, 10, 11, 13, 14, 15]] and outer.tolist() == [[0, 1, 2, 3, 4, 8, 12]]
 
 
 @pytest.mark.parametrize("patch, angles, size", [(32, 10, 240), (16, 10, 120), (8, 3, 21), (9, 4, 28)])
