@@ -69,11 +69,12 @@ class ResamplingFeatures(nn.Module):
             patches = (image.float() * 255).reshape(count, channels, rows, side, columns, side)
             patches = patches.permute(1, 0, 2, 4, 3, 5).reshape(channels, -1, side, side)
             detail = sum_of(laplacian(channel).abs_().sqrt_() for channel in patches) / channels
-            inner, outer = around_centre(detail.double())
+            inner, outer = around_centre(detail)
             pairs = inner.shape[1] // 2
             ahead, opposite = inner[:, :pairs], inner[:, pairs + 1 :].flip(1)
-            sums = torch.cat([ahead + opposite, inner[:, pairs : pairs + 1], outer], dim=1)
-            differences = torch.cat([ahead - opposite, outer], dim=1)
+            # float32 until here, half the bytes to mirror; sums and differences are in float64
+            sums = torch.cat([ahead.double() + opposite, inner[:, pairs : pairs + 1], outer], dim=1)
+            differences = torch.cat([ahead.double() - opposite, outer], dim=1)
             real, imaginary = sums @ self.of_sums.t(), differences @ self.of_differences.t()
             magnitude = torch.hypot(real, imaginary).view(-1, self.angles, self.frequencies)
             features = magnitude / (magnitude.mean(1, keepdim=True) + SMALLEST) - 1
