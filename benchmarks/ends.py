@@ -35,6 +35,11 @@ NO_MEMORY = {
     "SEAMBENCH_RAY": "always",
 }
 """Ray does all work, takes 1% of the machine's memory for too much, and ends each of its workers at once."""
+SIGNALS = {
+    "Ctrl-C": (signal.SIGINT,),
+    "SIGTERM": (signal.SIGTERM,),
+    "SIGTERM twice": (signal.SIGTERM, signal.SIGTERM),
+}
 SECOND = 1.0
 """Seconds between a signal and the second one."""
 
@@ -99,13 +104,7 @@ def main() -> None:
                 wrong.append(f"{name}: the start after it ended with {again}: {last_lines(folder)}")
             expected.update(tables(folder) if not expected else {})
 
-        for name, numbers in {
-            "Ctrl-C": (signal.SIGINT,),
-            "SIGTERM": (signal.SIGTERM,),
-            "SIGTERM twice": (signal.SIGTERM, signal.SIGTERM),
-        }.items():
-            if "signals" not in given.only:
-                continue
+        for name, numbers in SIGNALS.items() if "signals" in given.only else ():
             folder = project(Path(root, name.replace(" ", "-")))
             attempt(name, folder, lambda folder=folder, numbers=numbers: signalled(folder, *numbers))
         if "memory" in given.only:

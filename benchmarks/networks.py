@@ -253,9 +253,8 @@ def main() -> None:
                 for turn in range(-1 if gpu or how.get("compiled") else 0, options.rounds):
                     for subject in subjects:
                         subject.run(batch, repeats=5 if gpu else 1, counts=turn >= 0)
-                        if (
-                            not gpu and turn >= 0
-                        ):  # minutes pass; what was measured shouldn't be lost to an impatient Ctrl-C
+                        # minutes pass; what was measured shouldn't be lost to an impatient Ctrl-C
+                        if not gpu and turn >= 0:
                             print(
                                 f"  round {turn + 1}: {subject.name} {subject.steps[-1]:.2f} s",
                                 file=sys.stderr,

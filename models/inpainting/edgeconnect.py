@@ -23,7 +23,7 @@ from models.layers.edges import canny_edges, gray
 from models.layers.initialization import initialize_normal
 from models.layers.input_size import require_divisible
 from models.layers.spectral import SpectralPatchDiscriminator
-from models.losses.adversarial import cross_entropy_for_discriminator, cross_entropy_for_generator, frozen
+from models.losses.adversarial import DrawnOnce, cross_entropy_for_discriminator, cross_entropy_for_generator, frozen
 from models.losses.perceptual import VGGFeatures, perceptual_distance, style_distance
 
 PERCEPTUAL_LAYERS = (1, 6, 11, 20, 29)  # relu1_1 ... relu5_1 of VGG-19
@@ -111,7 +111,7 @@ class EdgeConnect(Model):
         """
         super().__init__()
         self.sigma, self.edges_in_joint, self.phase = sigma, edges_in_joint, self.phases[0]
-        self.judged: tuple[Tensor, Tensor, Tensor] | None = None
+        self.drawn_once = DrawnOnce()
         self.perceptual_features = None
         if perceptual_weights != "none":
             layers = sorted(PERCEPTUAL_LAYERS + STYLE_LAYERS)
@@ -152,20 +152,17 @@ class EdgeConnect(Model):
         image, hole = batch["image"], batch["hole"]
         if min(image.shape[2:]) < 32:
             raise ValueError(f"edgeconnect trains on sides of 32 pixels or more, got {tuple(image.shape[2:])}")
-        judged, self.judged = self.judged, None
         if player == "discriminator":
             opponent = self.edge_discriminator if self.phase == "edge" else self.image_discriminator
             if opponent is None:
                 raise ValueError(
                     f"adversarial is false: the discriminator has nothing to train in phase {self.phase!r}"
                 )
-            if judged is None or judged[0] is not image:
-                with torch.no_grad():
-                    judged = (image, *self._draw_for_training(image, hole))
-            return _judge(opponent, *judged[1:])
+            with torch.no_grad():
+                true, drawn = self.drawn_once.take(image, lambda: self._draw_for_training(image, hole))
+            return _judge(opponent, true, drawn)
         true, drawn = self._draw_for_training(image, hole)
-        # the discriminator's turn judges this very drawing, as the released code draws once a step
-        self.judged = image, true, drawn.detach()
+        self.drawn_once.hand_on(image, (true, drawn.detach()))
         return self._edge_loss(true, drawn) if self.phase == "edge" else self._paint_loss(true, drawn, hole)
 
     def _draw_for_training(self, image: Tensor, hole: Tensor) -> tuple[Tensor, Tensor]:
@@ -226,7 +223,7 @@ class EdgeConnect(Model):
     def enter(self, phase: str) -> None:
         """Thaws the networks that the phase trains and freezes the others."""
         super().enter(phase)
-        self.phase, self.judged = phase, None
+        self.phase, self.drawn_once = phase, DrawnOnce()
         edge = phase == "edge"
         self.edge_generator.requires_grad_(edge or (phase == "joint" and self.edges_in_joint == "trained"))
         self.edge_discriminator.requires_grad_(edge)

@@ -24,7 +24,7 @@ from models.layers.edges import canny_edges, gray
 from models.layers.input_size import require_divisible, require_statistics
 from models.layers.partial_conv import PartialConv2d
 from models.layers.spectral import SpectralPatchDiscriminator
-from models.losses.adversarial import cross_entropy_for_discriminator, cross_entropy_for_generator, frozen
+from models.losses.adversarial import DrawnOnce, cross_entropy_for_discriminator, cross_entropy_for_generator, frozen
 from models.losses.perceptual import POOLS_1_TO_3, VGGFeatures, raw_and_composite_terms
 from models.losses.pixel import hole_and_valid_l1, total_variation
 
@@ -212,7 +212,7 @@ class PRVS(Model):
             widths = [discriminator_width * factor for factor in (1, 2, 4, 8)] + [1]
             strides = [2, 2, 2, 1, 1]
             self.discriminator = SpectralPatchDiscriminator(2, widths, strides, 4, 1, bias=False, activate_last=False)
-        self.judged: tuple[Tensor, list[Tensor], list[Tensor]] | None = None
+        self.drawn_once = DrawnOnce()
 
     def forward(self, batch: Batch) -> Tensor:
         """(N, 3, H, W) in [0, 1]. Canny reads valid pixels alone, so that the hole's border makes no edges. Raises
@@ -264,18 +264,15 @@ class PRVS(Model):
             with frozen(self.discriminator):
                 scores = [self.discriminator(_beside(drawn, luminance))[-1] for drawn in drawn_edges]
             terms["adversarial"] = sum_of(cross_entropy_for_generator(score) for score in scores)
-            # the discriminator's turn judges these very maps, as the released code draws once a step
-            self.judged = real, [drawn.detach() for drawn in drawn_edges], [luminance, edges]
+            self.drawn_once.hand_on(real, ([drawn.detach() for drawn in drawn_edges], luminance, edges))
         total = sum_of(LOSS_WEIGHTS[name] * value for name, value in terms.items())
         return total, {name: value.detach() for name, value in terms.items()}
 
     def _discriminator_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        judged, self.judged = self.judged, None
-        if judged is not None and judged[0] is batch["image"]:
-            _, drawn_edges, (luminance, edges) = judged
-        else:
-            with torch.no_grad():
-                _, drawn_edges, luminance, edges = self._draw_for_training(batch)
+        with torch.no_grad():
+            drawn_edges, luminance, edges = self.drawn_once.take(
+                batch["image"], lambda: self._draw_for_training(batch)[1:]
+            )
         totals = {name: torch.zeros((), device=edges.device) for name in ("real", "fake")}
         for drawn in drawn_edges:
             true = F.interpolate(edges, drawn.shape[2:], mode="nearest")

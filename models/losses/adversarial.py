@@ -30,6 +30,7 @@ class Detachable(Protocol):
 
 
 Drawing = TypeVar("Drawing", bound=Detachable)
+Kept = TypeVar("Kept")
 
 
 def hinge_for_discriminator(real: Tensor, fake: Tensor) -> Tensor:
@@ -113,8 +114,9 @@ def generator_game(discriminator: nn.Module, fake: Tensor, mask: Tensor) -> tupl
 
 
 class DrawnOnce:
-    """The generator's drawing of the discriminator's turn, kept with its graph for the generator's own turn on the same
-    batch, as released codes draw once a step. It holds where the generator's parameters don't change in between."""
+    """What is drawn in the first player's turn, for the other player's turn on the same batch, as released codes draw once a
+    step. Where the discriminator comes first, `keep` holds the drawing with its graph, and the generator's parameters must
+    not change in between. Where the generator does, `hand_on` holds what the discriminator is to judge."""
 
     def __init__(self):
         self.image = self.drawn = None
@@ -134,7 +136,11 @@ class DrawnOnce:
             self.image, self.drawn = image, drawn
         return drawn.detach()
 
-    def take(self, image: Tensor, draw: Callable[[], Drawing]) -> Drawing:
+    def hand_on(self, image: Tensor, drawn: object) -> None:
+        """Keep what was drawn of the image, without a graph."""
+        self.image, self.drawn = image, drawn
+
+    def take(self, image: Tensor, draw: Callable[[], Kept]) -> Kept:
         """The drawing that was kept of this very tensor, once; a new one if there is none."""
         drawn = self.drawn if self.image is image else None
         self.image = self.drawn = None

@@ -78,7 +78,9 @@ def method(
     smallest = min(SMALL, side)
     sides: list[int] = []
 
-    def trial(run: Callable[[dict], None], images_at_once: int) -> tuple[float, float, int]:
+    def trial(
+        run: Callable[[dict], None], images_at_once: int, layout: torch.memory_format
+    ) -> tuple[float, float, int]:
         """Seconds and GFLOP per image, and bytes kept for the backward pass by a whole batch."""
         try:
             small = _batch(items, min(2, images_at_once), smallest, layout)
@@ -92,11 +94,8 @@ def method(
         grown = (side / tried) ** 2
         count = min(2, images_at_once)
         if took / count * images_at_once * grown <= each / 2:
-            took, grown, count = (
-                _timed(run, _batch(items, images_at_once, side, layout), each / 2, clock),
-                1.0,
-                images_at_once,
-            )
+            took = _timed(run, _batch(items, images_at_once, side, layout), each / 2, clock)
+            grown, count = 1.0, images_at_once
             sides.append(side)
         else:
             sides.append(tried)
@@ -108,13 +107,16 @@ def method(
     for phase in phases:
         assert block.training is not None  # else there are no phases
         with devices.threads(threads):
-            seconds_each, gflop, kept = trial(_training(model, phase), block.training.batch_size)
+            seconds_each, gflop, kept = trial(_training(model, phase), block.training.batch_size, layout)
         rate.train_seconds[phase], rate.train_gflop[phase] = seconds_each, gflop
         rate.train_bytes = max(rate.train_bytes, ADAM_BYTES * rate.parameters + kept)
-    layout = torch.contiguous_format  # predictions are made in it, whatever the training's was
-    model.eval().to(memory_format=layout)
+    model.eval().to(
+        memory_format=torch.contiguous_format
+    )  # as predictions are made, whatever the training's layout was
     with devices.threads(1), torch.no_grad():
-        rate.predict_seconds, rate.predict_gflop, _ = trial(lambda batch: model(batch), batch_size)
+        rate.predict_seconds, rate.predict_gflop, _ = trial(
+            lambda batch: model(batch), batch_size, torch.contiguous_format
+        )
     if min(sides) < side:
         rate.basis = f"measured at {min(sides)} px"
     rate.basis += note

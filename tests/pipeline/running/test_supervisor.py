@@ -193,19 +193,25 @@ def test_a_command_that_does_not_end_is_killed_after_its_grace(tmp_path, monkeyp
     assert (tmp_path / "heard").exists()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_dvc_that_keeps_going_is_ended_too(tmp_path, number):
-    names = "abcdefgh"
-    work = f"{sys.executable} -c 'import pathlib, time; pathlib.Path(\"NAME\").touch(); time.sleep(600)'"
-    YAML().dump({"stages": {name: {"cmd": work.replace("NAME", name)} for name in names}}, tmp_path / "dvc.yaml")
+def dvc_project(folder: Path) -> dict[str, str]:
+    """Make a folder a project of DVC's; the environment for commands there, which start no Ray."""
     environment = os.environ | {
         "PYTHONPATH": str(ROOT),
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "DVC_NO_ANALYTICS": "1",
         "RAY_ADDRESS": "nowhere:1",
     }
-    subprocess.run(["dvc", "init", "--no-scm", "-q"], cwd=tmp_path, env=environment, check=True)
+    subprocess.run(["dvc", "init", "--no-scm", "-q"], cwd=folder, env=environment, check=True)
+    return environment
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_dvc_that_keeps_going_is_ended_too(tmp_path, number):
+    names = "abcdefgh"
+    work = f"{sys.executable} -c 'import pathlib, time; pathlib.Path(\"NAME\").touch(); time.sleep(600)'"
+    YAML().dump({"stages": {name: {"cmd": work.replace("NAME", name)} for name in names}}, tmp_path / "dvc.yaml")
+    environment = dvc_project(tmp_path)
     process = subprocess.Popen(
         [sys.executable, "-m", "commands.cluster", "dvc", "repro", "--keep-going"],
         cwd=tmp_path,
@@ -390,13 +396,7 @@ def test_a_dvc_lock_that_was_not_cut_is_left_to_dvc(project, capsys, text):
 @pytest.mark.slow
 def test_dvc_starts_again_after_a_kill_has_cut_its_lock_file(tmp_path):
     (tmp_path / "dvc.yaml").write_text("stages: {a: {cmd: echo done}}")
-    environment = os.environ | {
-        "PYTHONPATH": str(ROOT),
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "DVC_NO_ANALYTICS": "1",
-        "RAY_ADDRESS": "nowhere:1",
-    }
-    subprocess.run(["dvc", "init", "--no-scm", "-q"], cwd=tmp_path, env=environment, check=True)
+    environment = dvc_project(tmp_path)
     (tmp_path / ".dvc" / "tmp").mkdir(exist_ok=True)
     (tmp_path / ".dvc" / "tmp" / "rwlock").touch()
     assert subprocess.run(["dvc", "repro"], cwd=tmp_path, env=environment, capture_output=True).returncode
