@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from models.base import sum_of
 
+AT_ONCE = 2  # pictures, on a CPU: what is computed on the way stays in its cache
 SMALLEST = 1e-16  # keeps the features of a patch without any detail at -1
 
 
@@ -63,6 +64,8 @@ class ResamplingFeatures(nn.Module):
 
         image: (N, C, H, W) in [0, 1], H and W multiples of `patch`. Without gradient.
         """
+        if image.device.type == "cpu" and len(image) > AT_ONCE:
+            return torch.cat([self(pictures) for pictures in image.split(AT_ONCE)])
         count, channels, height, width = image.shape
         rows, columns, side = height // self.patch, width // self.patch, self.patch
         with torch.autocast(image.device.type, enabled=False):

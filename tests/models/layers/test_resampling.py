@@ -77,3 +77,9 @@ def test_under_autocast_they_are_the_same():
 def test_what_is_no_patch_is_refused():
     with pytest.raises(ValueError, match="patch = 1, angles = 10"):
         ResamplingFeatures(1)
+
+
+def test_pictures_of_a_large_batch_are_computed_as_alone():
+    features = ResamplingFeatures(8, 3)
+    pictures = torch.randint(0, 256, (5, 3, 16, 24), generator=torch.Generator().manual_seed(2)) / 255
+    torch.testing.assert_close(features(pictures), torch.cat([features(picture[None]) for picture in pictures]))
