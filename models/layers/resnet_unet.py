@@ -10,11 +10,11 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import ResNet34_Weights
-from torchvision.models.resnet import BasicBlock
 
 from models.layers.imagenet import load_backbone
 
+IMAGENET_FILE = "resnet34-b627a593.pth"
+"""torchvision's ResNet34_Weights.IMAGENET1K_V1"""
 LEVELS = 5
 STRIDE = 2 ** (LEVELS - 1)
 
@@ -22,6 +22,29 @@ STRIDE = 2 ** (LEVELS - 1)
 def channels_of(width: int) -> tuple[int, ...]:
     """Channels of the five levels, fine to coarse."""
     return width, 2 * width, 4 * width, 8 * width, 8 * width
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions beside a shortcut: the block of ResNet-18 and -34 (He et al., "Deep Residual Learning for Image
+    Recognition", CVPR 2016, figure 5 left). Names and order of its parameters are those of torchvision's block of this name, whose
+    weights it takes; importing that one takes longer than all the rest that a small network's stage needs."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1, downsample: nn.Module | None = None):
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.downsample = downsample
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, inputs, H, W) -> (N, outputs, H / stride, W / stride), both rounded up."""
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.bn2(self.conv2(x))
+        x += shortcut
+        return self.relu(x)
 
 
 def _layer(inputs: int, outputs: int, blocks: int, stride: int) -> nn.Sequential:
@@ -59,14 +82,8 @@ class ResNetEncoder(nn.Module):
         self._load(backbone_weights)
 
     def _load(self, source: str) -> None:
-        published = ResNet34_Weights.IMAGENET1K_V1
         layers = nn.ModuleDict({f"layer{i}": getattr(self, f"layer{i}") for i in (1, 2, 3, 4)})
-        load_backbone(
-            layers,
-            source,
-            lambda: published.get_state_dict(progress=False, check_hash=True),
-            file=published.url.rsplit("/", 1)[1],
-        )
+        load_backbone(layers, source, _published, file=IMAGENET_FILE)
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Normalized RGB (N, 3, H, W), H and W divisible by 16 -> five features, fine to coarse, at
@@ -76,6 +93,12 @@ class ResNetEncoder(nn.Module):
             levels.append(layer(levels[-1]))
         levels.append(self.layer5(self.pool(levels[-1])))
         return levels
+
+
+def _published() -> dict:
+    from torchvision.models import ResNet34_Weights
+
+    return dict(ResNet34_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True))
 
 
 def _up(inputs: int, outputs: int) -> nn.Sequential:

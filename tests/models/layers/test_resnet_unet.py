@@ -1,8 +1,11 @@
+import subprocess
+import sys
+
 import pytest
 import torch
-from torchvision.models import resnet34
+from torchvision.models import ResNet34_Weights, resnet34
 
-from models.layers.resnet_unet import ResNetEncoder, UNetDecoder
+from models.layers.resnet_unet import IMAGENET_FILE, ResNetEncoder, UNetDecoder
 
 
 def parameters(module):
@@ -47,3 +50,13 @@ def test_published_weights_do_not_fit_another_width(tmp_path):
 def test_width_must_be_positive():
     with pytest.raises(ValueError, match="width = 0"):
         ResNetEncoder(width=0)
+
+
+def test_imagenet_file_is_torchvisions():
+    assert ResNet34_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[1] == IMAGENET_FILE
+
+
+def test_building_loads_no_torchvision():
+    """Its import takes longer than everything else that a small network's stage needs."""
+    code = "import sys, models; models.create('unet', width=2, backbone_weights='none'); sys.exit('torchvision' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
