@@ -4,9 +4,11 @@ The outputs and DVC's lock files are those of `dvc repro`, which runs one stage 
 .runs/logs/. The environment says where the work runs: see pipeline/running/cluster.py.
 """
 
+import contextlib
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pipeline import command, params
@@ -21,17 +23,19 @@ def main(arguments) -> None:
     cluster.adopt_orphans()
     jobs.end_leftovers()
     supervisor.mend_dvc_locks(Path.cwd())
-    try:
-        stages, recorded = jobs.read_graph()
-    except UserError:
-        _check_graph()  # its words name the parameter; DVC's name the line of dvc.yaml that misses it
-        raise
-    chosen = jobs.to_run(stages)
-    if not chosen:
-        print("everything is up to date")
-        return
-    # only now: it builds every network, and where nothing is stale nothing can have become wrong
-    _check_graph()
+    with (
+        _graph_being_checked() as wait_for_check
+    ):  # it builds every network, which takes as long as reading DVC's graph
+        try:
+            stages, recorded = jobs.read_graph()
+        except UserError:
+            wait_for_check()  # its words name the parameter; DVC's name the line of dvc.yaml that misses it
+            raise
+        chosen = jobs.to_run(stages)
+        if not chosen:  # where nothing is stale nothing can have become wrong
+            print("everything is up to date")
+            return
+        wait_for_check()
     parameters = params.load()
     with supervisor.Signals() as signals, supervisor.under_head(jobs.needs_cluster(parameters), signals) as head:
         if signals.number is not None:
@@ -49,10 +53,24 @@ def main(arguments) -> None:
     sys.exit(code)
 
 
-def _check_graph() -> None:
-    checked = subprocess.run([sys.executable, "-m", "commands.graph", "--check"])
-    if checked.returncode:
-        sys.exit(checked.returncode)
+@contextlib.contextmanager
+def _graph_being_checked() -> Iterator[Callable[[], None]]:
+    """Start `commands.graph --check`; gives what waits for it and leaves this process where it fails. On the way out it is ended,
+    and what it said is heard only by who waited."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "commands.graph", "--check"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as checking:
+
+        def wait() -> None:
+            said, _ = checking.communicate()
+            sys.stderr.write(said)
+            if checking.returncode:
+                sys.exit(checking.returncode)
+
+        try:
+            yield wait
+        finally:
+            checking.kill()
 
 
 if __name__ == "__main__":
