@@ -38,7 +38,7 @@ from pipeline.networks.requirements import phases, require_trainable
 from pipeline.networks.schedule import make_optimizer, schedule_factor
 from pipeline.networks.weights import load_weights, save_weights
 from pipeline.params.schema import ModelTraining, Training
-from pipeline.running import cluster
+from pipeline.running import cluster, memory
 from pipeline.scoring import image_scores
 from pipeline.tasks import METRICS, TASKS, compose
 
@@ -144,6 +144,8 @@ class Loop:
     def __init__(self, job: Job, device: str, rank: int, world: int, report: Callable[[dict], None] | None = None):
         self.job, self.rank, self.world, self.report = job, rank, world, report
         self.device = torch.device("cuda" if device == "gpu" else "cpu")
+        if self.device.type == "cpu":
+            memory.keep_freed()
         self.autocast = job.shared.precision == "bf16"
         if rank == 0 and self.autocast and self.device.type == "cpu" and (cost := bfloat16_cost()) > 1:
             self._say(

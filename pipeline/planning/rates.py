@@ -21,6 +21,7 @@ from pipeline.data import datasets
 from pipeline.errors import UserError
 from pipeline.networks import devices
 from pipeline.params.schema import ModelBlock
+from pipeline.running import memory
 from pipeline.scoring import image_scores
 from pipeline.tasks import TASKS
 
@@ -68,6 +69,7 @@ def method(
         that lack a picture that the network trains on.
     clock: what counts the seconds; time.process_time where one thread works and other programs share the cores.
     """
+    memory.keep_freed()  # as a training on a CPU does
     model, note = _built(name, block)
     keys = _keys(task, model.uses_real_photographs)
     if not items or (block.training is not None and not set(keys) <= set(items[0])):

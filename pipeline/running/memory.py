@@ -1,5 +1,6 @@
-"""The most memory that this process has held."""
+"""The memory of this process: the most that it has held, and keeping what it has freed."""
 
+import ctypes
 import resource
 import sys
 from pathlib import Path
@@ -18,3 +19,21 @@ def peak() -> int:
         return int(line.split()[1]) * 1024
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
+"""Parameters of glibc's mallopt: M_TRIM_THRESHOLD and M_MMAP_MAX in malloc.h."""
+
+
+def keep_freed() -> None:
+    """From here on this process keeps memory that it frees, for what it allocates next.
+
+    glibc hands a large block back to the kernel when it is freed, which then clears and maps every page of the next one. A
+    training on a CPU frees in each step what the next step asks for again: RainNet's (batches of 8, 256 pixels, one thread) took
+    19 s, 4 of them in the kernel, and 15 s with its memory kept. The peak was the same. Nothing is done where the C library has no
+    mallopt (musl, macOS).
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_MMAP_MAX, 0)
+        mallopt(_TRIM_THRESHOLD, 2**31 - 1)
