@@ -37,19 +37,25 @@ until python -c 'import socket, sys; socket.create_connection((sys.argv[1], int(
   kill -0 $! 2> /dev/null || { echo "Ray's head didn't start on $first" >&2; exit 1; }
   sleep 1
 done
+workers=$!
 if [ "$SLURM_JOB_NUM_NODES" -gt 1 ]; then
-  srun --nodes=$((SLURM_JOB_NUM_NODES - 1)) --ntasks=$((SLURM_JOB_NUM_NODES - 1)) --exclude="$first" --overlap \
+  srun --nodes=$((SLURM_JOB_NUM_NODES - 1)) --ntasks=$((SLURM_JOB_NUM_NODES - 1)) --exclude="$first" --overlap --kill-on-bad-exit \
     ray start --block --disable-usage-stats --address="$RAY_ADDRESS" --num-cpus="$cpus" &
+  workers=$!
 fi
 # wait for all nodes, so that no training is refused for want of CPUs
-python - "$SLURM_JOB_NUM_NODES" << 'WAIT'
+python - "$SLURM_JOB_NUM_NODES" "$workers" << 'WAIT'
 import sys, time
+import psutil
 from pipeline.running import cluster
+nodes, workers = int(sys.argv[1]), int(sys.argv[2])
 for _ in range(60):
     with cluster.session():
         import ray
-        if sum(node["Alive"] for node in ray.nodes()) == int(sys.argv[1]):
+        if sum(node["Alive"] for node in ray.nodes()) == nodes:
             sys.exit()
+    if not psutil.pid_exists(workers) or psutil.Process(workers).status() == psutil.STATUS_ZOMBIE:
+        sys.exit("Ray didn't start on every node; what it said stands above")
     time.sleep(5)
 sys.exit("not all nodes joined Ray within five minutes")
 WAIT
@@ -58,7 +64,7 @@ WAIT
 # requeued job goes on from the trainings' checkpoints
 make repro JOBS="${JOBS:-4}" KEEP_GOING=1 &
 run=$!
-trap 'kill -TERM $run; wait $run; rm -f "$RAY_AUTH_TOKEN_PATH"; scontrol requeue "$SLURM_JOB_ID"; exit' TERM
+trap 'kill -TERM $run; wait $run || true; rm -f "$RAY_AUTH_TOKEN_PATH"; scontrol requeue "$SLURM_JOB_ID"; exit' TERM
 code=0
 wait $run || code=$?
 rm -f "$RAY_AUTH_TOKEN_PATH"
