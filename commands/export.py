@@ -3,7 +3,8 @@
 The inputs are `picture`, float32 RGB (1, 3, H, W) in 0 to 1, and for harmonization and inpainting `mask`, (1, 1, H, W),
 1 = foreground or hole. The output is `pasted`, the picture with its masked region replaced, or in localization `map`,
 (1, 1, H, W), the probability of each pixel. Normalization and pasting are inside. The file appears only if onnxruntime
-computes from it what torch computes, within 1e-4 at two sizes. docs/export.md says which networks can't be exported.
+computes from it what torch computes, within 1e-4 at two sizes. Methods without weights have none;
+docs/export.md says which networks can't be exported.
 """
 
 from pathlib import Path

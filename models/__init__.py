@@ -1,7 +1,7 @@
 """The registry: a network is found by the name of its file, `models/<task>/<name>.py`.
 
 Importing this package imports no network and not even torch, so that whatever only needs the names stays
-light; a network's file is imported when `create` asks for it.
+light; a network's file is imported when `create` or `build` asks for it.
 """
 
 import difflib
@@ -42,7 +42,20 @@ def task_of(name: str) -> str:
 
 
 def create(name: str, **hyperparameters) -> "Model":
-    """Build a method from its hyperparameters; what is left out takes the published value.
+    """Build a method from its hyperparameters, as a torch module. Takes and raises what `build` does."""
+    return as_model(build(name, **hyperparameters))
+
+
+def as_model(method: typing.Any) -> "Model":
+    """What `build` gave, as a torch module; a network comes back as it is."""
+    if isinstance(method, importlib.import_module("models.base").Model):
+        return method
+    return importlib.import_module("models.array_model").ArrayModel(method)
+
+
+def build(name: str, **hyperparameters) -> typing.Any:
+    """Build a method from its hyperparameters, as its file has it: a `models.base.Model`, or where there is nothing to train
+    a `models.arrays.ArrayMethod`, for which torch is not imported. What is left out takes the published value.
 
     Raises ValueError for an unknown name, an unknown hyperparameter, one of the wrong type, or a value of which torch makes no
     layer (a width of 0).
@@ -50,18 +63,18 @@ def create(name: str, **hyperparameters) -> "Model":
     cls = class_of(name)
     _check(name, cls, hyperparameters)
     try:
-        model = cls(**hyperparameters)
-        why = "a layer of it has no channels" if any(not weights.numel() for weights in model.parameters()) else ""
+        method = cls(**hyperparameters)
+        why = "a layer of it has no channels" if any(not weights.numel() for weights in method.parameters()) else ""
     except (IndexError, RuntimeError, ArithmeticError) as error:
         why = str(error).splitlines()[0]
     if why:
         counts = {key: value for key, value in hyperparameters.items() if type(value) is int and value <= 0}
         named = ", ".join(f"{key} = {value!r}" for key, value in (counts or hyperparameters).items())
         raise ValueError(f"{name}: no network can be built with {named} ({why})")
-    return model
+    return method
 
 
-def class_of(name: str) -> "type[Model]":
+def class_of(name: str) -> type[typing.Any]:
     """The class of a method, out of its file. Raises ValueError for an unknown name."""
     module = importlib.import_module(f"models.{task_of(name)}.{name}")
     classes: list[typing.Any] = [
@@ -73,7 +86,7 @@ def class_of(name: str) -> "type[Model]":
     return cls
 
 
-def _check(name: str, cls: "type[Model]", hyperparameters: dict) -> None:
+def _check(name: str, cls: type[typing.Any], hyperparameters: dict) -> None:
     accepted = {
         key: parameter
         for key, parameter in inspect.signature(cls.__init__).parameters.items()  # type: ignore[misc]  # of a class

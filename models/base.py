@@ -20,7 +20,8 @@ class Model(nn.Module):
     """A method of the benchmark, trained or not.
 
     A subclass sets `task` and, if it learns, `players` (the networks that take turns within one training
-    step, in that order) and `phases`. A method with nothing to train leaves `players` empty.
+    step, in that order) and `phases`. A method with nothing to train leaves `players` empty; most such are written on
+    arrays (models/arrays.py), and are a Model by models/array_model.py.
 
     The hyperparameters are the keyword arguments of the constructor, annotated with int, float, bool, str,
     tuple[...] or Literal[...]; their defaults are the published ones.

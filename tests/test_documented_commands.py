@@ -20,6 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent
 YAML_SAFE = YAML(typ="safe", pure=True)
 PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md")))]
 TEXT = {page: (ROOT / page).read_text(encoding="utf-8") for page in PAGES}
+TOYS = ("tint", "red_map")
+"""The methods that docs/adding_a_network.md adds."""
 PROGRAMS = ("python", "make", "dvc")
 OF_OTHER_PROGRAMS = {
     "--node-ip-address": "ray start",
@@ -121,8 +123,7 @@ def test_a_command_takes_what_the_page_gives_it(parse, words):
     module = words[1]
     assert importlib.util.find_spec(module), f"there is no module {module}"
     if module.split(".")[0] in ("commands", "stages", "benchmarks", "tests") and module != "commands.cluster":
-        # tint is the network that docs/adding_a_network.md adds; any other stands in for it
-        parse(module, *("unet" if word == "tint" else word for word in words[2:]))
+        parse(module, *("unet" if word in TOYS else word for word in words[2:]))  # any other stands in for them
 
 
 @pytest.mark.slow
@@ -181,7 +182,7 @@ def test_dvc_takes_the_line_and_what_it_names_is_there(words):
         raise AssertionError(f"dvc {shlex.join(words)}: {error}") from error
     for target in getattr(arguments, "targets", None) or []:
         file, _, stage = str(target).partition(":")
-        if stage and stage != "infer-tint":  # the toy network that docs/adding_a_network.md adds
+        if stage and stage.partition("-")[2] not in TOYS:
             assert file == "models/dvc.yaml" and stage.partition("-")[2] in embedded()["models"]
     for setting in getattr(arguments, "set_param", None) or []:
         with_setting(*setting.split("=", 1))
@@ -239,7 +240,7 @@ def test_files_that_a_page_names_are_there(page):
     for target in linked:
         assert ((ROOT / page).parent / target).exists(), f"{page}: {target}"
     for name in set(re.findall(r"(?<![\w./<-])[\w.-]+/[\w./-]*\w(?![\w<*{/])", TEXT[page])):
-        if name.split("/")[0] in HERE and not name.endswith(".lock") and "tint" not in name:
+        if name.split("/")[0] in HERE and not name.endswith(".lock") and Path(name).stem not in TOYS:
             assert (ROOT / name).exists(), f"{page}: {name}"
 
 

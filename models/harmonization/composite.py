@@ -1,13 +1,13 @@
 """The composite as it is: what every harmonization method has to beat."""
 
-from torch import Tensor
+import numpy as np
 
-from models.base import Batch, Model
+from models.arrays import ArrayMethod, Item
 
 
-class Composite(Model):
+class Composite(ArrayMethod):
     task = "harmonization"
 
-    def forward(self, batch: Batch) -> Tensor:
-        """(N, 3, H, W) in [0, 1]: the input, untouched."""
-        return batch["composite"]
+    def draw(self, item: Item) -> np.ndarray:
+        """(H, W, 3) in [0, 1]: the input, untouched."""
+        return item["composite"]

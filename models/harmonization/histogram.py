@@ -5,18 +5,17 @@ It is scikit-image's match_histograms, given the two sets of pixels instead of t
 
 import numpy as np
 from skimage.exposure import match_histograms
-from torch import Tensor
 
-from models.base import Batch, Model
-from models.layers.array_recolor import recolor_each
+from models.arrays import ArrayMethod, Item
+from models.layers.array_recolor import recolor_foreground
 
 
-class Histogram(Model):
+class Histogram(ArrayMethod):
     task = "harmonization"
 
-    def forward(self, batch: Batch) -> Tensor:
-        """(N, 3, H, W) in [0, 1]: multiples of 1/255 in the foreground, the composite elsewhere."""
-        return recolor_each(batch["composite"], batch["mask"], _match_histograms)
+    def draw(self, item: Item) -> np.ndarray:
+        """(H, W, 3) in [0, 1]: multiples of 1/255 in the foreground, the composite elsewhere."""
+        return recolor_foreground(item["composite"], item["mask"], _match_histograms)
 
 
 def _match_histograms(image: np.ndarray, inside: np.ndarray) -> np.ndarray:

@@ -12,22 +12,21 @@ way as well; that part is not used. Image and mask are padded so that no grown m
 
 import cv2
 import numpy as np
-from torch import Tensor
 
-from models.base import Batch, Model
-from models.layers.array_recolor import recolor_each
+from models.arrays import ArrayMethod, Item
+from models.layers.array_recolor import recolor_foreground
 
 SHRINK = 3
 GROW = SHRINK + 1
 PAD = GROW + 2
 
 
-class Poisson(Model):
+class Poisson(ArrayMethod):
     task = "harmonization"
 
-    def forward(self, batch: Batch) -> Tensor:
-        """(N, 3, H, W) in [0, 1]: multiples of 1/255 in the foreground, the composite elsewhere."""
-        return recolor_each(batch["composite"], batch["mask"], _clone)
+    def draw(self, item: Item) -> np.ndarray:
+        """(H, W, 3) in [0, 1]: multiples of 1/255 in the foreground, the composite elsewhere."""
+        return recolor_foreground(item["composite"], item["mask"], _clone)
 
 
 def _clone(image: np.ndarray, inside: np.ndarray) -> np.ndarray:

@@ -7,18 +7,17 @@ any spread in the foreground is shifted and not scaled.
 
 import cv2
 import numpy as np
-from torch import Tensor
 
-from models.base import Batch, Model
-from models.layers.array_recolor import recolor_each
+from models.arrays import ArrayMethod, Item
+from models.layers.array_recolor import recolor_foreground
 
 
-class ReinhardLab(Model):
+class ReinhardLab(ArrayMethod):
     task = "harmonization"
 
-    def forward(self, batch: Batch) -> Tensor:
-        """(N, 3, H, W) in [0, 1]: multiples of 1/255 in the foreground, the composite elsewhere."""
-        return recolor_each(batch["composite"], batch["mask"], _match_statistics)
+    def draw(self, item: Item) -> np.ndarray:
+        """(H, W, 3) in [0, 1]: multiples of 1/255 in the foreground, the composite elsewhere."""
+        return recolor_foreground(item["composite"], item["mask"], _match_statistics)
 
 
 def _match_statistics(image: np.ndarray, inside: np.ndarray) -> np.ndarray:

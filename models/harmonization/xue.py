@@ -17,10 +17,9 @@ code copies a known misprint, 0.24702.
 
 import cv2
 import numpy as np
-from torch import Tensor
 
-from models.base import Batch, Model
-from models.layers.array_recolor import recolor_each
+from models.arrays import ArrayMethod, Item
+from models.layers.array_recolor import recolor_foreground
 
 SMALLEST = 1 / 255 / 12.92
 """the linear value of the first 8-bit level above black"""
@@ -65,13 +64,13 @@ ALONG = np.stack([np.ones_like(SLOPE), SLOPE]) / np.sqrt(1 + SLOPE**2)
 OFFSET = ALONG[0] * BLACK_V - ALONG[1] * BLACK_U
 
 
-class Xue(Model):
+class Xue(ArrayMethod):
     task = "harmonization"
 
-    def forward(self, batch: Batch) -> Tensor:
-        """(N, 3, H, W) in [0, 1]: multiples of 1/255 in the foreground, the composite elsewhere. A foreground below 500
+    def draw(self, item: Item) -> np.ndarray:
+        """(H, W, 3) in [0, 1]: multiples of 1/255 in the foreground, the composite elsewhere. A foreground below 500
         pixels is left as it is, and so is a property that can't be measured in both regions."""
-        return recolor_each(batch["composite"], batch["mask"], _match)
+        return recolor_foreground(item["composite"], item["mask"], _match)
 
 
 def _match(image: np.ndarray, inside: np.ndarray) -> np.ndarray:

@@ -3,20 +3,20 @@ functions"), as in scikit-image: one sparse linear system per image. It overshoo
 clipped to [0, 1].
 """
 
+import numpy as np
 from skimage.restoration import inpaint_biharmonic
-from torch import Tensor
 
-from models.base import Batch, Model
-from models.layers.array_fill import fill_each
+from models.arrays import ArrayMethod, Item
+from models.layers.array_fill import fill_hole
 
 
-class Biharmonic(Model):
+class Biharmonic(ArrayMethod):
     task = "inpainting"
 
-    def forward(self, batch: Batch) -> Tensor:
-        """(N, 3, H, W) in [0, 1]. Raises ValueError for an image that is all hole."""
+    def draw(self, item: Item) -> np.ndarray:
+        """(H, W, 3) in [0, 1]. Raises ValueError for an image that is all hole."""
 
-        def fill(image, hole):
+        def fill(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
             return inpaint_biharmonic(image, hole, split_into_regions=False, channel_axis=-1)
 
-        return fill_each(batch["image"], batch["hole"], fill)
+        return fill_hole(item["image"], item["hole"], fill)

@@ -1,20 +1,18 @@
 """Mean fill: each channel's hole takes the mean of the image's valid pixels. The floor of every table."""
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from models.base import Batch, Model
+from models.arrays import ArrayMethod, Item
+from models.layers.array_fill import fill_hole
 
 
-class MeanFill(Model):
+class MeanFill(ArrayMethod):
     task = "inpainting"
 
-    def forward(self, batch: Batch) -> Tensor:
-        """(N, 3, H, W) in [0, 1]: the image with its hole filled. Raises ValueError for an image that is all hole."""
-        image, hole = batch["image"], batch["hole"] > 0.5
-        valid = (~hole).sum((2, 3), keepdim=True)
-        if (valid == 0).any():
-            index = int((valid.flatten() == 0).nonzero()[0])
-            raise ValueError(f"image {index} of the batch is all hole: there is no valid pixel to fill it from")
-        known = torch.where(hole, torch.zeros_like(image), image)
-        return torch.where(hole, known.sum((2, 3), keepdim=True) / valid, known)
+    def draw(self, item: Item) -> np.ndarray:
+        """(H, W, 3) in [0, 1]: the image with its hole filled. Raises ValueError for an image that is all hole."""
+
+        def fill(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
+            return np.where(hole[..., None], image[~hole].mean(axis=0, dtype=np.float64), image)
+
+        return fill_hole(item["image"], item["hole"], fill)

@@ -4,13 +4,12 @@ Photographers put things in the middle, so a network must beat this before it ha
 choice.
 """
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from models.base import Batch, Model
+from models.arrays import ArrayMethod, Item
 
 
-class GaussianMap(Model):
+class GaussianMap(ArrayMethod):
     """exp(-((y / height)² + (x / width)²) / (2 sigma²)), y and x measured in pixels from the centre.
 
     `sigma`: a share of the side lengths; at 0.25 the region above 0.5 is an ellipse that covers
@@ -20,16 +19,14 @@ class GaussianMap(Model):
     task = "localization"
 
     def __init__(self, sigma: float = 0.25):
-        super().__init__()
         if not sigma > 0:
             raise ValueError(f"sigma = {sigma}, expected a share of the side length above 0")
         self.sigma = float(sigma)
 
-    def forward(self, batch: Batch) -> Tensor:
-        """composite (N, 3, H, W) -> (N, 1, H, W) in [0, 1], the same map for every image."""
-        composite = batch["composite"]
+    def draw(self, item: Item) -> np.ndarray:
+        """composite (H, W, 3) -> (H, W) in [0, 1], the same map for every image."""
         down, across = (
-            torch.exp(-0.5 * (((torch.arange(n, device=composite.device) + 0.5) / n - 0.5) / self.sigma) ** 2)
-            for n in composite.shape[2:]
+            np.exp(-0.5 * (((np.arange(n) + 0.5) / n - 0.5) / self.sigma) ** 2).astype(np.float32)
+            for n in item["composite"].shape[:2]
         )
-        return torch.outer(down, across).to(composite.dtype).expand(len(composite), 1, -1, -1).contiguous()
+        return np.outer(down, across)

@@ -10,57 +10,52 @@ square whatever the input's shape, the Gaussian has 11 taps where the demonstrat
 the map by half a pixel), and the map is brought back to the input's size bilinearly.
 """
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+import cv2
+import numpy as np
+from PIL import Image
 
-from models.base import Batch, Model
+from models.arrays import ArrayMethod, Item
 
 LUMINANCE = (0.299, 0.587, 0.114)  # of R'G'B', ITU-R BT.601
 SMALLEST_AMPLITUDE = 1e-6  # below float32's rounding of a 64x64 transform; a flat picture has no logarithm without it
 
 
-def saliency(luminance: Tensor, sigma: float) -> Tensor:
-    """Spectral residual saliency of (N, 1, H, W), unscaled, not negative."""
-    spectrum = torch.fft.fft2(luminance)
-    log_amplitude = spectrum.abs().clamp_min(SMALLEST_AMPLITUDE).log()
-    residual = log_amplitude - F.avg_pool2d(F.pad(log_amplitude, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
-    back = torch.fft.ifft2(torch.polar(residual.exp(), spectrum.angle()))
-    return _blur(back.abs().square(), sigma)
+def saliency(luminance: np.ndarray, sigma: float) -> np.ndarray:
+    """Spectral residual saliency of a picture (H, W), unscaled, not negative."""
+    spectrum = np.fft.fft2(luminance)
+    log_amplitude = np.log(np.maximum(np.abs(spectrum), SMALLEST_AMPLITUDE))
+    residual = log_amplitude - cv2.blur(log_amplitude, (3, 3), borderType=cv2.BORDER_REPLICATE)
+    back = np.fft.ifft2(np.exp(residual + 1j * np.angle(spectrum)))
+    return _blur(np.abs(back) ** 2, sigma)
 
 
-def _blur(picture: Tensor, sigma: float) -> Tensor:
+def _blur(picture: np.ndarray, sigma: float) -> np.ndarray:
     reach = int(2 * sigma + 0.5)
-    offsets = torch.arange(-reach, reach + 1, device=picture.device, dtype=picture.dtype)
-    taps = torch.exp(-0.5 * (offsets / sigma) ** 2)
-    taps = taps / taps.sum()
-    picture = F.conv2d(picture, taps.view(1, 1, -1, 1), padding=(reach, 0))
-    return F.conv2d(picture, taps.view(1, 1, 1, -1), padding=(0, reach))
+    taps = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    taps /= taps.sum()
+    return cv2.sepFilter2D(picture, -1, taps, taps, borderType=cv2.BORDER_CONSTANT)
 
 
-class SpectralResidual(Model):
+class SpectralResidual(ArrayMethod):
     """`size`: side of the working picture in pixels; `sigma`: of the Gaussian on it, in its pixels."""
 
     task = "localization"
 
     def __init__(self, size: int = 64, sigma: float = 2.5):
-        super().__init__()
         if size < 8:
             raise ValueError(f"size = {size}, expected at least 8 pixels")
         if not sigma > 0:
             raise ValueError(f"sigma = {sigma}, expected a number of pixels above 0")
         self.size, self.sigma = size, float(sigma)
 
-    def forward(self, batch: Batch) -> Tensor:
-        """composite (N, 3, H, W) in [0, 1] -> (N, 1, H, W) in [0, 1]; each image's map spans the whole range,
-        except that a picture of one colour gets 0 everywhere."""
-        with torch.autocast(batch["composite"].device.type, enabled=False):
-            composite = batch["composite"].float()
-            weights = composite.new_tensor(LUMINANCE).view(1, 3, 1, 1)
-            luminance = (composite * weights).sum(1, keepdim=True)
-            small = F.interpolate(luminance, (self.size, self.size), mode="bilinear", antialias=True)
-            level = saliency(small, self.sigma)
-            low, high = level.amin((2, 3), keepdim=True), level.amax((2, 3), keepdim=True)
-            flat = small.amax((2, 3), keepdim=True) - small.amin((2, 3), keepdim=True) < 1e-5
-            level = torch.where(flat, 0.0, (level - low) / (high - low).clamp_min(1e-12))
-            return F.interpolate(level, composite.shape[2:], mode="bilinear").clamp(0, 1)
+    def draw(self, item: Item) -> np.ndarray:
+        """composite (H, W, 3) in [0, 1] -> (H, W) in [0, 1]; the map spans the whole range, except that a picture of one
+        colour gets 0 everywhere."""
+        composite = item["composite"]
+        luminance = Image.fromarray(composite @ np.array(LUMINANCE, np.float32))
+        # Pillow's bilinear filter grows with the picture it shrinks, and so doesn't alias
+        small = np.asarray(luminance.resize((self.size, self.size), Image.Resampling.BILINEAR))
+        level = saliency(small, self.sigma)
+        level = np.zeros_like(level) if np.ptp(small) < 1e-5 else (level - level.min()) / max(np.ptp(level), 1e-12)
+        height, width = composite.shape[:2]
+        return cv2.resize(level, (width, height), interpolation=cv2.INTER_LINEAR).clip(0, 1).astype(np.float32)

@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.array_model import ArrayModel
 from models.base import Batch, Model
 from models.layers.input_size import NotDivisible
 from pipeline import atomic
@@ -97,10 +98,12 @@ def export(name: str, model: Model, out: Path, side: int = 256) -> Exported:
     for. Height and width of the file's inputs are free where the network's trace holds for every size, which a check at
     a second size proves. They are fixed to squares of `side` otherwise, and two pictures are checked. The batch is 1.
 
-    Raises UserError where packages are missing, where the network can't be exported, with the operator or the line of
-    code that stands in the way, and where onnxruntime's output is not that of torch within TOLERANCE. Then no file is
+    Raises UserError for a method that works on arrays, where packages are missing, where the network can't be exported, with
+    the operator or the line of code that stands in the way, and where onnxruntime's output is not that of torch within TOLERANCE. Then no file is
     written.
     """
+    if isinstance(model, ArrayModel):
+        raise UserError(f"{name} can't be exported: it computes by array libraries, of which ONNX has no operators")
     require_packages()
     model = model.cpu().float().eval()
     method = Pasted(model).eval()

@@ -295,15 +295,23 @@ def test_a_gpu_that_is_not_there(own, monkeypatch):
     assert code == 2 and said == "--device gpu: this process sees no GPU; --device cpu does without"
 
 
-def test_memory_that_does_not_suffice(own, monkeypatch):
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Unable to allocate 9 bytes"),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:120] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+        ),
+    ],
+    ids=["NumPy's", "torch's"],
+)
+def test_memory_that_does_not_suffice(own, monkeypatch, error):
     from models.harmonization import histogram
 
-    def fail(self, batch):
-        raise RuntimeError(
-            "[enforce fail at alloc_cpu.cpp:120] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
-        )
+    def fail(self, item):
+        raise error
 
-    monkeypatch.setattr(histogram.Histogram, "forward", fail)
+    monkeypatch.setattr(histogram.Histogram, "draw", fail)
     code, said = own.refused("apply", "--model", "histogram", "pictures/a.png", "masks/a.png", "-o", "out.png")
     assert (
         code == 1

@@ -1,4 +1,6 @@
+import models
 from pipeline import tables  # noqa: F401  # pyarrow before onnxruntime: as in the commands
+from pipeline.networks.weights import save_weights
 
 
 def test_what_can_not_be_is_said_before_anything_is_computed(project):
@@ -9,6 +11,10 @@ def test_what_can_not_be_is_said_before_anything_is_computed(project):
     assert ask("unett", "-o", "unet.onnx")[1].startswith("no model 'unett'; did you mean 'unet'?")
     (project.folder / "there.onnx").touch()
     assert ask("constant_map", "-o", "there.onnx")[1].startswith("there.onnx is there already")
+    assert ask("mean_fill", "-o", "fill.onnx") == (
+        1,
+        "mean_fill can't be exported: it computes by array libraries, of which ONNX has no operators",
+    )
     del project.content["models"]["unet"]["training"]
     project.write()
     assert "has neither models.unet.training nor weights" in ask("unet", "-o", "unet.onnx")[1]
@@ -16,9 +22,11 @@ def test_what_can_not_be_is_said_before_anything_is_computed(project):
 
 
 def test_it_says_what_was_checked(project):
-    done = project.run("export", "composite", "-o", "out/composite.onnx", "--size", "32")
+    network = models.create("unet", **project.content["models"]["unet"]["hyperparameters"])
+    save_weights(network, project.folder / "unet.safetensors")
+    done = project.run("export", "unet", "-o", "out/unet.onnx", "--size", "32", "--weights", "unet.safetensors")
     assert done.code == 0, done.err
     assert done.out.startswith(
-        "composite: any size\nchecked at 64x32: onnxruntime differs from torch by at most 0.0e+00\n"
+        "unet: any size whose sides are multiples of 16\nchecked at 64x32: onnxruntime differs from torch by at most "
     )
-    assert (project.folder / "out/composite.onnx").stat().st_size > 100
+    assert (project.folder / "out/unet.onnx").stat().st_size > 100

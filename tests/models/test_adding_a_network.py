@@ -45,19 +45,21 @@ def run(project: Path, line: str) -> str:
     return done.stdout
 
 
+def name_in_parameters(project: Path, block: str) -> None:
+    """Write a method's block into params.yaml."""
+    file = project / "params.yaml"
+    head = r"^models:\n"
+    file.write_text(
+        re.sub(head, lambda head: head[0] + textwrap.indent(block, "  "), file.read_text(), flags=re.MULTILINE)
+    )
+
+
 @pytest.mark.slow
 def test_ten_steps_add_a_network_and_no_eleventh_is_needed(project):
     assert [int(number) for number in re.findall(r"^(\d+)\. \*\*", PAGE, re.MULTILINE)] == list(range(1, 11))
-    (network,), (block,), commands = blocks("python"), blocks("yaml"), [line.strip() for line in blocks("sh")]
+    (network, _), (block,), commands = blocks("python"), blocks("yaml"), [line.strip() for line in blocks("sh")]
     (project / "models/harmonization/tint.py").write_text(network)
-    (project / "params.yaml").write_text(
-        re.sub(
-            r"^models:\n",
-            lambda head: head[0] + textwrap.indent(block, "  "),
-            (project / "params.yaml").read_text(),
-            flags=re.MULTILINE,
-        )
-    )
+    name_in_parameters(project, block)
     before = {file: file.read_bytes() for file in project.rglob("*") if file.is_file()}
     said = [run(project, line) for line in commands]
     # the tests of each kind, for this network alone
@@ -72,6 +74,17 @@ def test_ten_steps_add_a_network_and_no_eleventh_is_needed(project):
     after = {file: file.read_bytes() for file in project.rglob("*") if file.is_file() and not caches & {*file.parts}}
     changed = {str(file.relative_to(project)) for file, content in after.items() if before.get(file) != content}
     assert changed == {"models/dvc.yaml", "tests/models/vectors/tint.npz"}
+
+
+@pytest.mark.slow
+def test_the_page_adds_a_method_without_weights(project):
+    (project / "models/localization/red_map.py").write_text(blocks("python")[1])
+    name_in_parameters(project, "red_map: {}\n")
+    for line in map(str.strip, blocks("sh")):
+        said = run(project, line.replace("tint", "red_map").replace('{"width": 4}', "{}"))
+    assert int(re.search(r"(\d+) passed", said)[1]) >= 5 and not re.search("failed|error|skipped", said), said
+    stages = YAML(typ="safe").load(project / "models/dvc.yaml")["stages"]
+    assert "models/localization/red_map.py" in stages["infer-red_map"]["deps"] and "train-red_map" not in stages
 
 
 def test_a_network_without_a_vector_is_told_how_to_write_it():

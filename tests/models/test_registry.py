@@ -7,7 +7,9 @@ import pytest
 import torch
 
 import models
+from models.arrays import ArrayMethod
 from models.base import Model
+from tests.models import vector
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -68,12 +70,17 @@ def test_every_method_builds_as_published_and_keeps_the_contract(name):
             refused()
     counted = {id(parameter) for parameter in model.predictor_parameters()}
     assert counted <= {id(parameter) for parameter in model.parameters()}
-    hints = inspect.signature(type(model).__init__).parameters
+    hints = inspect.signature(models.class_of(name).__init__).parameters
     assert all(
         hint.default is not hint.empty and hint.annotation is not hint.empty
         for key, hint in hints.items()
         if key not in ("self", "args", "kwargs")
     )
+
+
+@pytest.mark.parametrize("name", sorted(set(models.names()) - set(vector.trained_names())))
+def test_a_method_without_weights_works_on_arrays(name):
+    assert isinstance(models.build(name), ArrayMethod)
 
 
 @pytest.mark.parametrize(

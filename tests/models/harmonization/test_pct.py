@@ -178,5 +178,5 @@ def test_sizes(backbone, by):
 
 
 def test_without_the_contract_a_network_says_so():
-    with pytest.raises(TypeError, match="Composite predicts no parameters for another size"):
-        models.create("composite").harmonize_at(given(), given())
+    with pytest.raises(TypeError, match="S2AM predicts no parameters for another size"):
+        models.create("s2am").harmonize_at(given(), given())
