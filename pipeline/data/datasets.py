@@ -409,6 +409,11 @@ def hole_masks(root: Path, split: str) -> pd.DataFrame:
     return frame.assign(mask=[str(root / name) for name in frame["mask"]])
 
 
+def in_floats(array: np.ndarray) -> np.ndarray:
+    """An item's picture as float32 in [0, 1], or its mask as it is: what a method that works on arrays is given."""
+    return array if array.dtype == bool else array.astype(np.float32) / 255
+
+
 def collate(items: list[Item]) -> "dict[str, torch.Tensor]":
     """A batch: float32 tensors in [0, 1], images (N, 3, H, W), masks (N, 1, H, W)."""
     import torch

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import torch
 
+import models
 from models.base import Model
 from pipeline import atomic, images, mask_rule
 from pipeline.data.sources.base import files
@@ -47,7 +48,7 @@ def stated_model(name: str, block: ModelBlock, given: str | None = None) -> Mode
     weights = Path(stated) if stated else None
     if weights is None and block.training is not None:
         weights = Path(f"artifacts/models/{name}/weights.safetensors")
-    model = predictor.ready_model(name, block.hyperparameters, weights)
+    model = models.as_model(predictor.ready_model(name, block.hyperparameters, weights))
     if weights is None and model.players:
         raise ParameterError(
             f"{name} has weights to learn and params.yaml has neither models.{name}.training nor weights; give its file as --weights"

@@ -1,22 +1,28 @@
-"""Where a network runs, and what its processor can't do."""
+"""Where a network runs, and what its processor can't do.
+
+torch is imported by the functions that need it: a stage that asks for no device does without.
+"""
 
 import contextlib
 import importlib.util
 import os
 import time
 from collections.abc import Iterator
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING
 
 from pipeline.errors import UserError
 from pipeline.running import cluster
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def resolve_device(wanted: str, workers: int) -> str:
     """cpu or gpu. `auto` takes GPUs where this process or the Ray cluster has enough of them for the workers."""
     if wanted != "auto":
         return wanted
+    import torch
+
     if os.environ.get("RAY_ADDRESS") and not cluster.plain():
         with cluster.session():
             return "gpu" if cluster.gpus() >= workers else "cpu"
@@ -26,6 +32,8 @@ def resolve_device(wanted: str, workers: int) -> str:
 @contextlib.contextmanager
 def threads(count: int) -> Iterator[None]:
     """So many threads of torch's on the CPU while the block lasts. Their number decides in which order sums are taken."""
+    import torch
+
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -40,6 +48,8 @@ def bfloat16_cost() -> float:
     Measured, because a CPU's flags don't tell: without instructions of its own it is some ten times, and an Emerald Rapids
     whose AMX is hidden issues those of AVX-512 (`avx512_bf16`) at half of float32's rate.
     """
+    import torch
+
     best = {}
     for dtype in (torch.float32, torch.bfloat16):
         factor = torch.ones(512, 512, dtype=dtype)
@@ -80,11 +90,13 @@ def compiling(name: str) -> Iterator[None]:
         ) from error
 
 
-def writes_outside_its_memory(model: nn.Module) -> str | None:
+def writes_outside_its_memory(model: "nn.Module") -> str | None:
     """Name of a convolution whose backward pass in channels_last writes outside its memory on a CPU, or None.
 
     This is a defect of oneDNN 3.13 (its issue 6035), which torch 2.15 has. It may end the process with a segmentation fault.
     """
+    from torch import nn
+
     for name, layer in model.named_modules():
         if (
             isinstance(layer, nn.Conv2d)

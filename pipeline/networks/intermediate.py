@@ -2,15 +2,18 @@
 
 import hashlib
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeGuard
 
 import numpy as np
 import pandas as pd
-import torch
 
-from models.base import Model
+from models.arrays import ArrayMethod
 from pipeline import images, seeds, tables
 from pipeline.data import datasets
 from pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    from models.base import Model
 
 FOLDER = "maps@test"
 """Folder beside those of the splits; no real set can have the name."""
@@ -18,16 +21,22 @@ FOLDER = "maps@test"
 IMAGES = 3
 
 
-def has_maps(model: Model) -> bool:
+def has_maps(model: "Model | ArrayMethod") -> "TypeGuard[Model]":
+    if isinstance(model, ArrayMethod):
+        return False
+    from models.base import Model  # torch, which a method on arrays does without
+
     return type(model).maps is not Model.maps
 
 
-def save(model: Model, dataset: "datasets.Composites | datasets.Holes", out: Path) -> None:
+def save(model: "Model", dataset: "datasets.Composites | datasets.Holes", out: Path) -> None:
     """Write the maps of IMAGES test images, drawn by a fixed seed, to `out`: PNGs, and maps.parquet with image_id, map (its
     name), prediction (the file), sha256. A network that has none in its form writes nothing.
 
     It runs in this process, on the CPU and one thread: the same bytes everywhere. Raises UserError for a map that isn't finite.
     """
+    import torch
+
     chosen = sorted(range(len(dataset)), key=lambda number: seeds.derive("maps", dataset.ids[number]))[:IMAGES]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -1,28 +1,31 @@
 """Inference: in this process while the work is short, else a Ray Data job whose actors load the network once.
 
+torch is imported when a network is loaded: a method that works on arrays (models/arrays.py) does without.
 Predictions are saved as the network drew them, 8-bit PNG; what is scored and shown is composed from them later
 (pipeline/scoring/image_scores.py).
 """
 
+import functools
 import hashlib
 import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import torch
 
+from models.arrays import ArrayMethod
 from pipeline import images, params
 from pipeline.data import datasets
 from pipeline.errors import UserError
-from pipeline.networks import devices, full_size
-from pipeline.networks import weights as trained
 from pipeline.progress import Progress
 from pipeline.running import cluster, parallel
 from pipeline.tasks import TASKS
+
+if TYPE_CHECKING:
+    from models.base import Model
 
 OUTSIDE = 1e-3
 """How far a prediction may leave [0, 1] by rounding errors, which saving cuts off."""
@@ -30,20 +33,30 @@ OUTSIDE = 1e-3
 COLUMNS = ["image_id", "prediction", "sha256"]
 
 
-def ready_model(name: str, hyperparameters: dict, weights: Path | None):
+def ready_model(name: str, hyperparameters: dict, weights: Path | None) -> "Model | ArrayMethod":
     """A method as it predicts: built, and with its weights if it has any."""
-    if weights is not None and "backbone_weights" in hyperparameters:
+    if weights is None:
+        return params.build_method(name, hyperparameters)
+    from pipeline.networks import weights as trained
+
+    if "backbone_weights" in hyperparameters:
         hyperparameters = hyperparameters | {
             "backbone_weights": "none"
         }  # what training began with is not needed any more
     model = params.build_model(name, hyperparameters)
-    if weights is not None:
-        trained.load_weights(model, weights)
+    trained.load_weights(model, weights)
     return model
 
 
+def draw_by_itself(method: ArrayMethod, items: list[datasets.Item]) -> np.ndarray:
+    """What a method that works on arrays draws of one item: (1, 1, C, H, W), expected in [0, 1]."""
+    (item,), task = items, TASKS[method.task]
+    given = {key: datasets.in_floats(item[key]) for key in (task.picture, task.region) if key}
+    return np.atleast_3d(method.draw(given)).transpose(2, 0, 1)[None, None]
+
+
 class Predictor:
-    """A network, loaded once, that turns item numbers into saved predictions.
+    """A method, loaded once, that turns item numbers into saved predictions.
 
     `build_model` gives the ready model (weights loaded), `build_data` the dataset whose items are asked for. Of a network
     that draws several answers it saves `samples`: the first beside all other predictions, the others in the folder
@@ -62,8 +75,14 @@ class Predictor:
         full_size: bool = False,
     ):
         self.samples, self.full_size = samples, full_size
-        self.device = torch.device("cuda" if device == "gpu" else "cpu")
-        self.model = build_model().to(self.device).eval()
+        self.draw: Callable[[list[datasets.Item]], np.ndarray]
+        method = build_model()
+        if isinstance(method, ArrayMethod):
+            self.draw, self.together = functools.partial(draw_by_itself, method), 1
+        else:
+            from pipeline.networks.drawing import Network
+
+            self.draw, self.together = Network(method, device, samples, full_size), batch_size
         self.dataset, self.out, self.batch_size = build_data(), out, batch_size
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -76,15 +95,18 @@ class Predictor:
             rows = [{"image_id": "", "prediction": "", "sha256": "", "refused": str(error)}]
         return {key: np.array([row[key] for row in rows]) for key in rows[0]}
 
-    @torch.no_grad()
     def predict(self, first: int) -> list[dict]:
         """The batch that begins with this item: the same items together, whoever predicts them."""
         numbers = range(first, min(first + self.batch_size, len(self.dataset)))
+        few = (numbers[place : place + self.together] for place in range(0, len(numbers), self.together))
+        return [row for drawn in few for row in self._predict_together(drawn)]
+
+    def _predict_together(self, numbers: range) -> list[dict]:
         items = [self.dataset.item(number) for number in numbers]
         try:
             drawings = self.draw(items)
         except ValueError as error:
-            raise UserError(f"the network refuses {self.dataset.ids[first]}: {error}") from error
+            raise UserError(f"the network refuses {self.dataset.ids[numbers[0]]}: {error}") from error
         rows = []
         for place, number in enumerate(numbers):
             name = self.dataset.ids[number]
@@ -95,16 +117,6 @@ class Predictor:
                 file = f"{name}.png" if sample == 1 else f"samples/{name}_{sample}.png"
                 rows.append(self._saved(name, drawing[place], file) | {"sample": sample})
         return rows
-
-    def draw(self, items: list[datasets.Item]) -> np.ndarray:
-        """What the network draws of these items: (samples, N, C, H, W), expected in [0, 1]."""
-        if self.full_size:
-            (item,), task = items, TASKS[self.model.task]
-            given = {key: item[key] for key in (task.picture, task.region) if key}
-            return full_size.draw(self.model, given, self.device)[0][None].float().cpu().numpy()
-        batch = {key: value.to(self.device) for key, value in datasets.collate(items).items()}
-        drawn = self.model.samples(batch, self.samples) if self.samples > 1 else self.model(batch)[None]
-        return drawn.float().cpu().numpy()
 
     def _saved(self, name: str, prediction: np.ndarray, file: str) -> dict:
         if not np.isfinite(prediction).all():
@@ -161,10 +173,6 @@ def predict_plain(
     **how: Any,
 ) -> pd.DataFrame:
     """The same as `predict_all`, in this process, without Ray."""
-    if device == "gpu" and not torch.cuda.is_available():
-        raise UserError(
-            "training.device = 'gpu' and this process sees no GPU; set training.device: cpu or run where one is"
-        )
     rows, _, _ = _predict_here(build_model, build_data, out, batch_size, describe, device, to_the_end=True, **how)
     return _table(rows)
 
@@ -191,7 +199,7 @@ def _predict_here(
     if not count:
         return [], 0, 0
     rows: list[dict] = []
-    with devices.threads(1), Progress(describe, count * how.get("samples", 1)) as progress:
+    with Progress(describe, count * how.get("samples", 1)) as progress:
         predictor = Predictor(build_model, build_data, out, device, batch_size, **how)
         started = time.monotonic()
         for first in range(0, count, batch_size):

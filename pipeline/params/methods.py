@@ -16,7 +16,12 @@ def task_of(name: str) -> str:
 
 def build_model(name: str, hyperparameters: dict[str, Any]) -> "models.Model":
     """`models.create`, its refusals told as those of params.yaml."""
+    return models.as_model(build_method(name, hyperparameters))
+
+
+def build_method(name: str, hyperparameters: dict[str, Any]) -> Any:
+    """`models.build`, its refusals told as those of params.yaml."""
     try:
-        return models.create(name, **hyperparameters)
+        return models.build(name, **hyperparameters)
     except ValueError as error:
         raise ParameterError(f"params.yaml: models.{name}.hyperparameters: {error}") from None

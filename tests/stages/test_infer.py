@@ -1,11 +1,20 @@
 import hashlib
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import models
 from pipeline import images, tables
+from tests.models import vector
+
+ROOT = Path(__file__).resolve().parents[2]
+WITHOUT_WEIGHTS = sorted(set(models.names()) - set(vector.trained_names()))
 
 
 def index(project, task: str, model: str) -> dict:
@@ -179,3 +188,33 @@ def test_a_localizer_that_was_shown_real_photographs_is_said_to_be_so(project, p
     assert project.run("infer", "magritte", "--weights", weights, "--data", *data).code == 0
     stated = index(project, "localization", "magritte")
     assert (stated["origin"], stated["trained"]) == (origin, True)
+
+
+WITHOUT_TORCH = """
+import json, runpy, sys
+from pipeline.networks import devices, intermediate, own_threshold, predictor
+for arguments in json.loads(sys.argv[1]):
+    sys.argv = ["infer", *arguments]
+    try:
+        runpy.run_module("stages.infer", run_name="__main__")
+    except SystemExit as ended:
+        assert not ended.code, arguments
+    assert "torch" not in sys.modules, arguments
+"""
+
+
+def test_methods_without_weights_are_run_without_torch(project):
+    composites, photographs = project.make_composites(), project.make_photographs()
+    assert project.run("irregular_masks", *photographs).code == 0
+    project.content["models"] = {name: {} for name in WITHOUT_WEIGHTS}
+    project.content["inference"]["resolutions"] = ["original"]
+    project.write()
+    given = {"localization": composites, "harmonization": composites, "inpainting": photographs}
+    runs = [[name, "--data", *given[models.task_of(name)]] for name in WITHOUT_WEIGHTS]
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, json.dumps([*runs, ["--help"]])],
+        cwd=project.folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for name in WITHOUT_WEIGHTS:
+        assert index(project, models.task_of(name), name)["n_parameters"] == 0

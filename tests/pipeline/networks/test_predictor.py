@@ -11,6 +11,8 @@ import torch
 from PIL import Image
 from torch import nn
 
+import models
+from models.arrays import ArrayMethod
 from pipeline import images
 from pipeline.data import datasets
 from pipeline.errors import UserError
@@ -58,6 +60,44 @@ def test_pngs_hold_what_the_network_drew(tmp_path):
         )  # outside the mask too: nothing is composed yet
         assert row["sha256"] == hashlib.sha256((tmp_path / row["prediction"]).read_bytes()).hexdigest()
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(table["prediction"])
+
+
+class Halved(ArrayMethod):
+    """The composite in half its brightness, black where the mask is; picky about pictures of little red."""
+
+    task = "harmonization"
+
+    def __init__(self, least: float = 0.0):
+        self.least = least
+
+    def draw(self, item):
+        if item["composite"][..., 0].mean() < self.least:
+            raise ValueError("too little red")
+        return np.where(item["mask"][..., None], np.float32(0), item["composite"] / 2)
+
+
+@pytest.mark.parametrize("full_size", [False, True])
+def test_a_method_on_arrays_draws_what_its_torch_module_draws(tmp_path, full_size):
+    data = Pictures("p", 5)
+    make = functools.partial(predictor.predict_plain, build_data=lambda: data, batch_size=1 if full_size else 3)
+    table = make(Halved, out=tmp_path / "arrays", full_size=full_size)
+    for number, row in table.iterrows():
+        item = data.item(number)
+        saved = images.read_rgb(tmp_path / "arrays" / row["prediction"])
+        # an odd level's half lies between two levels: to the even one
+        assert np.array_equal(saved, np.where(item["mask"][..., None], 0, np.rint(item["composite"] / 2)))
+    by_torch = make(lambda: models.as_model(Halved()), out=tmp_path / "torch", full_size=full_size)
+    pd.testing.assert_frame_equal(table, by_torch)
+
+
+def test_a_refusal_by_a_method_on_arrays_names_the_picture_and_not_its_batch(tmp_path):
+    data = Pictures("p", 5)
+    red = [data.item(number)["composite"][..., 0].mean() / 255 for number in range(5)]
+    poorest = int(np.argmin(red))
+    assert poorest > 0
+    build = functools.partial(Halved, sorted(red)[0] + 1e-3)
+    with pytest.raises(UserError, match=f"^the network refuses {data.ids[poorest]}: too little red$"):
+        predictor.predict_plain(build, lambda: data, tmp_path, batch_size=8)
 
 
 def test_maps_are_grey(tmp_path):
