@@ -19,7 +19,7 @@ def step(size: int, batch: int, form: str, threads: int) -> None:
     import torch
 
     import models
-    from benchmarks.networks import pictures
+    from benchmarks.subject import pictures
     from pipeline.running import memory
 
     torch.set_num_threads(threads)

@@ -1,17 +1,15 @@
-"""Size, arithmetic, speed and memory of the networks at published size, on one machine in one run.
+"""Size, arithmetic, speed and memory of the networks at published size, on one CPU in one run. For a GPU: benchmarks.gpu.
 
     python -m benchmarks.networks [--task localization] [--only rsrnet dirl] [--size 256] [--batch 2] [--rounds 3]
-                                  [--device cuda] [--compile rainnet]
+                                  [--compile rainnet]
 
     python -m benchmarks.networks --only dovenet s2am bargainnet edgeconnect pconv --compile dovenet s2am bargainnet edgeconnect pconv
 
 Parameters and multiply-adds of one forward pass stand beside the published ones. A training step (every player's forward, backward and Adam, in the
-network's first phase; EdgeConnect's inpainting phase has a row of its own) and inference are timed in rounds; on a CPU
-every network once per round, so that whatever else the machine does falls on all alike. Medians are taken over rounds.
-Peak memory is the GPU's, or on a CPU what one process holds at most that trains a step and predicts, Python and torch (some
-0.5 GiB) included.
-On a CPU there are rows for float32 and for float32 with channels_last (`channels_last` in a network's training block); on
-a GPU for float32 (TF32 in convolutions, as torch has it), bfloat16, and bfloat16 with channels_last. With torch.compile
+network's first phase; EdgeConnect's inpainting phase has a row of its own) and inference are timed in rounds, every
+network once per round, so that whatever else the machine does falls on all alike. Medians are taken over rounds.
+Peak memory is what one process holds at most that trains a step and predicts, Python and torch (some 0.5 GiB) included.
+There are rows for float32 and for float32 with channels_last (`channels_last` in a network's training block). With torch.compile
 (`training.compile`) the networks that are asked for have rows too, and a line each that says how long the first step took, which
 compiles, and after how many steps that is won back. Backbones and perceptual losses are without pretrained
 weights, the perceptual terms therefore left out. The number that counts is a ratio: RSRNet's step against DIRL's, at
@@ -19,17 +17,16 @@ most 1.3.
 """
 
 import argparse
-import contextlib
 import statistics
 import subprocess
 import sys
-import time
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import models
 from benchmarks.record import record
+from benchmarks.subject import PHASES, Subject, build, elapsed, pictures
 from pipeline.running import memory
 
 # millions of parameters of what predicts, 10^9 multiply-adds at 256x256; None: not published
@@ -65,81 +62,31 @@ SPEC = {
     "pic": (6.04, None),  # of which 0.06 are the vectors of spectral normalization, which are not learned
 }
 TARGET = 1.3
-PHASES = {"edgeconnect": ("edge", "inpaint")}
 FIRST = (None,)
 
 
-class Subject:
-    """One network with its optimizers, timed in one precision and layout."""
+class Timed(Subject):
+    """A network with what was measured of it."""
 
-    def __init__(
-        self,
-        name: str,
-        phase: str | None,
-        device: str,
-        half: bool = False,
-        channels_last: bool = False,
-        compiled: bool = False,
-    ):
-        self.name, self.device, self.half = name, torch.device(device), half
-        self.model = build(name).to(self.device)
-        self.phase = phase or self.model.phases[0]
-        if channels_last:
-            self.model = self.model.to(memory_format=torch.channels_last)
-        self.model.train()
-        self.model.enter(self.phase)
-        thawed = {id(parameter) for parameter in self.model.parameters() if parameter.requires_grad}
-        self.moved = {
-            player: [p for p in self.model.parameters_of(player) if id(p) in thawed] for player in self.model.players
-        }
-        self.optimizers = {
-            player: torch.optim.Adam(moved, lr=1e-4, fused=True) for player, moved in self.moved.items() if moved
-        }
-        if compiled:
-            self.model.compile()
-            self.model.loss = torch.compile(self.model.loss)
-        self.compiled = compiled
-        self.steps, self.inferences, self.peak, self.first = [], [], 0.0, 0.0
+    def __init__(self, name: str, phase: str | None, **how: bool):
+        super().__init__(build(name), phase, **how)
+        self.name = name
+        self.steps: list[float] = []
+        self.inferences: list[float] = []
+        self.peak = self.first = 0.0
 
-    def _precision(self):
-        return torch.autocast(self.device.type, torch.bfloat16) if self.half else contextlib.nullcontext()
-
-    def _now(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter()
-
-    def step(self, batch: dict) -> None:
-        for player, optimizer in self.optimizers.items():
-            for other, moved in self.moved.items():
-                for parameter in moved:
-                    parameter.requires_grad_(other == player)
-            with self._precision():
-                loss, _ = self.model.loss(player, batch)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-
-    def run(self, batch: dict, repeats: int, counts: bool) -> None:
-        """Time training steps and inferences; a first turn that chooses kernels or compiles doesn't count."""
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-        self.model.train()
-        self.model.enter(self.phase)
-        start = self._now()
-        for _ in range(repeats):
-            self.step(batch)
-        self.steps += [(self._now() - start) / repeats] * counts
-        if not counts:
-            self.first = self._now() - start
-        if self.device.type == "cuda":
-            self.peak = torch.cuda.max_memory_allocated() / 2**30
+    def run(self, batch: dict, counts: bool) -> None:
+        """Time a training step and an inference; a first turn, which compiles, doesn't count."""
+        batch = self.placed(batch)
+        self.training()
+        step = elapsed(self.device, lambda: self.step(batch))
         self.model.eval()
-        start = self._now()
-        with torch.no_grad(), self._precision():
-            for _ in range(repeats):
-                self.model(batch)
-        self.inferences += [(self._now() - start) / repeats] * counts
+        inference = elapsed(self.device, lambda: self.predict(batch))
+        if counts:
+            self.steps.append(step)
+            self.inferences.append(inference)
+        else:
+            self.first = step
 
     def row(self, size: int) -> str:
         step, inference = statistics.median(self.steps), statistics.median(self.inferences)
@@ -153,34 +100,12 @@ class Subject:
         return f"compiled in {self.first:.0f} s, {after}"
 
 
-def unpretrained(name: str) -> dict[str, str]:
-    """Hyperparameters that keep a network from asking for pretrained weights."""
-    if models.task_of(name) == "localization":
-        return {} if name in ("magritte", "hlstm") else {"backbone_weights": "none"}
-    return {"perceptual_weights": "none"} if name in ("pconv", "rfr", "edgeconnect") else {}
-
-
-def build(name: str):
-    """A network at its published size, without pretrained weights."""
-    return models.create(name, **unpretrained(name))
-
-
 def size_of(name: str, batch: dict) -> tuple[float, float]:
     """Millions of parameters and 10^9 multiply-adds of a forward pass for one image."""
-    model = build(name).eval().to(batch["mask"].device)
+    model = build(name).eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model({key: value[:1] for key, value in batch.items()})
     return sum(p.numel() for p in model.predictor_parameters()) / 1e6, counter.get_total_flops() / 2e9
-
-
-def pictures(count: int, side: int, device: str) -> dict:
-    """A batch for any task: noise, and a square that is a quarter of the side."""
-    generator = torch.Generator().manual_seed(0)
-    mask = torch.zeros(count, 1, side, side)
-    mask[..., side // 4 : side // 2, side // 4 : side // 2] = 1
-    noise = [torch.rand(count, 3, side, side, generator=generator) for _ in range(2)]
-    batch = {"composite": noise[0], "real": noise[1], "mask": mask, "image": noise[1], "hole": mask}
-    return {key: value.to(device) for key, value in batch.items()}
 
 
 def peak_of_a_process(name: str, phase: str | None, options: argparse.Namespace) -> float:
@@ -191,7 +116,7 @@ def peak_of_a_process(name: str, phase: str | None, options: argparse.Namespace)
 
 
 def print_peak(name: str, phase: str | None, batch: dict) -> None:
-    Subject(name, phase, "cpu").run(batch, repeats=1, counts=False)
+    Timed(name, phase).run(batch, counts=False)
     print(memory.peak() / 2**30)
 
 
@@ -202,13 +127,12 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256, help="side of the pictures")
     parser.add_argument("--batch", type=int, default=2, help="images per step")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument(
         "--compile",
         nargs="*",
         choices=SPEC,
         default=[],
-        help="networks to time with torch.compile too (minutes; on a CPU it needs a C++ compiler)",
+        help="networks to time with torch.compile too (minutes; it needs a C++ compiler)",
     )
     parser.add_argument("--peak", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -219,7 +143,7 @@ def main() -> None:
     names = options.only or [name for name in SPEC if options.task in (None, models.task_of(name))]
 
     torch.manual_seed(0)
-    batch = pictures(options.batch, options.size, options.device)
+    batch = pictures(options.batch, options.size, "cpu")
     print(f"{'network':<20} {'params M':>9} {'spec':>7} {'GMACs':>7} {'spec':>5}")
     for name in names:
         parameters, gmacs = size_of(name, batch)
@@ -227,57 +151,41 @@ def main() -> None:
         beside = f"{published_gmacs:>5}" if options.size == 256 and published_gmacs else f"{'-':>5}"
         print(f"{name:<20} {parameters:>9.2f} {published or '-':>7} {gmacs:>7.1f} {beside}", flush=True)
 
-    gpu = options.device == "cuda"
-    where = torch.cuda.get_device_name() if gpu else f"{torch.get_num_threads()} CPU threads"
-    variants = {"float32": {}}
-    if gpu:
-        variants |= {"bfloat16": {"half": True}, "bfloat16, channels_last": {"half": True, "channels_last": True}}
-        if options.compile:
-            variants["bfloat16, compiled"] = {"half": True, "compiled": True}
-    else:
-        variants["float32, channels_last"] = {"channels_last": True}
-        if options.compile:
-            variants["float32, compiled"] = {"compiled": True}
-            variants["float32, channels_last, compiled"] = {"channels_last": True, "compiled": True}
+    variants = {"float32": {}, "float32, channels_last": {"channels_last": True}}
+    if options.compile:
+        variants["float32, compiled"] = {"compiled": True}
+        variants["float32, channels_last, compiled"] = {"channels_last": True, "compiled": True}
     steps: dict[tuple[str, str, str], list[float]] = {}
-    plain = "bfloat16" if gpu else "float32"
     for title, how in variants.items():
-        print(f"\n{where}, {title}, {options.batch} x {options.size} px, {options.rounds} rounds")
+        threads = f"{torch.get_num_threads()} CPU threads"
+        print(f"\n{threads}, {title}, {options.batch} x {options.size} px, {options.rounds} rounds")
         print(f"{'network:phase':<27} {'step s':>8} {'train img/s':>12} {'infer img/s':>12} {'peak GiB':>9}")
-        chosen = options.compile if how.get("compiled") else names
-        pairs = [(name, phase) for name in chosen for phase in PHASES.get(name, FIRST)]
-        # on a GPU one after the other, so that peak memory is one network's; on a CPU in turns
-        for together in [[pair] for pair in pairs] if gpu else [pairs]:
-            subjects = [Subject(*pair, options.device, **how) for pair in together]
-            try:
-                for turn in range(-1 if gpu or how.get("compiled") else 0, options.rounds):
-                    for subject in subjects:
-                        subject.run(batch, repeats=5 if gpu else 1, counts=turn >= 0)
-                        # minutes pass; what was measured shouldn't be lost to an impatient Ctrl-C
-                        if not gpu and turn >= 0:
-                            print(
-                                f"  round {turn + 1}: {subject.name} {subject.steps[-1]:.2f} s",
-                                file=sys.stderr,
-                                flush=True,
-                            )
-            except (
-                RuntimeError
-            ) as error:  # out of memory, or an operation that this device lacks: the others can be timed
-                print(f"{subject.name}: {str(error).splitlines()[0]}", flush=True)
-                continue
-            for subject, (name, phase) in zip(subjects, together):
-                if not gpu and title == "float32":
-                    subject.peak = peak_of_a_process(name, phase, options)
-                print(subject.row(options.batch), flush=True)
-                row = f"{subject.name}:{subject.phase}, {title}, {options.batch} x {options.size} px"
-                record("networks", row, "s/step", statistics.median(subject.steps), "lower")
-                record("networks", row, "s/prediction", statistics.median(subject.inferences), "lower")
-                steps[title, subject.name, subject.phase] = subject.steps
-                if subject.compiled:
-                    print(f"  {subject.won_back(steps[plain, subject.name, subject.phase])}", flush=True)
-            del subject, subjects
-            if gpu:
-                torch.cuda.empty_cache()
+        compiled = how.get("compiled", False)
+        chosen = options.compile if compiled else names
+        subjects = [Timed(name, phase, **how) for name in chosen for phase in PHASES.get(name, FIRST)]
+        # in turns, so that whatever else the machine does falls on all alike
+        for turn in range(-1 if compiled else 0, options.rounds):
+            for subject in list(subjects):
+                try:
+                    subject.run(batch, counts=turn >= 0)
+                except RuntimeError as error:  # an operation that this processor lacks: the others can be timed
+                    print(f"{subject.name}: {str(error).splitlines()[0]}", flush=True)
+                    subjects.remove(subject)
+                    continue
+                # minutes pass; what was measured shouldn't be lost to an impatient Ctrl-C
+                if turn >= 0:
+                    print(f"  round {turn + 1}: {subject.name} {subject.steps[-1]:.2f} s", file=sys.stderr, flush=True)
+        for subject in subjects:
+            if title == "float32":
+                phase = subject.phase if subject.name in PHASES else None
+                subject.peak = peak_of_a_process(subject.name, phase, options)
+            print(subject.row(options.batch), flush=True)
+            row = f"{subject.name}:{subject.phase}, {title}, {options.batch} x {options.size} px"
+            record("networks", row, "s/step", statistics.median(subject.steps), "lower")
+            record("networks", row, "s/prediction", statistics.median(subject.inferences), "lower")
+            steps[title, subject.name, subject.phase] = subject.steps
+            if compiled:
+                print(f"  {subject.won_back(steps['float32', subject.name, subject.phase])}", flush=True)
         if {"rsrnet", "dirl"} <= set(chosen):
             rsrnet, dirl = (
                 next(of for key, of in steps.items() if key[:2] == (title, name)) for name in ("rsrnet", "dirl")

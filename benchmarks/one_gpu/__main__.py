@@ -36,7 +36,7 @@ import pandas as pd
 from ruamel.yaml import YAML
 
 import models
-from benchmarks.networks import unpretrained
+from benchmarks.subject import unpretrained
 from pipeline import params
 
 LOGS = Path("artifacts/one_gpu")
