@@ -1,10 +1,13 @@
 """Run the benchmarks of minutes, keep their numbers, and compare them with those of an earlier run.
 
     python -m benchmarks [--only metrics color_transfer] [--against .cache/bench/2026-11-28T12-00-00.parquet] [--worse 1.3]
+    python -m benchmarks --take FOLDER/results.json [--against ...] [--worse 1.3]
 
 Each prints its table; what it recorded goes into .cache/bench/<time>.parquet with the machine's description. The comparison, with the
 latest earlier file of the same machine unless --against names one, lists every number, and the exit code is 1 when one is
 --worse times as bad as it was. Times between different machines say nothing, ratios to a peer do.
+
+--take runs nothing: it keeps what benchmarks.gpu measured, perhaps on a machine that has torch alone, in the same form.
 
 Peers that the project doesn't need itself are installed into .cache/bench/peers, outside the environment; where that fails,
 for want of a network, one line says so and their rows are left out. The other files of this folder take longer, need a
@@ -24,6 +27,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from benchmarks.gpu_parts.results import taken_up
 from benchmarks.record import KEPT_IN
 from pipeline import tables
 from pipeline.report import provenance
@@ -66,17 +70,22 @@ def run(name: str, arguments: list[str], environment: dict[str, str]) -> bool:
 
 
 def described(lines: list[str], when: str) -> pd.DataFrame:
-    """The records as a table, with the machine and the revision beside each."""
-    frame = pd.DataFrame([json.loads(line) for line in lines], columns=COLUMNS)
+    """The records as a table, with this machine beside each."""
     facts = provenance.machine() | {"when": when, "load": f"{os.getloadavg()[0]:.1f}"}
-    return frame.assign(**{key.lower(): value for key, value in facts.items()})
+    return with_facts([json.loads(line) for line in lines], facts)
+
+
+def with_facts(records: list, facts: dict[str, str]) -> pd.DataFrame:
+    """The records as a table, with the facts about their machine beside each."""
+    return pd.DataFrame(records, columns=COLUMNS).assign(**{key.lower(): value for key, value in facts.items()})
 
 
 def earlier(folder: Path, now: pd.DataFrame) -> Path | None:
-    """The latest file of the same processor and number of cores."""
+    """The latest file of the same processor, number of cores and GPU that has a number of `now`."""
+    machine = ["processor", "cores", "gpu"]
     for file in sorted(folder.glob("*.parquet"), reverse=True):
         before = pd.read_parquet(file)
-        if len(before) and (before[["processor", "cores"]].iloc[0] == now[["processor", "cores"]].iloc[0]).all():
+        if len(compared(now, before)) and (before[machine].iloc[0] == now[machine].iloc[0]).all():
             return file
     return None
 
@@ -96,8 +105,15 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=SUITE, default=list(SUITE))
     parser.add_argument("--against", type=Path, help="an earlier file")
     parser.add_argument("--worse", type=float, default=1.3, help="how many times as bad as before is a failure (1.3)")
+    parser.add_argument("--take", type=Path, help="results.json of benchmarks.gpu, to be kept; nothing is run")
     arguments = parser.parse_args()
     OUT.mkdir(parents=True, exist_ok=True)
+    if arguments.take:
+        try:
+            records, facts = taken_up(arguments.take)
+        except ValueError as error:
+            parser.error(f"--take {error}")
+        return keep(with_facts(records, facts), facts["when"], arguments, [])
     peers = (OUT / "peers").absolute()
     install_peers(peers)
     with tempfile.TemporaryDirectory() as folder:
@@ -108,10 +124,16 @@ def main() -> int:
         failed = [name for name in arguments.only if not run(name, SUITE[name], environment)]
         when = datetime.datetime.now().isoformat(timespec="seconds").replace(":", "-")
         now = described(records.read_text().splitlines(), when)
+    return keep(now, when, arguments, failed)
+
+
+def keep(now: pd.DataFrame, when: str, arguments: argparse.Namespace, failed: list[str]) -> int:
+    """Write the table, print it beside an earlier one, and return the exit code."""
     before = arguments.against or earlier(OUT, now)
     file = OUT / f"{when}.parquet"
     tables.write(file, now)
-    print(f"\n{file}: {len(now)} numbers, load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    load, cores = now[["load", "cores"]].iloc[0] if len(now) else ("?", "?")
+    print(f"\n{file}: {len(now)} numbers, load {load} on {cores} cores")
     bad = 0
     if before:
         table = compared(now, pd.read_parquet(before))
