@@ -158,17 +158,15 @@ class Run:
 
 def show(run: Run) -> None:
     results = run.results
-    machine = results.machine.get("gpu") or f"{results.machine.get('threads', '?')} CPU threads"
-    print(
-        f"\n{machine}, torch {results.machine.get('torch', '?')}, {run.batch} x {run.size} px\n{tables.table(results)}\n"
-    )
-    print(tables.summary(results))
+    if results.rows:
+        machine = results.machine["gpu"] or f"{results.machine['threads']} CPU threads"
+        print(f"\n{machine}, torch {results.machine['torch']}, {run.batch} x {run.size} px\n{tables.table(results)}\n")
+        print(tables.summary(results))
     if run.untrained:
         print(f"\nlearn nothing, so there is nothing to time: {', '.join(run.untrained)}")
     for part, names in results.left_out.items():
         print(f"left out for want of time, {part}: {', '.join(names)}")
-    if results.machine.get("gpu") and results.rows:
-        row = tables.gpus_row(results.machine, results.options, list(results.rows.values()))
+    if (row := results.gpus_row()) is not None:
         print(f"\nfor pipeline/planning/gpus.csv:\n{tables.csv_text(tables.GPUS_COLUMNS, [row])}", end="")
 
 
@@ -250,7 +248,7 @@ def main(arguments: list[str] | None = None) -> int:
             run.machine()
             run.all()
         except Ended as error:
-            run.note(f"nothing can be measured: {error}")
+            run.note(f"nothing was measured, torch wasn't ready: {error}")
             code = 1
         except KeyboardInterrupt as error:
             run.note("interrupted; what was measured follows")

@@ -79,6 +79,12 @@ class Results:
         measured = {network for network, _, _ in self.rows}
         return [name for name in models.names() if name in measured]
 
+    def gpus_row(self) -> Row | None:
+        """The row for pipeline/planning/gpus.csv, where a GPU was measured."""
+        if not self.rows or "bf16_tflops" not in self.machine:
+            return None
+        return gpus_row(self.machine, self.options, list(self.rows.values()))
+
     def write(self) -> None:
         """Replace the files. What hinders it stands in `trouble` and doesn't end the measuring."""
         content = {
@@ -92,8 +98,8 @@ class Results:
             "results.json": json.dumps(content, indent=1) + "\n",
             "results.csv": csv_text(COLUMNS, self.rows.values()),
         }
-        if self.machine.get("gpu") and self.rows:
-            texts["gpus.csv"] = csv_text(GPUS_COLUMNS, [gpus_row(self.machine, self.options, list(self.rows.values()))])
+        if (row := self.gpus_row()) is not None:
+            texts["gpus.csv"] = csv_text(GPUS_COLUMNS, [row])
         self.trouble = None
         for name, text in texts.items():
             unfinished = self.folder / f".{name}.part"
@@ -236,7 +242,7 @@ def _rate(row: Row | None, what: str) -> str:
 
 def table(results: Results) -> str:
     """Networks by task: images/s in training and prediction, peak memory, bfloat16's difference, waiting, and what compiling
-    costs. A dash: not measured."""
+    costs. A dash: not measured. Wants one row at least."""
     head = [
         "network:phase",
         *("fp32", "bf16", "b+cl", "graph", "compiled"),
@@ -262,8 +268,6 @@ def table(results: Results) -> str:
             cells += [_cell(waiting, "waiting_share", ".0%"), _cell(special[1], "train_compile_seconds", ".0f")]
             cells.append("-" if special[1] is None else str(special[1].get("won_back_steps") or "never"))
             body.append(cells)
-    if not body:
-        return "nothing was measured"
     full = [cells for cells in body if len(cells) == len(head)]
     widths = [max(len(cells[column]) for cells in [head, *full]) for column in range(len(head))]
     groups = [

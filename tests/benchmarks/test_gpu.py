@@ -78,7 +78,7 @@ class Played:
     def __call__(self, request: dict, limit: float):
         self.now += self.seconds
         if request["part"] == "machine":
-            yield {"machine": {"gpu": None, "torch": "9"}}
+            yield {"machine": {"gpu": None, "torch": "9", "threads": 2}}
             return
         self.asked.append((request["part"], request["network"]))
         answer = self.answers.get((request["part"], request["network"]))
@@ -132,6 +132,7 @@ def test_results_are_on_the_disk_after_each_network_and_a_failure_is_a_line(tmp_
     answers = {("plain", "dih"): worker.Ended("ended after 40 s"), ("plain", "xue"): [{"note": "xue: needs cv2"}]}
     answers["plain", "mean_fill"] = [{"untrained": True}]
     run = run_of(Looking(1.0, answers), tmp_path, ["unet", "dih", "xue", "mean_fill", "pct"], 100, [])
+    run.machine()
     run.all()
     assert seen == [None, ["unet"], ["unet"], ["unet"], ["unet"]]
     assert run.results.notes == ["dih, plain: ended after 40 s", "xue: needs cv2"]
