@@ -175,20 +175,13 @@ def plain(request: dict, emit: Emit) -> None:
 def _variant(
     row: dict, pristine: Model, how: dict[str, bool], batch: Batch, known: dict, pace: Pace, emit: Emit
 ) -> None:
-    """Measure one. known: what the variants of a phase share, "prediction" in fp32 and "gflop" of a step per image."""
+    """Measure one. known: what the variants of a phase share: "gflop" of a step per image, and "weights" after fp32's
+    steps with their "prediction" in fp32."""
     on_gpu = next(pristine.parameters()).is_cuda
-    before = (
-        (torch.cuda.memory_allocated(), torch.cuda.memory_reserved()) if on_gpu else (0, 0)
-    )  # the pristine network's
+    # the pristine network's, and that of what is known
+    before = (torch.cuda.memory_allocated(), torch.cuda.memory_reserved()) if on_gpu else (0, 0)
     subject = Subject(copy.deepcopy(pristine), row["phase"], **how)
     placed = subject.placed(batch)
-    subject.model.eval()
-    prediction = subject.predict(placed)
-    if row["variant"] == "fp32":
-        known["prediction"] = prediction
-    elif "prediction" in known:
-        row["difference_from_fp32"] = _difference(prediction, known["prediction"])
-    subject.training()
     if known.get("gflop") is None:
         known["gflop"] = _gflop(subject, placed, row["batch"])
     row["train_gflop_per_image"] = known["gflop"]
@@ -202,6 +195,13 @@ def _variant(
     emit({"row": row})
     subject.model.eval()
     _speed(row, "predict", rounds(subject.device, lambda: subject.predict(placed), pace.next()))
+    if row["variant"] == "fp32":
+        # with these weights predictions are compared: before any step, normalization by running statistics can make extremes of them
+        known["weights"] = copy.deepcopy(subject.model.state_dict())
+        known["prediction"] = subject.predict(placed)
+    elif "prediction" in known:
+        subject.model.load_state_dict(known["weights"])
+        row["difference_from_fp32"] = _difference(subject.predict(placed), known["prediction"])
     emit({"row": row})
 
 
