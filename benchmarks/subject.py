@@ -15,6 +15,7 @@ from torch import Tensor
 
 import models
 from models.base import Batch, Model
+from pipeline.running import memory
 
 PHASES = {"edgeconnect": ("edge", "inpaint")}
 """Phases that are timed; of other networks it is the first."""
@@ -47,6 +48,8 @@ class Subject:
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.model = model.to(memory_format=self.memory_format)
         self.device = next(model.parameters()).device
+        if self.device.type == "cpu":
+            memory.keep_freed()  # as a training does
         self.training()
         thawed = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
         moved = {player: [p for p in model.parameters_of(player) if id(p) in thawed] for player in model.players}
