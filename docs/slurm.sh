@@ -9,6 +9,7 @@
 #SBATCH --time=1-00:00:00
 #SBATCH --signal=B:TERM@120
 #SBATCH --requeue
+#SBATCH --open-mode=append
 ##SBATCH --gpus-per-node=4
 
 set -euo pipefail
