@@ -111,10 +111,12 @@ class Planner:
         pixels = 1 + sum((side / size) ** 2 for side in self.parameters.inference.resolutions)
         if stage.kind == "infer":
             self.tested[task], self.methods[task] = count, self.methods.get(task, 0) + 1
-        fixed = self.recording + self.heavy_start
+        # without weights there is no torch
+        drawn_by_torch = "--weights" in shlex.split(stage.command)
+        fixed = self.recording + (self.heavy_start if drawn_by_torch else self.light_start)
         each = (of_image.read + of_image.write) * pixels
         disk = count * pixels * of_image.prediction_bytes if stage.kind == "infer" else 0.0
-        memory = PROCESS_BYTES + 4 * rate.parameters
+        memory = (PROCESS_BYTES if drawn_by_torch else PROCESS_BYTES / 2) + 4 * rate.parameters
         if share.gpu_parts and self.gpu:
             gpu_seconds = count * pixels * rate.predict_gflop * 1e9 / self.gpu.flops
             # one worker reads, predicts and writes in turns

@@ -55,6 +55,14 @@ def test_costs_are_images_times_rates(project, monkeypatch):
     assert (costs["infer-unet"].fixed, costs["infer-unet"].spread) == (3.0, 20 * 0.5)
 
 
+def test_a_method_without_weights_begins_without_torch(project, monkeypatch):
+    stage = Stage("infer-telea", "python -m stages.infer telea --data data/a", frozenset({"ingest@x"}), True)
+    monkeypatch.setattr(jobs, "read_graph", lambda with_state: ([*STAGES, stage], {}))
+    costs = costs_of(monkeypatch)
+    assert (costs["infer-telea"].fixed, costs["infer-unet"].fixed) == (2.0, 3.0)
+    assert costs["infer-telea"].memory < costs["infer-unet"].memory
+
+
 def test_images_that_are_drawn_often_make_longer_epochs(project, monkeypatch):
     file = Path("params.yaml")
     text = file.read_text()
