@@ -4,8 +4,9 @@ import sys
 import pytest
 import torch
 from torchvision.models import ResNet34_Weights, resnet34
+from torchvision.models import resnet as torchvisions
 
-from models.layers.resnet_unet import IMAGENET_FILE, ResNetEncoder, UNetDecoder
+from models.layers.resnet_unet import IMAGENET_FILE, BasicBlock, ResNetEncoder, UNetDecoder
 
 
 def parameters(module):
@@ -38,6 +39,24 @@ def test_torchvision_weights_fill_four_layers_and_only_those(tmp_path):
         theirs = getattr(published.eval(), name)
         assert torch.equal(getattr(encoder, name)(x), theirs(x))
         x = theirs(x)
+
+
+def test_gradients_are_torchvisions_to_the_last_bit():
+    """A level of the encoder is read three times, by the next block, its shortcut and the decoder, and the order in which
+    three gradients are summed shows in the last bit."""
+    torch.manual_seed(0)
+    theirs = torchvisions.BasicBlock(4, 4)
+    ours = BasicBlock(4, 4)
+    ours.load_state_dict(theirs.state_dict())
+    image, weights = torch.randn(2, 4, 16, 16), torch.randn(3, 2, 4, 16, 16)
+
+    def gradient(block):
+        x = image.clone().requires_grad_()
+        level = x * weights[0]
+        ((block(level) * weights[1]).sum() + (level.tanh() * weights[2]).sum()).backward()
+        return x.grad
+
+    assert torch.equal(gradient(ours), gradient(theirs))
 
 
 def test_published_weights_do_not_fit_another_width(tmp_path):
