@@ -45,8 +45,7 @@ def test_gradients_are_torchvisions_to_the_last_bit():
     """A level of the encoder is read three times, by the next block, its shortcut and the decoder, and the order in which
     three gradients are summed shows in the last bit."""
     torch.manual_seed(0)
-    theirs = torchvisions.BasicBlock(4, 4)
-    ours = BasicBlock(4, 4)
+    theirs, ours = (kind(4, 4, downsample=torch.nn.Conv2d(4, 4, 1)) for kind in (torchvisions.BasicBlock, BasicBlock))
     ours.load_state_dict(theirs.state_dict())
     image, weights = torch.randn(2, 4, 16, 16), torch.randn(3, 2, 4, 16, 16)
 
