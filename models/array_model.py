@@ -19,6 +19,8 @@ class ArrayModel(Model):
         """As `Model.forward`. Raises the method's ValueError with the picture's number in the batch before it."""
         arrays = {key: value.detach().float().permute(0, 2, 3, 1).cpu().numpy() for key, value in batch.items()}
         like, drawn = next(iter(batch.values())), []
+        if not len(like):
+            return like.new_empty(0, 1 if self.task == "localization" else 3, *like.shape[2:])
         for index in range(len(like)):
             item = {
                 key: value[index, ..., 0] > 0.5 if value.shape[3] == 1 else np.ascontiguousarray(value[index])

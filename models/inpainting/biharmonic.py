@@ -17,6 +17,7 @@ class Biharmonic(ArrayMethod):
         """(H, W, 3) in [0, 1]. Raises ValueError for an image that is all hole."""
 
         def fill(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
-            return inpaint_biharmonic(image, hole, split_into_regions=False, channel_axis=-1)
+            # a copy, as scikit-image refuses a mask that can't be written to, though it writes nothing there
+            return inpaint_biharmonic(image, hole.copy(), split_into_regions=False, channel_axis=-1)
 
         return fill_hole(item["image"], item["hole"], fill)

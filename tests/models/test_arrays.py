@@ -55,6 +55,24 @@ def test_a_map_has_one_channel():
     assert torch.equal(ArrayModel(Red())({"composite": composite}), composite[:, :1])
 
 
+@pytest.mark.parametrize("method, key, channels", [(Red(), "composite", 1), (Turned(), "image", 3)])
+def test_a_batch_without_pictures_has_no_predictions(method, key, channels):
+    assert ArrayModel(method)({key: torch.zeros(0, 3, 4, 5, dtype=torch.float16)}).shape == (0, channels, 4, 5)
+
+
+@pytest.mark.parametrize("name", [name for name in models.names() if issubclass(models.class_of(name), ArrayMethod)])
+def test_arrays_that_cannot_be_written_to_are_enough(name):
+    method, rng = models.build(name), np.random.default_rng(0)
+    region = np.zeros((40, 50), bool)
+    region[10:35, 10:40] = True
+    picture, mask = {"inpainting": ("image", "hole")}.get(method.task, ("composite", "mask"))
+    item = {picture: rng.random((40, 50, 3), np.float32), mask: region}
+    drawn = method.draw({key: array.copy() for key, array in item.items()})
+    for array in item.values():
+        array.setflags(write=False)
+    assert np.array_equal(method.draw(item), drawn) and drawn.dtype == np.float32
+
+
 def test_a_refusal_says_which_picture_of_the_batch():
     batch = {"image": torch.zeros(2, 3, 4, 4), "hole": torch.zeros(2, 1, 4, 4)}
     batch["hole"][1] = 1
