@@ -176,7 +176,7 @@ def number(kind: type, least: float, words: str) -> Callable[[str], float]:
             value = kind(text)
         except ValueError:
             value = math.nan
-        if not (math.isfinite(value) and value >= least):
+        if not least <= value < math.inf:  # NaN and infinity aren't, and an integer may be larger than any float
             raise argparse.ArgumentTypeError(f"{text!r}: expected {words}")
         return value
 
@@ -219,7 +219,11 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"--out {out}: has the results of another run; give a new folder")
     try:
         out.mkdir(parents=True, exist_ok=True)
-        (out / "worker.log").touch()
+        (out / "worker.log").touch(exist_ok=False)  # two runs that begin together would replace each other's files
+    except FileExistsError as error:
+        if not out.is_dir():
+            parser.error(f"--out {out}: {error.strerror}")
+        parser.error(f"--out {out}: another run has begun in it; give a new folder")
     except OSError as error:
         parser.error(f"--out {out}: {error.strerror}")
 

@@ -121,12 +121,18 @@ def csv_text(columns: tuple[str, ...], rows) -> str:
     return text.getvalue()
 
 
+class _NothingMeasured(ValueError):
+    pass
+
+
 def taken_up(file: Path) -> tuple[list[tuple[str, str, str, float, str]], dict[str, str]]:
     """The numbers of a results.json as `records` gives them, and the facts about its machine in the words of
     pipeline/report/provenance.py. Raises ValueError, in one line, where the file is another."""
     try:
         content = json.loads(file.read_text())
-        machine = content["machine"]
+        machine, rows = content["machine"], content["rows"]
+        if not rows:
+            raise _NothingMeasured(f"{file}: that run of benchmarks.gpu ended before anything was measured")
         facts = {
             "Processor": machine["processor"],
             "Cores": str(machine["cores"]),
@@ -137,9 +143,11 @@ def taken_up(file: Path) -> tuple[list[tuple[str, str, str, float, str]], dict[s
             "load": machine["load"],
             "torch": machine["torch"],
         }
-        return records(content["rows"]), facts
+        return records(rows), facts
     except OSError as error:
         raise ValueError(f"{file}: {error.strerror}") from error
+    except _NothingMeasured:
+        raise
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{file}: not the results.json of a run of benchmarks.gpu") from error
 
@@ -266,7 +274,8 @@ def table(results: Results) -> str:
             cells += [_cell(plain[0], "peak_allocated_gib", ".2f"), _cell(plain[1], "peak_allocated_gib", ".2f")]
             cells += [_cell(plain[0], "peak_reserved_gib", ".2f"), _cell(plain[1], "difference_from_fp32", ".4f")]
             cells += [_cell(waiting, "waiting_share", ".0%"), _cell(special[1], "train_compile_seconds", ".0f")]
-            cells.append("-" if special[1] is None else str(special[1].get("won_back_steps") or "never"))
+            steps = None if special[1] is None else special[1].get("won_back_steps")
+            cells.append("-" if special[1] is None else "never" if steps is None else str(steps))
             body.append(cells)
     full = [cells for cells in body if len(cells) == len(head)]
     widths = [max(len(cells[column]) for cells in [head, *full]) for column in range(len(head))]

@@ -61,7 +61,8 @@ class Worker:
     @staticmethod
     def _listen(stream, messages: "queue.Queue[dict | None]") -> None:
         for line in stream:
-            messages.put(json.loads(line))
+            with contextlib.suppress(ValueError):  # a last line that it was killed in the midst of
+                messages.put(json.loads(line))
         messages.put(None)
 
     def ask(self, request: dict, seconds: float) -> Iterator[dict]:

@@ -156,13 +156,18 @@ def test_a_full_disk_is_said_once_and_the_run_goes_on(tmp_path, capsys):
 def test_wrong_words_are_refused_in_one_line(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     (tmp_path / "results.json").touch()
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun/worker.log").touch()
     for arguments, words in [
         (["--only", "rainet"], "--only: no model 'rainet'; did you mean 'rainnet'?"),
         (["--only", "unet", "--compile", "dih"], "--compile dih: --only leaves it out"),
         (["--seconds", "0"], "expected a number of seconds, at least 1"),
         (["--seconds", "nan"], "expected a number of seconds"),
         (["--batch", "x"], "expected a number of images"),
+        (["--size", "1" + 400 * "0", "--only", "none"], "--only: no model 'none'"),
         (["--device", "cpu", "--out", str(tmp_path)], "has the results of another run"),
+        (["--device", "cpu", "--out", str(tmp_path / "begun")], "another run has begun in it"),
+        (["--device", "cpu", "--out", str(tmp_path / "results.json")], "results.json: File exists"),
         (["--device", "cpu", "--out", "/proc/nothing"], "--out /proc/nothing: "),
         ([], "no GPU is seen by torch; --device cpu"),
     ]:
@@ -239,6 +244,7 @@ def played_worker(tmp_path, monkeypatch):
         "    request = json.loads(line)\n"
         "    if request['part'] == 'sleep': time.sleep(60)\n"
         "    if request['part'] == 'crash': sys.exit('no luck')\n"
+        "    if request['part'] == 'half': print('{\"row\": {', end='', flush=True); os.kill(os.getpid(), 9)\n"
         "    print(json.dumps({'row': request | {'by': os.getpid()}}), flush=True)\n"
         "    print(json.dumps({'done': request['part']}), flush=True)\n"
     )
@@ -257,6 +263,8 @@ def test_after_a_process_that_was_ended_the_next_turn_has_a_new_one(played_worke
     assert third["row"]["part"] == "well" and third["row"]["by"] != first["row"]["by"]
     with pytest.raises(worker.Ended, match=re.escape("its process was ended with 1 (no luck)")):
         list(played_worker.ask({"part": "crash"}, 30))
+    with pytest.raises(worker.Ended, match="killed by SIGKILL"):  # in the midst of a message
+        list(played_worker.ask({"part": "half"}, 30))
     (fourth,) = played_worker.ask({"part": "unfit for more"}, 30)
     (fifth,) = played_worker.ask({"part": "well"}, 30)
     assert fourth["row"]["by"] != fifth["row"]["by"]
@@ -358,6 +366,30 @@ def test_a_graph_is_held_against_as_many_eager_steps_and_against_other_pictures(
     monkeypatch.setattr(PlayedGraph, "replay", lambda self: None)
     measures._graph_of_prediction(made, Tiny(), "train", {}, 0.0)
     assert made["predict_difference"] > 1
+
+
+def test_a_loss_that_is_nan_in_a_graph_is_a_difference_whichever_player_has_it(monkeypatch):
+    class TwoLosses(subject.Subject):
+        def __init__(self, model, phase, capturable=False, **how):
+            super().__init__(model, phase, **how)
+
+        def step(self, batch, read=True):
+            return 2 * super().step(batch, read)
+
+    class Broken(PlayedGraph):
+        def replay(self):
+            super().replay()
+            self.slots[1].fill_(math.nan)
+
+    def captured(run, warm_up):
+        slots = [loss.clone() for _ in range(warm_up) for loss in run()][-2:]
+        return Broken(run, slots), slots
+
+    monkeypatch.setattr(measures, "_captured", captured)
+    monkeypatch.setattr(measures, "Subject", TwoLosses)
+    made = {"batch": 2, "size": 16}
+    measures._graph_of_step(made, Tiny(), "train", {}, 0.0)
+    assert math.isnan(made["train_difference"])
 
 
 def test_steps_win_back_what_compiling_took():
@@ -488,3 +520,7 @@ def test_the_suite_keeps_what_was_measured_elsewhere(tmp_path, monkeypatch, caps
     with pytest.raises(SystemExit):
         suite.main()
     assert "not the results.json of a run of benchmarks.gpu" in capsys.readouterr().err
+    results.Results(tmp_path, {}).write()
+    with pytest.raises(SystemExit):
+        suite.main()
+    assert "ended before anything was measured" in capsys.readouterr().err
