@@ -111,6 +111,8 @@ class Planner:
         pixels = 1 + sum((side / size) ** 2 for side in self.parameters.inference.resolutions)
         if stage.kind == "infer":
             self.tested[task], self.methods[task] = count, self.methods.get(task, 0) + 1
+        else:  # a localizer looks at the real picture too
+            count *= 1 + len(_values(shlex.split(stage.command), "--harmonized"))
         # without weights there is no torch
         drawn_by_torch = "--weights" in shlex.split(stage.command)
         fixed = self.recording + (self.heavy_start if drawn_by_torch else self.light_start)

@@ -63,6 +63,13 @@ def test_a_method_without_weights_begins_without_torch(project, monkeypatch):
     assert costs["infer-telea"].memory < costs["infer-unet"].memory
 
 
+def test_a_localizer_looks_at_every_harmonization_and_at_the_real_picture(project, monkeypatch):
+    command = "python -m stages.detect unet --weights w --data data/a --harmonized composite poisson rainnet"
+    stage = Stage("detect-unet", command, frozenset({"train-unet"}), True)
+    monkeypatch.setattr(jobs, "read_graph", lambda with_state: ([*STAGES, stage], {}))
+    assert costs_of(monkeypatch)["detect-unet"].spread == 4 * 20 * 0.5
+
+
 def test_images_that_are_drawn_often_make_longer_epochs(project, monkeypatch):
     file = Path("params.yaml")
     text = file.read_text()
