@@ -36,7 +36,7 @@ SUITE = {
     "color_transfer": [],
     "metrics": [],
     "irregular_masks": [],
-    "networks": ["--only", "rsrnet", "dirl", "rainnet", "rfr", "--size", "128", "--rounds", "2"],
+    "networks": ["--only", "rsrnet", "dirl", "region_contrastive", "rfr", "--size", "128", "--rounds", "2"],
 }
 """Benchmarks of minutes, with arguments that keep them so."""
 

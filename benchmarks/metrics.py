@@ -2,8 +2,8 @@
 
     python -m benchmarks.metrics [--size 256] [--images 15]
 
-Both sides compute every metric of the task, by turns, on the same images: `peer` is `average_precision_score` with
-plain F1 and IoU for localization, and scikit-image's SSIM, PSNR and MSE for the other two. Times are the medians over
+Both sides compute every metric of the task, by turns, on the same images: `peer` is `average_precision_score` and
+`roc_auc_score` with plain F1 and IoU for localization, and scikit-image's SSIM, PSNR and MSE for the other two. Times are the medians over
 the images, each the fastest of three tries. "differ" is the largest difference of any metric between the two, PSNR
 and MSE relative. scikit-image's SSIM maps are made zero-padded, as ours, by padding the images first.
 """
@@ -22,13 +22,14 @@ from skimage.metrics import (
     peak_signal_noise_ratio,
     structural_similarity,
 )
-from sklearn.metrics import average_precision_score
+from sklearn.metrics import average_precision_score, roc_auc_score
 from threadpoolctl import threadpool_limits
 
 from benchmarks.record import record
 from pipeline import seeds
 from pipeline.metrics import harmonization, inpainting, localization
 
+OWN_THRESHOLD = 0.45
 WINDOW = {"channel_axis": -1, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
 
 
@@ -46,14 +47,15 @@ def region(rng: np.random.Generator, size: int) -> np.ndarray:
     return cv2.ellipse(mask, (int(centre[0]), int(centre[1])), axes, 0, 0, 360, 1, -1).astype(bool)
 
 
-def plain_localization(probability: np.ndarray, mask: np.ndarray) -> dict[str, float]:
+def plain_localization(probability: np.ndarray, mask: np.ndarray, threshold: float) -> dict[str, float]:
     scores = {
         "ap": average_precision_score(mask.ravel(), probability.ravel()),
         "ap_inverted": average_precision_score(mask.ravel(), -probability.ravel()),
+        "auc": roc_auc_score(mask.ravel(), probability.ravel()),
     }
     stretched = (probability - probability.min()) / (probability.max() - probability.min())
-    for end, shown in (("", probability), ("_minmax", stretched)):
-        detected = shown > 0.5
+    for end, shown, least in (("", probability, 0.5), ("_minmax", stretched, 0.5), ("_val", probability, threshold)):
+        detected = shown > least
         both = (detected & mask).sum()
         precision, recall = both / detected.sum(), both / mask.sum()
         scores |= {f"precision{end}": precision, f"recall{end}": recall}
@@ -97,8 +99,8 @@ def cases(size: int, images: int) -> dict[str, tuple]:
         rng = seeds.rng("benchmark", index)
         real, mask = picture(rng, size), region(rng, size)
         probability = np.clip(rng.normal(0.35, 0.15, mask.shape) + 0.3 * mask, 0, 1).astype(np.float32)
-        maps.append((probability, mask))
-        rounded.append((np.rint(probability * 255) / 255.0, mask))
+        maps.append((probability, mask, OWN_THRESHOLD))
+        rounded.append((np.rint(probability * 255) / 255.0, mask, OWN_THRESHOLD))
         output = np.clip(real.astype(float) + rng.normal(8, 6, real.shape), 0, 255).astype(np.uint8)
         drawn.append((output, real, mask))
         pasted.append((np.where(mask[..., None], output, real), real, mask))

@@ -140,13 +140,18 @@ def main() -> None:
         name, phase = [*options.peak, None][:2]
         print_peak(name, phase, pictures(options.batch, options.size, "cpu"))
         return
-    names = options.only or [name for name in SPEC if options.task in (None, models.task_of(name))]
+    names = list(options.only or []) or [name for name in SPEC if options.task in (None, models.task_of(name))]
 
     torch.manual_seed(0)
     batch = pictures(options.batch, options.size, "cpu")
     print(f"{'network':<20} {'params M':>9} {'spec':>7} {'GMACs':>7} {'spec':>5}")
-    for name in names:
-        parameters, gmacs = size_of(name, batch)
+    for name in list(names):
+        try:
+            parameters, gmacs = size_of(name, batch)
+        except ValueError as error:
+            print(f"{name}: {error}; left out", flush=True)
+            names.remove(name)
+            continue
         published, published_gmacs = SPEC[name]
         beside = f"{published_gmacs:>5}" if options.size == 256 and published_gmacs else f"{'-':>5}"
         print(f"{name:<20} {parameters:>9.2f} {published or '-':>7} {gmacs:>7.1f} {beside}", flush=True)
@@ -161,7 +166,7 @@ def main() -> None:
         print(f"\n{threads}, {title}, {options.batch} x {options.size} px, {options.rounds} rounds")
         print(f"{'network:phase':<27} {'step s':>8} {'train img/s':>12} {'infer img/s':>12} {'peak GiB':>9}")
         compiled = how.get("compiled", False)
-        chosen = options.compile if compiled else names
+        chosen = [name for name in options.compile if name in names] if compiled else names
         subjects = [Timed(name, phase, **how) for name in chosen for phase in PHASES.get(name, FIRST)]
         # in turns, so that whatever else the machine does falls on all alike
         for turn in range(-1 if compiled else 0, options.rounds):

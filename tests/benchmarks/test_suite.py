@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from benchmarks import __main__ as suite
-from benchmarks import record
+from benchmarks import metrics, networks, record
 
 
 def line(value: float, better: str = "lower", row: str = "a") -> str:
@@ -51,3 +51,21 @@ def test_a_peer_that_cannot_be_had_is_named_in_a_line(tmp_path, monkeypatch, cap
     assert (
         capsys.readouterr().err == "no-such-package==1 can't be installed (ERROR: no network): its rows are left out\n"
     )
+
+
+def test_metrics_are_those_of_the_peers():
+    for name, (ours, peer, items) in metrics.cases(size=64, images=1).items():
+        assert metrics.difference(ours(*items[0]), peer(*items[0])) < 1e-4, name
+
+
+def test_the_networks_of_the_suite_take_its_size():
+    arguments = suite.SUITE["networks"]
+    names, size = arguments[1 : arguments.index("--size")], int(arguments[arguments.index("--size") + 1])
+    for name in names:
+        networks.size_of(name, networks.pictures(1, size, "cpu"))
+
+
+def test_a_network_that_refuses_the_size_is_left_out(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["networks", "--only", "rainnet", "--size", "128"])
+    networks.main()
+    assert "rainnet: height 128 is not divisible by 256" in capsys.readouterr().out
