@@ -26,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import models
 from benchmarks.record import record
-from benchmarks.subject import PHASES, Subject, build, elapsed, pictures
+from benchmarks.subject import PHASES, Subject, build, elapsed, pictures, won_back
 from pipeline.running import memory
 
 # millions of parameters of what predicts, 10^9 multiply-adds at 256x256; None: not published
@@ -95,9 +95,10 @@ class Timed(Subject):
 
     def won_back(self, plain: list[float]) -> str:
         """After how many steps the first one, which compiled, is won back over plain steps of these seconds."""
-        gain = statistics.median(plain) - statistics.median(self.steps)
-        after = f"won back after {self.first / gain:.0f} steps" if gain > 0 else "never won back"
-        return f"compiled in {self.first:.0f} s, {after}"
+        after = won_back(self.first, statistics.median(plain), statistics.median(self.steps))
+        return f"compiled in {self.first:.0f} s, " + (
+            "never won back" if after is None else f"won back after {after} steps"
+        )
 
 
 def size_of(name: str, batch: dict) -> tuple[float, float]:

@@ -65,7 +65,9 @@ class Planner:
         if stage.kind in ("train", "infer", "detect"):
             name = words[words.index(f"stages.{stage.kind}") + 1]
             data = _values(words, "--data")
-            return (self._train if stage.kind == "train" else self._infer)(stage, share, name, data)
+            if stage.kind == "train":
+                return self._train(stage, share, name, data)
+            return self._infer(stage, share, name, data, words)
         if stage.kind == "evaluate":
             task = words[words.index("stages.evaluate") + 1]
             of_image = self.of_task.get(task)
@@ -103,7 +105,7 @@ class Planner:
         basis = rate.basis if not share.gpu_parts else "arithmetic"
         return Cost(stage, share, self.recording + self.heavy_start + work, 0.0, memory, disk, basis)
 
-    def _infer(self, stage: jobs.Stage, share: jobs.Share, name: str, data: list[Path]) -> Cost:
+    def _infer(self, stage: jobs.Stage, share: jobs.Share, name: str, data: list[Path], words: list[str]) -> Cost:
         task, block = params.task_of(name), self.parameters.models[name]
         count = self._test_images(task, data)
         rate, of_image = self._rate(name, task, data), self._of_task(task, data)
@@ -112,9 +114,9 @@ class Planner:
         if stage.kind == "infer":
             self.tested[task], self.methods[task] = count, self.methods.get(task, 0) + 1
         else:  # a localizer looks at the real picture too
-            count *= 1 + len(_values(shlex.split(stage.command), "--harmonized"))
+            count *= 1 + len(_values(words, "--harmonized"))
         # without weights there is no torch
-        drawn_by_torch = "--weights" in shlex.split(stage.command)
+        drawn_by_torch = "--weights" in words
         fixed = self.recording + (self.heavy_start if drawn_by_torch else self.light_start)
         each = (of_image.read + of_image.write) * pixels
         disk = count * pixels * of_image.prediction_bytes if stage.kind == "infer" else 0.0

@@ -23,9 +23,8 @@ def main(arguments) -> None:
     cluster.adopt_orphans()
     jobs.end_leftovers()
     supervisor.mend_dvc_locks(Path.cwd())
-    with (
-        _graph_being_checked() as wait_for_check
-    ):  # it builds every network, which takes as long as reading DVC's graph
+    # beside the reading of DVC's graph: it builds every network, which takes longer
+    with _graph_being_checked() as wait_for_check:
         try:
             stages, recorded = jobs.read_graph()
         except UserError:

@@ -28,7 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import models
 from benchmarks.gpu_parts import loader
-from benchmarks.subject import PHASES, Subject, build, elapsed, pictures
+from benchmarks.subject import PHASES, Subject, build, elapsed, pictures, won_back
 from models.base import Batch, Model
 from pipeline.errors import lacks_memory
 
@@ -391,12 +391,6 @@ def compiled(request: dict, emit: Emit) -> None:
             )
         _speed(row, "predict", rounds(subject.device, lambda: subject.predict(batch), seconds))
         emit({"row": row})
-
-
-def won_back(compiling: float, eager: float, compiled: float) -> int | None:
-    """The number of steps after which a first step of `compiling` seconds is won back, at `eager` and `compiled` seconds a step;
-    None where a step saves nothing."""
-    return round((compiling - compiled) / (eager - compiled)) if compiled < eager else None
 
 
 # -- the machine

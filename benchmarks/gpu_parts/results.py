@@ -8,17 +8,16 @@
 Files are replaced as a whole after each network, so that whatever ends the run leaves what was measured before.
 """
 
-import contextlib
 import csv
 import io
 import json
 import math
-import os
 import statistics
 from pathlib import Path
 from typing import Any
 
 import models
+from pipeline import atomic
 
 Row = dict[str, Any]
 """network, phase, task, variant, batch, size; and of the quantities below those that were measured."""
@@ -102,14 +101,11 @@ class Results:
             texts["gpus.csv"] = csv_text(GPUS_COLUMNS, [row])
         self.trouble = None
         for name, text in texts.items():
-            unfinished = self.folder / f".{name}.part"
             try:
-                unfinished.write_text(text)
-                os.replace(unfinished, self.folder / name)
+                with atomic.file(self.folder / name) as path:
+                    path.write_text(text)
             except OSError as error:
                 self.trouble = f"{self.folder / name} can't be written: {error.strerror or error}"
-                with contextlib.suppress(OSError):
-                    unfinished.unlink(missing_ok=True)
                 return
 
 
@@ -333,8 +329,7 @@ def gpus_row(machine: dict, options: dict, rows: list[Row]) -> Row:
             half = [row for row in of_phase if row["variant"] in PLAIN[1:]]
             if (best := base(half)) is not None:
                 rates.append(f"{network}:{phase} {best['train_images_per_s']:.0f}")
-                if best.get("train_gflop_per_image"):
-                    rate = best["train_gflop_per_image"] * best["train_images_per_s"] / 1000
+                if (rate := reached(half)) is not None:
                     shares.append(rate / machine["bf16_tflops"])
     share = (
         f"; training steps reach {statistics.median(shares):.3f} of it in bf16 (median of {len(shares)})"

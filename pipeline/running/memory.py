@@ -31,8 +31,9 @@ def keep_freed() -> None:
     glibc hands a large block back to the kernel when it is freed, which then clears and maps every page of the next one. A
     training on a CPU frees in each step what the next step asks for again. At the published batch of 8 (256 pixels, two threads) a
     step of DoveNet and of S2AM takes 0.8 of the time once memory is kept, at a batch of 2 nearly the same. The peak may grow where
-    blocks of many sizes take turns: S2AM's from 2.6 to 3.9 GB, DoveNet's from 3.8 to 4.2. Nothing is done where the C library
-    has no mallopt (musl, macOS).
+    blocks of many sizes take turns: S2AM's from 2.6 to 3.9 GB, DoveNet's from 3.8 to 4.2. A thread beside the main
+    one, such as those that Ray trains in, keeps blocks of up to 64 MiB. Nothing is done where the C library has no mallopt
+    (musl, macOS).
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

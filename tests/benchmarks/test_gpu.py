@@ -144,10 +144,10 @@ def test_results_are_on_the_disk_after_each_network_and_a_failure_is_a_line(tmp_
 
 
 def test_a_full_disk_is_said_once_and_the_run_goes_on(tmp_path, capsys):
-    gone = tmp_path / "gone"  # no folder: nothing can be written into it
-    run = run_of(Played(1.0), gone, ["unet", "pct"], 100, [])
+    (tmp_path / "file").touch()  # no folder: nothing can be written below it
+    run = run_of(Played(1.0), tmp_path / "file/results", ["unet", "pct"], 100, [])
     run.all()
-    assert capsys.readouterr().out.count("can't be written: No such file") == 1 and len(run.results.rows) == 2
+    assert capsys.readouterr().out.count("can't be written: Not a directory") == 1 and len(run.results.rows) == 2
 
 
 # ---- the command
@@ -394,8 +394,8 @@ def test_a_loss_that_is_nan_in_a_graph_is_a_difference_whichever_player_has_it(m
 
 def test_steps_win_back_what_compiling_took():
     # 30 s and a step of 0.5 s, against steps of 0.75 s: 0.25 s a step
-    assert measures.won_back(30.5, 0.75, 0.5) == 120
-    assert measures.won_back(30.5, 0.5, 0.5) is None
+    assert subject.won_back(30.5, 0.75, 0.5) == 120
+    assert subject.won_back(30.5, 0.5, 0.5) is None
 
 
 def test_the_time_of_a_turn_is_divided_over_what_is_left():
